@@ -1,0 +1,261 @@
+//! The operations. Each is a type with two functions: what the answer is, and what proves an answer.
+
+use crate::LimbField;
+use ark_ff::batch_inversion;
+use rayon::prelude::*;
+
+/// What the limbs of an element are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Form {
+    /// The value itself, an integer below the modulus p.
+    Canonical,
+    /// The value times R mod p, R = 2^(64 limbs): what arkworks and blst keep in memory.
+    Montgomery,
+}
+
+/// The inputs of an operation: up to three vectors of the same length and a parameter (a scalar operand, or an exponent of any
+/// length), as little-endian limbs. Vectors that the operation does not take are empty.
+#[derive(Clone, Copy, Debug)]
+pub struct Operands<'a> {
+    /// a, b and c.
+    pub vectors: [&'a [u64]; 3],
+    /// The scalar operand, in the vectors' form, or the exponent, an integer.
+    pub parameter: &'a [u64],
+    /// The form of all elements, inputs and outputs.
+    pub form: Form,
+}
+
+/// Where an operation writes: elements, or one flag (0 or 1) per element, or both.
+#[derive(Debug)]
+pub struct Results<'a> {
+    /// The resulting elements; empty if the operation has none.
+    pub elements: &'a mut [u64],
+    /// The resulting flags; empty if the operation has none.
+    pub mask: &'a mut [u32],
+}
+
+/// Which elements of an answer to check.
+#[derive(Clone, Copy, Debug)]
+pub enum Positions<'a> {
+    /// Every element.
+    All,
+    /// The elements at these positions.
+    These(&'a [usize]),
+}
+
+/// One operation on the CPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Twin {
+    /// Computes the operation, in parallel.
+    pub compute: fn(&Operands, &mut Results),
+    /// Checks an answer (its elements, its mask), in parallel: the lowest of the positions at which it is wrong.
+    pub first_wrong: fn(&Operands, &[u64], &[u32], Positions) -> Option<usize>,
+}
+
+/// Elements handed to one thread at a time: some tens of microseconds of the cheapest operation.
+const GRAIN: usize = 1024;
+
+/// What an operation knows besides its operands at one position.
+struct Context<'a, F> {
+    canonical: bool,
+    /// R: a canonical integer's limbs, seen as Montgomery form, are a value divided by R.
+    radix: F,
+    /// 1 / R.
+    unit: F,
+    scalar: F,
+    exponent: &'a [u64],
+}
+
+impl<F: LimbField> Context<'_, F> {
+    /// The value of an element whose limbs are `a`, in Montgomery form.
+    fn lift(&self, a: F) -> F {
+        if self.canonical { a * self.radix } else { a }
+    }
+
+    /// The limbs of the element whose value is `a`.
+    fn lower(&self, a: F) -> F {
+        if self.canonical { a * self.unit } else { a }
+    }
+
+    /// The limbs of 1.
+    fn one(&self) -> F {
+        if self.canonical { self.unit } else { F::ONE }
+    }
+}
+
+type Many<F> = fn(&Context<F>, &mut [F]);
+
+/// An operation on the limbs of elements, given as [`LimbField`] values: a canonical integer x is seen as x / R.
+trait Operation<F: LimbField> {
+    const HAS_MASK: bool = false;
+
+    fn apply(context: &Context<F>, inputs: [F; 3]) -> (F, bool);
+
+    /// Whether `answer` is right; by default, whether it is what `apply` gives.
+    fn proves(context: &Context<F>, inputs: [F; 3], answer: (F, bool)) -> bool {
+        let expected = Self::apply(context, inputs);
+        expected.0 == answer.0 && (!Self::HAS_MASK || expected.1 == answer.1)
+    }
+
+    /// Replaces the inputs a, which lie in `elements`, by the answers; for operations that are cheaper many at a time.
+    const MANY: Option<Many<F>> = None;
+}
+
+fn context<'a, F: LimbField>(operands: &Operands<'a>) -> Context<'a, F> {
+    Context {
+        canonical: operands.form == Form::Canonical,
+        radix: F::radix(),
+        unit: F::from_raw(1),
+        scalar: F::elements(operands.parameter).first().copied().unwrap_or(F::ZERO),
+        exponent: operands.parameter,
+    }
+}
+
+fn at<F: LimbField>(vectors: &[&[F]; 3], index: usize) -> [F; 3] {
+    vectors.map(|vector| vector.get(index).copied().unwrap_or(F::ZERO))
+}
+
+fn compute<F: LimbField, O: Operation<F>>(operands: &Operands, results: &mut Results) {
+    let context = context::<F>(operands);
+    let vectors = operands.vectors.map(F::elements);
+    let elements = F::elements_mut(results.elements);
+    if elements.is_empty() {
+        results.mask.par_iter_mut().with_min_len(GRAIN).enumerate().for_each(|(index, flag)| {
+            *flag = O::apply(&context, at(&vectors, index)).1.into();
+        });
+    } else if let Some(many) = O::MANY {
+        elements.par_chunks_mut(GRAIN).zip(vectors[0].par_chunks(GRAIN)).for_each(|(answers, inputs)| {
+            answers.copy_from_slice(inputs);
+            many(&context, answers);
+        });
+    } else if O::HAS_MASK {
+        let grain = elements.par_iter_mut().with_min_len(GRAIN / 16).zip(results.mask.par_iter_mut());
+        grain.enumerate().for_each(|(index, (element, flag))| {
+            let answer = O::apply(&context, at(&vectors, index));
+            (*element, *flag) = (answer.0, answer.1.into());
+        });
+    } else {
+        elements.par_iter_mut().with_min_len(GRAIN / 16).enumerate().for_each(|(index, element)| {
+            *element = O::apply(&context, at(&vectors, index)).0;
+        });
+    }
+}
+
+fn first_wrong<F: LimbField, O: Operation<F>>(
+    operands: &Operands,
+    elements: &[u64],
+    mask: &[u32],
+    positions: Positions,
+) -> Option<usize> {
+    let context = context::<F>(operands);
+    let vectors = operands.vectors.map(F::elements);
+    let elements = F::elements(elements);
+    let length = elements.len().max(mask.len());
+    let wrong = |index: usize| {
+        let element = elements.get(index).copied().unwrap_or(F::ZERO);
+        let flag = mask.get(index).copied().unwrap_or(0);
+        // A value that is not canonical could still pass an algebraic check.
+        !is_reduced(element) || flag > 1 || !O::proves(&context, at(&vectors, index), (element, flag == 1))
+    };
+    match positions {
+        Positions::All => (0..length).into_par_iter().with_min_len(GRAIN / 16).find_first(|&index| wrong(index)),
+        Positions::These(positions) => positions.iter().copied().filter(|&index| index < length && wrong(index)).min(),
+    }
+}
+
+fn is_reduced<F: LimbField>(element: F) -> bool {
+    let modulus = F::MODULUS;
+    F::limbs(&[element]).iter().rev().lt(modulus.as_ref().iter().rev())
+}
+
+macro_rules! operation {
+    ($(#[doc = $doc:literal])+ $name:ident, $type:ident, |$context:ident, $inputs:pat_param| $value:expr $(, $($more:tt)+)?) => {
+        struct $type;
+        impl<F: LimbField> Operation<F> for $type {
+            fn apply($context: &Context<F>, $inputs: [F; 3]) -> (F, bool) {
+                ($value, false)
+            }
+            $($($more)+)?
+        }
+        operation!(@twin $(#[doc = $doc])+ $name, $type);
+    };
+    (@twin $(#[doc = $doc:literal])+ $name:ident, $type:ident) => {
+        $(#[doc = $doc])+
+        pub const fn $name<F: LimbField>() -> Twin {
+            Twin { compute: compute::<F, $type>, first_wrong: first_wrong::<F, $type> }
+        }
+    };
+}
+
+operation!(/// a + b
+    add, Add, |_context, [a, b, _]| a + b);
+operation!(/// a - b
+    sub, Sub, |_context, [a, b, _]| a - b);
+operation!(/// -a
+    neg, Neg, |_context, [a, _, _]| -a);
+operation!(/// 2 a
+    double, Double, |_context, [a, _, _]| a.double());
+operation!(/// a b. In canonical form (a / R) (b / R) R = (a b) / R: lifting one of the two is enough.
+    mul, Mul, |context, [a, b, _]| context.lift(a) * b);
+operation!(/// a^2
+    square, Square, |context, [a, _, _]| context.lift(a.square()));
+operation!(/// a b + c
+    mul_add, MulAdd, |context, [a, b, c]| context.lift(a) * b + c);
+operation!(/// a + s for one s
+    add_scalar, AddScalar, |context, [a, _, _]| a + context.scalar);
+operation!(/// a - s for one s
+    sub_scalar, SubScalar, |context, [a, _, _]| a - context.scalar);
+operation!(/// a s for one s
+    scale, Scale, |context, [a, _, _]| context.lift(a) * context.scalar);
+operation!(/// a^e for one exponent e of any length; a^0 = 1, also for a = 0
+    pow, Pow, |context, [a, _, _]| context.lower(context.lift(a).pow(context.exponent)));
+operation!(/// a R mod p, on limbs: from canonical to Montgomery form, whatever the form said
+    to_montgomery, ToMontgomery, |context, [a, _, _]| a * context.radix);
+operation!(/// a / R mod p, on limbs: from Montgomery to canonical form, whatever the form said
+    from_montgomery, FromMontgomery, |context, [a, _, _]| a * context.unit);
+
+operation!(/// 1 / a, and 0 for a = 0; computed by Montgomery's trick, proved by a c = 1
+    inverse, Inverse,
+    |context, [a, _, _]| context.lower(context.lift(a).inverse().unwrap_or(F::ZERO)),
+    fn proves(context: &Context<F>, [a, _, _]: [F; 3], (inverse, _): (F, bool)) -> bool {
+        if a.is_zero() { inverse.is_zero() } else { context.lift(a) * inverse == context.one() }
+    }
+    const MANY: Option<Many<F>> = Some(|context, elements| {
+        elements.iter_mut().for_each(|a| *a = context.lift(*a));
+        batch_inversion(elements);
+        elements.iter_mut().for_each(|a| *a = context.lower(*a));
+    });
+);
+
+struct Sqrt;
+impl<F: LimbField> Operation<F> for Sqrt {
+    const HAS_MASK: bool = true;
+
+    fn apply(context: &Context<F>, [a, _, _]: [F; 3]) -> (F, bool) {
+        let a = context.lift(a);
+        let root = a.pow(context.exponent);
+        (context.lower(root), root.square() == a)
+    }
+
+    fn proves(context: &Context<F>, [a, _, _]: [F; 3], (root, has_root): (F, bool)) -> bool {
+        let square = context.lift(root.square());
+        // For p = 3 mod 4, -1 is no square: a root of -a proves that a != 0 has none.
+        if has_root { square == a } else { square == -a && !a.is_zero() }
+    }
+}
+operation!(@twin
+    /// The root a^e, e = (p + 1) / 4 given as the parameter, of a field with p = 3 mod 4, and whether a has one: where it has
+    /// none, a^e is a root of -a. Proved by squaring.
+    sqrt, Sqrt);
+
+struct Equal;
+impl<F: LimbField> Operation<F> for Equal {
+    const HAS_MASK: bool = true;
+
+    fn apply(_: &Context<F>, [a, b, _]: [F; 3]) -> (F, bool) {
+        (F::ZERO, a == b)
+    }
+}
+operation!(@twin
+    /// Whether a = b, as a mask.
+    equal, Equal);

@@ -1,0 +1,122 @@
+// Element-wise operations: one invocation computes r[i] from a[i], b[i], c[i]. The build defines one KERNEL_*, and the
+// macros of field.glsl and io.glsl; src/kernel.rs lists every combination.
+#version 460
+#extension GL_EXT_control_flow_attributes : require
+#if INT64
+#extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
+#endif
+#if ADDRESSES
+#extension GL_EXT_buffer_reference : require
+#endif
+#extension GL_GOOGLE_include_directive : require
+
+#if defined(KERNEL_EQUAL)
+#define MASK_IN_R
+#elif defined(KERNEL_SQRT)
+#define MASK_IN_C
+#endif
+
+#include "words.glsl"
+#include "field.glsl"
+#include "io.glsl"
+
+// The form the elements' bytes are in: canonical integers, or Montgomery form (a R mod p). Sums and comparisons are
+// the same in both; products of canonical integers need one more multiplication, by R^2, to lose their 1/R.
+layout(constant_id = 1) const bool CANONICAL = false;
+// The second operand is one element, in push constants, for the whole vector.
+layout(constant_id = 2) const bool SCALAR = false;
+
+Fe params_element() {
+    Fe element;
+    [[unroll]] for (int i = 0; i < WORDS; ++i) { element.w[i] = push.params[i]; }
+    return element;
+}
+
+Fe load_b(uint index) {
+    if (SCALAR) { return params_element(); }
+    Fe b;
+    LOAD(SLOT_B, index, b)
+    return b;
+}
+
+// The product of two elements in the form the vectors are in.
+Fe product(Fe a, Fe b) {
+    Fe r = fe_mul(a, b);
+    if (CANONICAL) { r = fe_mul(r, fe_r2()); }
+    return r;
+}
+
+#if defined(KERNEL_POW) || defined(KERNEL_SQRT)
+// base^e for the exponent e in push constants, base in Montgomery form.
+//
+// Left to right in windows of four bits: 15 products for the table, then per window four squarings and one product
+// (none where the window is zero), about 490 multiplications for 381 bits against 571 bit by bit. The exponent is the same
+// for all invocations, so its zeros cost no divergence; it is public to anyone who can time the launch.
+const int WINDOW = 4;
+
+Fe fe_pow(Fe base) {
+    Fe table[1 << WINDOW];
+    table[0] = fe_one();
+    Fe power = fe_one();
+    [[dont_unroll]] for (int k = 1; k < (1 << WINDOW); ++k) {
+        power = fe_mul(power, base);
+        table[k] = power;
+    }
+    int top = WORDS - 1;
+    [[dont_unroll]] while (top > 0 && push.params[top] == 0u) { --top; }
+    Fe acc = fe_one();
+    [[dont_unroll]] for (int digit = top * (32 / WINDOW) + (32 / WINDOW) - 1; digit >= 0; --digit) {
+        uint bits = (push.params[digit >> 3] >> (uint(digit & 7) * uint(WINDOW))) & ((1u << WINDOW) - 1u);
+        int steps = bits == 0u ? WINDOW : WINDOW + 1;
+        [[dont_unroll]] for (int s = 0; s < steps; ++s) {
+            Fe factor = acc;
+            if (s == WINDOW) { factor = table[bits]; }
+            acc = fe_mul(acc, factor);
+        }
+    }
+    return acc;
+}
+#endif
+
+void main() {
+    uint index = launch_index();
+    if (index >= push.count) { return; }
+    Fe a, r;
+    LOAD(SLOT_A, index, a)
+
+#if defined(KERNEL_ADD)
+    r = fe_add(a, load_b(index));
+#elif defined(KERNEL_SUB)
+    r = fe_sub(a, load_b(index));
+#elif defined(KERNEL_NEG)
+    r = fe_neg(a);
+#elif defined(KERNEL_DOUBLE)
+    r = fe_add(a, a);
+#elif defined(KERNEL_MUL)
+    r = product(a, load_b(index));
+#elif defined(KERNEL_SQUARE)
+    r = product(a, a);
+#elif defined(KERNEL_MUL_ADD)
+    Fe c;
+    LOAD(SLOT_C, index, c)
+    r = fe_add(product(a, load_b(index)), c);
+#elif defined(KERNEL_TO_MONTGOMERY)
+    r = fe_mul(a, fe_r2());
+#elif defined(KERNEL_FROM_MONTGOMERY)
+    r = fe_mul(a, fe_unit());
+#elif defined(KERNEL_POW) || defined(KERNEL_SQRT)
+    if (CANONICAL) { a = fe_mul(a, fe_r2()); }
+    r = fe_pow(a);
+#if defined(KERNEL_SQRT)
+    // For p = 3 mod 4 and e = (p + 1) / 4, r^2 is a or -a: a where a has a root.
+    STORE_FLAG(SLOT_C, index, fe_equal(fe_mul(r, r), a))
+#endif
+    if (CANONICAL) { r = fe_mul(r, fe_unit()); }
+#endif
+
+#if defined(KERNEL_EQUAL)
+    STORE_FLAG(SLOT_R, index, fe_equal(a, load_b(index)))
+#else
+    STORE(SLOT_R, index, r)
+#endif
+}

@@ -1,0 +1,83 @@
+// What a kernel is given, and how it reads and writes elements.
+//
+// A launch has four slots, a, b, c and r; each kernel uses those it needs. Two ways to reach them:
+//   ADDRESSES = 1   64-bit buffer device addresses in push constants (no descriptors at all)
+//   ADDRESSES = 0   storage buffers, descriptor set k for slot k, written once when a buffer is made
+// The block of push constants is the same for both; gpu-executor writes it (`Push` in its job.rs describes it).
+
+layout(local_size_x_id = 0) in;
+
+#if ADDRESSES
+layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Source { uvec4 quad[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) writeonly buffer Sink { uvec4 quad[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) writeonly buffer Flags { uint flag[]; };
+#define SLOT_A push.a
+#define SLOT_B push.b
+#define SLOT_C push.c
+#define SLOT_R push.r
+#else
+#define SLOT_A slot_a
+#define SLOT_B slot_b
+#define SLOT_C slot_c
+#define SLOT_R slot_r
+layout(set = 0, binding = 0, std430) readonly buffer SourceA { uvec4 quad[]; } slot_a;
+layout(set = 1, binding = 0, std430) readonly buffer SourceB { uvec4 quad[]; } slot_b;
+#if defined(MASK_IN_C)
+layout(set = 2, binding = 0, std430) writeonly buffer FlagsC { uint flag[]; } slot_c;
+#else
+layout(set = 2, binding = 0, std430) readonly buffer SourceC { uvec4 quad[]; } slot_c;
+#endif
+#if defined(MASK_IN_R)
+layout(set = 3, binding = 0, std430) writeonly buffer FlagsR { uint flag[]; } slot_r;
+#else
+layout(set = 3, binding = 0, std430) writeonly buffer SinkR { uvec4 quad[]; } slot_r;
+#endif
+#endif
+
+layout(push_constant, std430) uniform Push {
+#if ADDRESSES
+    Source a;
+    Source b;
+#if defined(MASK_IN_C)
+    Flags c;
+#else
+    Source c;
+#endif
+#if defined(MASK_IN_R)
+    Flags r;
+#else
+    Sink r;
+#endif
+#else
+    uvec4 no_addresses[2];
+#endif
+    uint count;        // elements in this launch
+    uint params[12];   // an element (the scalar operand) or an exponent, least significant word first
+} push;
+
+// Elements are WORDS / 4 quads, one after another: the bytes of little-endian 64-bit limbs.
+#define QUADS (WORDS / 4)
+
+#define LOAD(slot, index, element)                                                                                      \
+    [[unroll]] for (int q = 0; q < QUADS; ++q) {                                                                         \
+        uvec4 quad = slot.quad[uint(QUADS) * (index) + uint(q)];                                                         \
+        element.w[4 * q] = quad.x;                                                                                       \
+        element.w[4 * q + 1] = quad.y;                                                                                   \
+        element.w[4 * q + 2] = quad.z;                                                                                   \
+        element.w[4 * q + 3] = quad.w;                                                                                   \
+    }
+
+#define STORE(slot, index, element)                                                                                     \
+    [[unroll]] for (int q = 0; q < QUADS; ++q) {                                                                         \
+        slot.quad[uint(QUADS) * (index) + uint(q)] =                                                                     \
+            uvec4(element.w[4 * q], element.w[4 * q + 1], element.w[4 * q + 2], element.w[4 * q + 3]);                   \
+    }
+
+#define STORE_FLAG(slot, index, value) slot.flag[index] = (value) ? 1u : 0u;
+
+// Position of this invocation in a launch whose workgroups may be spread over two dimensions (a device may allow no more
+// than 65535 in one).
+uint launch_index() {
+    uint group = gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x;
+    return group * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
+}

@@ -1,0 +1,70 @@
+//! Rebuilds `spirv/` and `LOCK` from `shaders/` with shaderc; with `--check`, changes nothing and fails if either differs.
+
+use field_kernels::{Width, lock, permutations};
+use std::path::Path;
+use std::process::ExitCode;
+
+fn compile(compiler: &shaderc::Compiler, name: &str, macros: &[(&str, String)]) -> Result<Vec<u8>, shaderc::Error> {
+    let mut options = shaderc::CompileOptions::new()?;
+    options.set_target_env(shaderc::TargetEnv::Vulkan, shaderc::EnvVersion::Vulkan1_2 as u32);
+    options.set_optimization_level(shaderc::OptimizationLevel::Performance);
+    options.set_include_callback(|requested, _, _, _| {
+        lock::SOURCES
+            .iter()
+            .find(|(file, _)| *file == requested)
+            .map(|(file, text)| shaderc::ResolvedInclude { resolved_name: (*file).into(), content: (*text).into() })
+            .ok_or_else(|| format!("no file {requested} in shaders/"))
+    });
+    for (name, value) in macros {
+        options.add_macro_definition(name, Some(value));
+    }
+    let source = lock::SOURCES[0];
+    let artifact = compiler.compile_into_spirv(
+        source.1,
+        shaderc::ShaderKind::Compute,
+        &format!("{name}: {}", source.0),
+        "main",
+        Some(&options),
+    )?;
+    Ok(artifact.as_binary_u8().to_vec())
+}
+
+fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let check = std::env::args().any(|argument| argument == "--check");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let compiler = shaderc::Compiler::new()?;
+    let mut compiled = Vec::new();
+    for (kernel, field, width, shader) in permutations() {
+        let wide = match width {
+            Width::Int64 => "1",
+            Width::Int32 => "0",
+        };
+        let mut macros: Vec<(&str, String)> = lock::field_macros(field);
+        macros.push((kernel.macro_name(), "1".into()));
+        macros.push(("INT64", wide.into()));
+        macros.push(("ADDRESSES", wide.into()));
+        compiled.push((shader.name, compile(&compiler, shader.name, &macros)?));
+    }
+    let lock_text = lock::lock(compiled.iter().map(|(name, spirv)| (*name, spirv.as_slice())));
+    let mut different = 0;
+    let files = compiled
+        .iter()
+        .map(|(name, spirv)| (root.join(format!("spirv/{name}.spv")), spirv.as_slice()))
+        .chain([(root.join("LOCK"), lock_text.as_bytes())]);
+    for (path, bytes) in files {
+        if std::fs::read(&path).ok().as_deref() != Some(bytes) {
+            different += 1;
+            println!("{} {}", if check { "differs:" } else { "wrote" }, path.display());
+            if !check {
+                std::fs::write(&path, bytes)?;
+            }
+        }
+    }
+    let total: usize = compiled.iter().map(|(_, spirv)| spirv.len()).sum();
+    println!(
+        "{} kernels, {total} bytes of SPIR-V, {different} files {}",
+        compiled.len(),
+        if check { "differ" } else { "written" }
+    );
+    Ok(if check && different > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}

@@ -1,0 +1,13 @@
+//! What to run: the two fields of BLS12-381 as parameters, and the element-wise kernels over them as SPIR-V.
+//!
+//! This crate knows fields, operations, GLSL and SPIR-V; it knows nothing of Vulkan. The GLSL lies in `shaders/`, one source
+//! for both fields and both word widths. The SPIR-V lies in `spirv/` and is committed, so that building the library
+//! takes neither a shader compiler nor an SDK. `LOCK` holds the SHA-256 of every source and output; a test compares them on
+//! every machine, and the `compile` feature's `compile-kernels` regenerates them.
+
+mod field;
+mod kernel;
+pub mod lock;
+
+pub use field::{Constants, Field};
+pub use kernel::{Kernel, Shader, Width, permutations};

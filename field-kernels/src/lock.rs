@@ -1,0 +1,109 @@
+//! The hashes of every shader source and of every compiled kernel, so that drift between the two is caught on
+//! machines that have no shader compiler.
+
+use crate::Field;
+use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
+
+/// The GLSL sources, by file name.
+pub const SOURCES: [(&str, &str); 4] = [
+    ("elementwise.comp", include_str!("../shaders/elementwise.comp")),
+    ("field.glsl", include_str!("../shaders/field.glsl")),
+    ("io.glsl", include_str!("../shaders/io.glsl")),
+    ("words.glsl", include_str!("../shaders/words.glsl")),
+];
+
+/// The macros that make a field of `shaders/field.glsl`.
+pub fn field_macros(field: Field) -> Vec<(&'static str, String)> {
+    vec![
+        ("WORDS", (2 * field.limbs()).to_string()),
+        ("MODULUS", word_array(field.modulus())),
+        ("ONE", word_array(field.r())),
+        ("R2", word_array(field.r2())),
+        ("N0", format!("{:#010x}u", field.n0())),
+    ]
+}
+
+fn word_array(limbs: &[u64]) -> String {
+    let words: Vec<String> =
+        limbs.iter().flat_map(|&limb| [limb as u32, (limb >> 32) as u32]).map(|word| format!("{word:#010x}u")).collect();
+    format!("uint[{}]({})", words.len(), words.join(", "))
+}
+
+/// The text of the file `LOCK` for the sources in this build and the given compiled kernels.
+pub fn lock<'a>(compiled: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> String {
+    let mut text =
+        String::from("# SHA-256 of the shader sources, the field parameters and the SPIR-V. Written by compile-kernels.\n");
+    let mut line = |what: &str, name: &str, bytes: &[u8]| {
+        for byte in Sha256::digest(bytes) {
+            let _ = write!(text, "{byte:02x}");
+        }
+        let _ = writeln!(text, "  {what}/{name}");
+    };
+    for (name, source) in SOURCES {
+        line("shaders", name, source.as_bytes());
+    }
+    for field in Field::ALL {
+        let parameters: String = field_macros(field).iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        line("parameters", field.name(), parameters.as_bytes());
+    }
+    for (name, spirv) in compiled {
+        line("spirv", &format!("{name}.spv"), spirv);
+    }
+    text
+}
+
+#[cfg(all(test, not(feature = "compile")))]
+mod tests {
+    use crate::{Width, permutations};
+
+    #[test]
+    fn sources_and_spirv_are_those_that_were_compiled_together() {
+        let compiled: Vec<_> = permutations().map(|(_, _, _, shader)| (shader.name, shader.spirv)).collect();
+        assert_eq!(
+            super::lock(compiled),
+            include_str!("../LOCK"),
+            "shaders changed without recompiling: run `cargo run -p field-kernels --features compile --bin compile-kernels`"
+        );
+    }
+
+    #[test]
+    fn no_stray_spirv() {
+        let mut on_disk: Vec<String> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/spirv"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        on_disk.sort();
+        let mut listed: Vec<String> = permutations().map(|(_, _, _, shader)| format!("{}.spv", shader.name)).collect();
+        listed.sort();
+        assert_eq!(on_disk, listed);
+    }
+
+    /// `OpCapability` instructions of a module: opcode 17, two words, right after the five words of the header.
+    fn capabilities(spirv: &[u8]) -> Vec<u32> {
+        let words: Vec<u32> = spirv.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();
+        assert_eq!(words[0], 0x0723_0203);
+        words[5..].chunks_exact(2).take_while(|pair| pair[0] == (2 << 16 | 17)).map(|pair| pair[1]).collect()
+    }
+
+    #[test]
+    fn the_32_bit_variant_asks_for_nothing_but_shaders() {
+        const SHADER: u32 = 1;
+        const INT64: u32 = 11;
+        const PHYSICAL_STORAGE_BUFFER_ADDRESSES: u32 = 5347;
+        for (kernel, _, width, shader) in permutations() {
+            let mut capabilities = capabilities(shader.spirv);
+            capabilities.sort();
+            match width {
+                Width::Int32 => assert_eq!(capabilities, [SHADER], "{}", shader.name),
+                // Comparing words takes no wide arithmetic.
+                Width::Int64 if kernel == crate::Kernel::Equal => {
+                    assert!(capabilities.contains(&PHYSICAL_STORAGE_BUFFER_ADDRESSES), "{}", shader.name);
+                }
+                Width::Int64 => {
+                    assert_eq!(capabilities, [SHADER, INT64, PHYSICAL_STORAGE_BUFFER_ADDRESSES], "{}", shader.name);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+use crate::Error;
+use sha2::{Digest, Sha256};
+
+/// Words of parameters a launch can carry beside its slots.
+pub const MAX_PARAMS: usize = 12;
+
+/// Slots a kernel can have.
+pub(crate) const SLOTS: usize = 4;
+
+/// A compiled kernel and how to specialize it.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// For messages and debuggers.
+    pub name: &'static str,
+    /// The SPIR-V, little-endian words; entry point `main`.
+    pub spirv: &'static [u8],
+    /// How the kernel reaches its slots.
+    pub reach: Reach,
+    /// Specialization constants besides constant 0, which is the workgroup size: (id, value).
+    pub constants: Vec<(u32, u32)>,
+}
+
+/// How a kernel reaches its slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reach {
+    /// By buffer device address, in the first 32 bytes of the push constants.
+    Addresses,
+    /// By storage buffer, binding 0 of descriptor set k for slot k.
+    Descriptors,
+}
+
+/// One slot of a job: a vector in host memory.
+#[derive(Debug, Default)]
+pub enum Slot<'a> {
+    /// The kernel does not use this slot.
+    #[default]
+    Unused,
+    /// The kernel reads this vector.
+    Read(&'a [u8]),
+    /// The kernel writes this vector, every byte of it.
+    Write(&'a mut [u8]),
+}
+
+/// A program applied to vectors of `elements` elements.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// Elements per vector. Each used slot's length must be a multiple of it, and of 4 bytes an element.
+    pub elements: usize,
+    /// The vectors.
+    pub slots: [Slot<'a>; SLOTS],
+    /// Parameters, the same for all elements; at most [`MAX_PARAMS`] words.
+    pub params: &'a [u32],
+    /// How long an element takes, in multiplications or about: expensive jobs run in smaller chunks, so that no single
+    /// dispatch keeps a display or a watchdog waiting.
+    pub cost: u64,
+}
+
+impl Slot<'_> {
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Slot::Unused => 0,
+            Slot::Read(bytes) => bytes.len(),
+            Slot::Write(bytes) => bytes.len(),
+        }
+    }
+}
+
+impl Job<'_> {
+    /// Bytes per element of each slot; 0 for unused ones.
+    pub(crate) fn widths(&self, kernel: &'static str) -> Result<[usize; SLOTS], Error> {
+        let malformed = |reason: String| Error::MalformedJob { kernel, reason };
+        if self.params.len() > MAX_PARAMS {
+            return Err(malformed(format!("{} parameters, at most {MAX_PARAMS}", self.params.len())));
+        }
+        let mut widths = [0; SLOTS];
+        for (slot, width) in self.slots.iter().zip(&mut widths) {
+            let bytes = slot.bytes();
+            if bytes == 0 {
+                continue;
+            }
+            if self.elements == 0 || !bytes.is_multiple_of(self.elements) || !(bytes / self.elements).is_multiple_of(4) {
+                return Err(malformed(format!("a slot of {bytes} bytes for {} elements", self.elements)));
+            }
+            *width = bytes / self.elements;
+        }
+        Ok(widths)
+    }
+}
+
+impl Kernel {
+    /// What the pipeline of this kernel is found by: SHA-256 over the SPIR-V, the reach and the specialization data.
+    pub(crate) fn key(&self, workgroup_size: u32) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update((self.spirv.len() as u64).to_le_bytes());
+        hash.update(self.spirv);
+        hash.update([self.reach as u8]);
+        for (id, value) in self.specialization(workgroup_size) {
+            hash.update(id.to_le_bytes());
+            hash.update(value.to_le_bytes());
+        }
+        hash.finalize().into()
+    }
+
+    pub(crate) fn specialization(&self, workgroup_size: u32) -> impl Iterator<Item = (u32, u32)> + '_ {
+        std::iter::once((0, workgroup_size)).chain(self.constants.iter().copied())
+    }
+}
+
+/// The push constants of a launch, as `io.glsl` of the kernels declares them: four addresses, the number of elements, the
+/// parameters.
+pub(crate) const PUSH_BYTES: usize = 8 * SLOTS + 4 + 4 * MAX_PARAMS;
+const _: () = assert!(PUSH_BYTES <= 128, "what every Vulkan device offers");
+
+pub(crate) fn push_constants(addresses: [u64; SLOTS], count: u32, params: &[u32]) -> [u8; PUSH_BYTES] {
+    let mut bytes = [0; PUSH_BYTES];
+    let words = params.iter().flat_map(|word| word.to_le_bytes());
+    let all = addresses.iter().flat_map(|address| address.to_le_bytes()).chain(count.to_le_bytes()).chain(words);
+    bytes.iter_mut().zip(all).for_each(|(to, from)| *to = from);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kernel() -> Kernel {
+        Kernel { name: "k", spirv: &[1, 2, 3, 4], reach: Reach::Addresses, constants: vec![(1, 0)] }
+    }
+
+    #[test]
+    fn keys_tell_apart_whatever_changes_the_pipeline() {
+        let key = kernel().key(64);
+        assert_eq!(key, kernel().key(64));
+        assert_ne!(key, kernel().key(128));
+        assert_ne!(key, Kernel { spirv: &[1, 2, 3, 5], ..kernel() }.key(64));
+        assert_ne!(key, Kernel { reach: Reach::Descriptors, ..kernel() }.key(64));
+        assert_ne!(key, Kernel { constants: vec![(1, 1)], ..kernel() }.key(64));
+        assert_ne!(key, Kernel { constants: vec![(2, 0)], ..kernel() }.key(64));
+    }
+
+    #[test]
+    fn push_constants_lie_where_the_kernels_look() {
+        let bytes = push_constants([1, 2, 3, 4], 5, &[6, 7]);
+        assert_eq!(bytes[24..32], 4u64.to_le_bytes());
+        assert_eq!(bytes[32..36], 5u32.to_le_bytes());
+        assert_eq!(bytes[40..44], 7u32.to_le_bytes());
+        assert_eq!(bytes[44..], [0; 40]);
+    }
+
+    #[test]
+    fn jobs_that_do_not_fit_are_refused() {
+        let job = |elements, read: &'static [u8]| Job {
+            elements,
+            slots: [Slot::Read(read), Slot::Unused, Slot::Unused, Slot::Unused],
+            params: &[],
+            cost: 1,
+        };
+        assert_eq!(job(2, &[0; 8]).widths("k").unwrap(), [4, 0, 0, 0]);
+        assert!(job(3, &[0; 8]).widths("k").is_err());
+        assert!(job(4, &[0; 8]).widths("k").is_err());
+        assert!(job(0, &[0; 8]).widths("k").is_err());
+        assert!(Job { params: &[0; 13], ..job(2, &[0; 8]) }.widths("k").is_err());
+    }
+}

@@ -1,0 +1,29 @@
+//! How to run it: a persistent Vulkan compute device for element-wise jobs on vectors in host memory.
+//!
+//! This crate knows Vulkan, memory, queues and time; it knows nothing of fields. A [`Device`] is made once and used from many
+//! threads. A [`Kernel`] (SPIR-V and specialization constants) is prepared into a [`Program`], and a [`Job`] runs a program
+//! over slices of host memory, in as many chunks as the device's limits ask for.
+//!
+//! The Vulkan loader is found at run time: the crate builds, and answers [`Error::NoDevice`], on machines without Vulkan.
+//!
+//! # Synchronisation
+//! Inside one submission, a pure planner ([`plan`]) turns the list of copies and dispatches into the fewest barriers and a
+//! separate checker proves the plan free of hazards (in debug builds, for every submission). Across submissions nothing is
+//! shared: a job owns its buffers until the queue's timeline semaphore has passed the job's value, which the calling thread
+//! waits for. The queue itself is behind a mutex that is held only for `vkQueueSubmit`.
+//!
+//! # Limits
+//! One queue; a job's chunks run one after another, without overlap of transfers and compute.
+
+mod cache_file;
+mod error;
+mod job;
+mod options;
+pub mod plan;
+mod vulkan;
+
+pub use cache_file::{Identity, Rejected, decode, encode};
+pub use error::{Error, Verdict};
+pub use job::{Job, Kernel, MAX_PARAMS, Reach, Slot};
+pub use options::{CacheDirectory, MemoryMode, Options, Validation};
+pub use vulkan::{Device, DeviceInfo, DeviceKind, Program, Stats, ValidationLog, survey};

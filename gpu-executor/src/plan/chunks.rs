@@ -1,0 +1,128 @@
+use crate::Error;
+
+/// What limits a chunk.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The most bytes of one vector: the device's largest buffer, storage range or allocation.
+    pub buffer: u64,
+    /// The most bytes of all of a chunk's vectors together.
+    pub memory: u64,
+    /// The most elements.
+    pub elements: usize,
+    /// The most work (elements times cost) in one dispatch.
+    pub work: u64,
+    /// The most workgroups of one dispatch, and their size.
+    pub workgroups: u64,
+    /// Invocations per workgroup.
+    pub workgroup_size: u32,
+}
+
+/// The size a buffer for `bytes` bytes is made with, so that buffers can be reused for jobs of similar size: the next of
+/// eight steps between powers of two, at most an eighth more than asked for; at least 4 KiB.
+pub fn size_class(bytes: u64) -> u64 {
+    const SMALLEST: u64 = 4096;
+    if bytes <= SMALLEST {
+        return SMALLEST;
+    }
+    let step = (bytes - 1).ilog2().saturating_sub(3);
+    bytes.div_ceil(1 << step) << step
+}
+
+/// How many elements a chunk holds, for vectors of `widths` bytes per element.
+///
+/// # Errors
+/// [`Error::OutOfMemory`] if not even one element fits.
+pub fn elements_per_chunk(elements: usize, widths: &[usize], cost: u64, bounds: &Bounds) -> Result<usize, Error> {
+    let footprint = |count: u64| widths.iter().filter(|&&w| w > 0).map(|&w| size_class(w as u64 * count)).sum::<u64>();
+    let largest = |count: u64| widths.iter().map(|&w| size_class(w as u64 * count)).max().unwrap_or(0);
+    let threads = bounds.workgroups.saturating_mul(bounds.workgroup_size.into()).min(u32::MAX.into());
+    let mut count =
+        (elements as u64).min(bounds.elements as u64).min((bounds.work / cost.max(1)).max(1)).min(threads).max(1);
+    // Size classes are at most an eighth, or 4 KiB, above the size: a few rounds suffice.
+    while footprint(count) > bounds.memory || largest(count) > bounds.buffer {
+        if count == 1 {
+            return Err(Error::OutOfMemory {
+                during: "planning chunks",
+                needed: footprint(1),
+                available: bounds.memory.min(bounds.buffer),
+            });
+        }
+        count -= count.div_ceil(8);
+    }
+    // Whole workgroups, where there are several.
+    let size = u64::from(bounds.workgroup_size);
+    if count < elements as u64 && count > size { Ok((count - count % size) as usize) } else { Ok(count as usize) }
+}
+
+/// How `count` workgroups are spread over two dimensions that allow `limits` each: the shader finds its index as
+/// y * width + x, and skips what lies past the end.
+pub fn workgroups(count: u32, limits: [u32; 2]) -> [u32; 2] {
+    let rows = count.div_ceil(limits[0].max(1)).max(1);
+    [count.div_ceil(rows), rows]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bounds() -> Bounds {
+        Bounds {
+            buffer: 1 << 27,
+            memory: 1 << 30,
+            elements: usize::MAX,
+            work: u64::MAX,
+            workgroups: 65535,
+            workgroup_size: 64,
+        }
+    }
+
+    #[test]
+    fn a_job_within_all_limits_is_one_chunk() {
+        assert_eq!(elements_per_chunk(1000, &[48, 48, 0, 48], 1, &bounds()).unwrap(), 1000);
+        assert_eq!(elements_per_chunk(1, &[48], 1, &bounds()).unwrap(), 1);
+    }
+
+    #[test]
+    fn nothing_fits_is_an_error_that_says_how_much_was_needed() {
+        let error = elements_per_chunk(10, &[48, 48], 1, &Bounds { memory: 4096, ..bounds() }).unwrap_err();
+        assert!(matches!(error, Error::OutOfMemory { needed: 8192, available: 4096, .. }));
+    }
+
+    #[test]
+    fn a_heavy_element_still_gets_a_chunk() {
+        assert_eq!(elements_per_chunk(10, &[48], 1 << 40, &Bounds { work: 1 << 30, ..bounds() }).unwrap(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_keep_every_limit(elements in 1usize..1 << 28, width in 1usize..20, slots in 1usize..5, cost in 1u64..1000,
+                                   buffer in 4096u64..1 << 30, memory in 16384u64..1 << 32, size in 1u32..1024) {
+            let widths = vec![4 * width; slots];
+            let bounds = Bounds { buffer, memory, work: 1 << 30, workgroup_size: size, ..bounds() };
+            let count = elements_per_chunk(elements, &widths, cost, &bounds).unwrap();
+            prop_assert!(count >= 1 && count <= elements);
+            let bytes = size_class((4 * width * count) as u64);
+            prop_assert!(bytes <= buffer && bytes * slots as u64 <= memory);
+            prop_assert!(count as u64 * cost <= bounds.work);
+            prop_assert!((count as u64).div_ceil(size.into()) <= 65535);
+        }
+
+        #[test]
+        fn size_classes_are_near_and_monotone(bytes in 1u64..1 << 40) {
+            let class = size_class(bytes);
+            prop_assert!(class >= bytes && (class <= 4096 || class <= bytes + bytes / 8 + 1));
+            prop_assert!(size_class(bytes + 1) >= class);
+            prop_assert_eq!(size_class(class), class);
+        }
+
+        #[test]
+        fn workgroups_cover_the_launch(count in 1u32..u32::MAX / 2, x in 1u32..100_000) {
+            let [width, height] = workgroups(count, [x.max(65535), 65535]);
+            prop_assert!(u64::from(width) * u64::from(height) >= count.into());
+            prop_assert!(width <= x.max(65535) && height <= 65535);
+            // No whole row is spare.
+            prop_assert!(u64::from(width) * u64::from(height - 1) < count.into());
+        }
+    }
+}

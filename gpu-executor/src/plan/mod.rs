@@ -1,0 +1,8 @@
+//! Arithmetic about commands, without Vulkan: how a job is cut into chunks, how a chunk is spread over workgroups, and
+//! where barriers go. All of it is pure and tested without a device.
+
+mod barriers;
+mod chunks;
+
+pub use barriers::{Access, Barrier, Command, Hazard, Stage, Stages, Step, find_hazard, plan};
+pub use chunks::{Bounds, elements_per_chunk, size_class, workgroups};

@@ -1,0 +1,256 @@
+use super::{Counters, Gpu, count, driver_error};
+use crate::{Error, plan};
+use ash::vk;
+use gpu_allocator::vulkan::{Allocation, AllocationCreateDesc, AllocationScheme, Allocator, AllocatorCreateDesc};
+use gpu_allocator::{AllocationError, AllocationSizes, AllocatorDebugSettings, MemoryLocation};
+use parking_lot::{Condvar, Mutex};
+use std::collections::HashMap;
+
+/// Where a buffer lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Place {
+    /// Device-local memory.
+    Device,
+    /// Host memory that the CPU caches: fast to read back, and coherent with the device.
+    Host,
+}
+
+/// A storage buffer, bound to memory for its whole life.
+pub(crate) struct Buffer {
+    pub(crate) raw: vk::Buffer,
+    pub(crate) size: u64,
+    pub(crate) address: vk::DeviceAddress,
+    place: Place,
+    allocation: Allocation,
+    descriptor: Option<(vk::DescriptorPool, vk::DescriptorSet)>,
+}
+
+impl Buffer {
+    /// The buffer's bytes, if it lies in host memory.
+    pub(crate) fn bytes(&mut self) -> Result<&mut [u8], Error> {
+        self.allocation
+            .mapped_slice_mut()
+            .ok_or(Error::Driver { call: "vkMapMemory", code: "host memory is not mapped".into() })
+    }
+
+    /// The descriptor set that is this whole buffer, written when first asked for and never again.
+    pub(crate) fn descriptor(&mut self, gpu: &Gpu, layout: vk::DescriptorSetLayout) -> Result<vk::DescriptorSet, Error> {
+        if let Some((_, set)) = self.descriptor {
+            return Ok(set);
+        }
+        let sizes = [vk::DescriptorPoolSize { ty: vk::DescriptorType::STORAGE_BUFFER, descriptor_count: 1 }];
+        let info = vk::DescriptorPoolCreateInfo::default().max_sets(1).pool_sizes(&sizes);
+        // SAFETY: a live device.
+        let pool = unsafe { gpu.raw.create_descriptor_pool(&info, None) }.map_err(driver_error("vkCreateDescriptorPool"))?;
+        let layouts = [layout];
+        let info = vk::DescriptorSetAllocateInfo::default().descriptor_pool(pool).set_layouts(&layouts);
+        // SAFETY: the pool was just made with room for this set.
+        let set = match unsafe { gpu.raw.allocate_descriptor_sets(&info) } {
+            Ok(sets) => sets[0],
+            Err(result) => {
+                // SAFETY: nothing uses the pool.
+                unsafe { gpu.raw.destroy_descriptor_pool(pool, None) };
+                return Err(driver_error("vkAllocateDescriptorSets")(result));
+            }
+        };
+        let whole = [vk::DescriptorBufferInfo { buffer: self.raw, offset: 0, range: vk::WHOLE_SIZE }];
+        let write = vk::WriteDescriptorSet::default()
+            .dst_set(set)
+            .descriptor_type(vk::DescriptorType::STORAGE_BUFFER)
+            .buffer_info(&whole);
+        // SAFETY: the set is new, so no command buffer uses it; the buffer is alive and bound.
+        unsafe { gpu.raw.update_descriptor_sets(&[write], &[]) };
+        self.descriptor = Some((pool, set));
+        Ok(set)
+    }
+}
+
+/// Buffers, reused by size class, on top of gpu-allocator; and the budget that jobs share.
+pub(crate) struct Memory {
+    // Taken out when the device is destroyed: the allocator frees its blocks on drop and needs the device for it.
+    allocator: Mutex<Option<Allocator>>,
+    idle: Mutex<Idle>,
+    pub(crate) limit: u64,
+    reserved: Mutex<u64>,
+    released: Condvar,
+}
+
+#[derive(Default)]
+struct Idle {
+    buffers: HashMap<(Place, u64), Vec<Buffer>>,
+    bytes: u64,
+}
+
+/// The most bytes of idle buffers that are kept for reuse.
+const KEEP: u64 = 2 << 30;
+
+impl Memory {
+    pub(crate) fn new(gpu: &Gpu, limit: u64) -> Result<Self, Error> {
+        let allocator = Allocator::new(&AllocatorCreateDesc {
+            instance: gpu.instance.raw.clone(),
+            device: gpu.raw.clone(),
+            physical_device: gpu.physical,
+            debug_settings: AllocatorDebugSettings::default(),
+            buffer_device_address: true,
+            allocation_sizes: AllocationSizes::new(16 << 20, 16 << 20),
+        })
+        .map_err(|error| Error::Driver { call: "gpu-allocator", code: error.to_string() })?;
+        Ok(Self {
+            allocator: Mutex::new(Some(allocator)),
+            idle: Mutex::default(),
+            limit,
+            reserved: Mutex::new(0),
+            released: Condvar::new(),
+        })
+    }
+
+    /// Waits until `bytes`, at most the limit, fit beside what other jobs have reserved.
+    pub(crate) fn reserve(&self, bytes: u64) -> Reservation<'_> {
+        let mut reserved = self.reserved.lock();
+        while *reserved > 0 && *reserved + bytes > self.limit {
+            self.released.wait(&mut reserved);
+        }
+        *reserved += bytes;
+        Reservation { memory: self, bytes }
+    }
+
+    /// A buffer of at least `bytes` bytes: an idle one, or a new one.
+    pub(crate) fn take(&self, gpu: &Gpu, counters: &Counters, place: Place, bytes: u64) -> Result<Buffer, Error> {
+        let size = plan::size_class(bytes);
+        {
+            let mut idle = self.idle.lock();
+            if let Some(buffer) = idle.buffers.get_mut(&(place, size)).and_then(Vec::pop) {
+                idle.bytes -= size;
+                return Ok(buffer);
+            }
+        }
+        // Idle buffers of other sizes must not push the total over the limit.
+        let reserved = *self.reserved.lock();
+        if reserved.saturating_add(self.idle.lock().bytes) > self.limit {
+            self.trim(gpu);
+        }
+        match self.create(gpu, place, size) {
+            Err(Error::OutOfMemory { .. }) => {
+                self.trim(gpu);
+                self.create(gpu, place, size)
+            }
+            made => made,
+        }
+        .inspect(|_| count(&counters.allocations, 1))
+    }
+
+    /// Takes a buffer back that no submission uses any more.
+    pub(crate) fn give(&self, gpu: &Gpu, buffer: Buffer) {
+        let mut idle = self.idle.lock();
+        if idle.bytes + buffer.size > KEEP.min(2 * self.limit) {
+            drop(idle);
+            self.destroy(gpu, buffer);
+        } else {
+            idle.bytes += buffer.size;
+            idle.buffers.entry((buffer.place, buffer.size)).or_default().push(buffer);
+        }
+    }
+
+    /// Gives all idle buffers back to the driver.
+    fn trim(&self, gpu: &Gpu) {
+        let idle = std::mem::take(&mut *self.idle.lock());
+        idle.buffers.into_values().flatten().for_each(|buffer| self.destroy(gpu, buffer));
+    }
+
+    fn create(&self, gpu: &Gpu, place: Place, size: u64) -> Result<Buffer, Error> {
+        use vk::BufferUsageFlags as Usage;
+        let usage = Usage::STORAGE_BUFFER | Usage::SHADER_DEVICE_ADDRESS | Usage::TRANSFER_SRC | Usage::TRANSFER_DST;
+        let info = vk::BufferCreateInfo::default().size(size).usage(usage);
+        // SAFETY: a live device; the size is not zero.
+        let raw = unsafe { gpu.raw.create_buffer(&info, None) }.map_err(driver_error("vkCreateBuffer"))?;
+        // SAFETY: the buffer was just made.
+        let requirements = unsafe { gpu.raw.get_buffer_memory_requirements(raw) };
+        let allocation = self.allocate(place, raw, requirements).and_then(|allocation| {
+            // SAFETY: the memory was allocated for this buffer's requirements and nothing else is bound to its range.
+            match unsafe { gpu.raw.bind_buffer_memory(raw, allocation.memory(), allocation.offset()) } {
+                Ok(()) => Ok(allocation),
+                Err(result) => {
+                    self.free(allocation);
+                    Err(driver_error("vkBindBufferMemory")(result))
+                }
+            }
+        });
+        let allocation = match allocation {
+            Ok(allocation) => allocation,
+            Err(error) => {
+                // SAFETY: nothing uses the buffer.
+                unsafe { gpu.raw.destroy_buffer(raw, None) };
+                return Err(error);
+            }
+        };
+        // SAFETY: the buffer is bound and was made with SHADER_DEVICE_ADDRESS.
+        let address = unsafe { gpu.raw.get_buffer_device_address(&vk::BufferDeviceAddressInfo::default().buffer(raw)) };
+        Ok(Buffer { raw, size, address, place, allocation, descriptor: None })
+    }
+
+    fn allocate(&self, place: Place, raw: vk::Buffer, requirements: vk::MemoryRequirements) -> Result<Allocation, Error> {
+        let description = AllocationCreateDesc {
+            name: "vector",
+            requirements,
+            location: match place {
+                Place::Device => MemoryLocation::GpuOnly,
+                // Not `CpuToGpu`: it prefers device memory, which the CPU reads back at a thousandth of the speed.
+                Place::Host => MemoryLocation::GpuToCpu,
+            },
+            linear: true,
+            allocation_scheme: if requirements.size > 4 << 20 {
+                AllocationScheme::DedicatedBuffer(raw)
+            } else {
+                AllocationScheme::GpuAllocatorManaged
+            },
+        };
+        let mut allocator = self.allocator.lock();
+        let allocator = allocator.as_mut().ok_or(Error::Lost { during: "allocation" })?;
+        allocator.allocate(&description).map_err(|error| match error {
+            AllocationError::OutOfMemory => Error::OutOfMemory {
+                during: "vkAllocateMemory",
+                needed: requirements.size,
+                available: self.limit.saturating_sub(*self.reserved.lock()),
+            },
+            other => Error::Driver { call: "gpu-allocator", code: other.to_string() },
+        })
+    }
+
+    fn free(&self, allocation: Allocation) {
+        if let Some(allocator) = self.allocator.lock().as_mut()
+            && let Err(error) = allocator.free(allocation)
+        {
+            tracing::error!(%error, "gpu-allocator refused to free an allocation");
+        }
+    }
+
+    pub(crate) fn destroy(&self, gpu: &Gpu, buffer: Buffer) {
+        // SAFETY: callers own the buffer, and no pending submission uses it; its descriptor set dies with its pool.
+        unsafe {
+            if let Some((pool, _)) = buffer.descriptor {
+                gpu.raw.destroy_descriptor_pool(pool, None);
+            }
+            gpu.raw.destroy_buffer(buffer.raw, None);
+        }
+        self.free(buffer.allocation);
+    }
+
+    /// Frees everything. The device must be idle and all buffers given back.
+    pub(crate) fn shut_down(&self, gpu: &Gpu) {
+        self.trim(gpu);
+        drop(self.allocator.lock().take());
+    }
+}
+
+/// A share of the memory limit, given back on drop.
+pub(crate) struct Reservation<'a> {
+    memory: &'a Memory,
+    bytes: u64,
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        *self.memory.reserved.lock() -= self.bytes;
+        self.memory.released.notify_all();
+    }
+}

@@ -1,0 +1,382 @@
+//! Vulkan itself: all of this crate's `unsafe` lies below here.
+
+mod instance;
+mod memory;
+mod pipeline;
+mod run;
+mod select;
+
+use crate::cache_file::CacheFile;
+use crate::{CacheDirectory, Error, Kernel, MemoryMode, Options, Verdict};
+use ash::vk;
+use instance::Instance;
+pub use instance::ValidationLog;
+use memory::{Buffer, Memory};
+use parking_lot::Mutex;
+use pipeline::Pipelines;
+use select::{Candidate, Limits};
+pub use select::{DeviceInfo, DeviceKind, survey};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// A Vulkan device with its queue, its memory and its pipelines: made once, used from any thread. Clones share it; it is
+/// destroyed with the last of them and of its programs.
+#[derive(Clone)]
+pub struct Device {
+    shared: Arc<Shared>,
+}
+
+/// A kernel made ready for a device.
+#[derive(Clone)]
+pub struct Program {
+    shared: Arc<Shared>,
+    name: &'static str,
+    reach: crate::Reach,
+    pipeline: vk::Pipeline,
+    workgroup_size: u32,
+}
+
+/// The logical device; the last thing to go but for the instance.
+struct Gpu {
+    raw: ash::Device,
+    physical: vk::PhysicalDevice,
+    instance: Instance,
+}
+
+struct Shared {
+    pipelines: Pipelines,
+    memory: Memory,
+    queue: Mutex<Queue>,
+    /// Signalled by each submission with its number, in order.
+    timeline: vk::Semaphore,
+    /// Command buffers that no pending submission uses.
+    lanes: Mutex<Vec<Lane>>,
+    /// What submissions that never finished still use.
+    abandoned: Mutex<(Vec<Lane>, Vec<Buffer>)>,
+    lost: AtomicBool,
+    counters: Counters,
+    settings: Settings,
+    // Declared last: destroyed last.
+    gpu: Gpu,
+}
+
+struct Queue {
+    raw: vk::Queue,
+    /// The timeline value of the last submission.
+    submitted: u64,
+}
+
+/// A command pool with its one command buffer. The pool is reset before each use.
+struct Lane {
+    pool: vk::CommandPool,
+    commands: vk::CommandBuffer,
+}
+
+struct Settings {
+    info: DeviceInfo,
+    verdicts: Vec<Verdict>,
+    limits: Limits,
+    queue_family: u32,
+    staged: bool,
+    workgroup_size: u32,
+    chunk_elements: usize,
+    work: u64,
+    timeout: Duration,
+    #[cfg(feature = "test-faults")]
+    omit_barriers: bool,
+}
+
+#[derive(Default)]
+struct Counters {
+    submits: AtomicU64,
+    dispatches: AtomicU64,
+    barriers: AtomicU64,
+    uploaded: AtomicU64,
+    downloaded: AtomicU64,
+    allocations: AtomicU64,
+    pipeline_builds: AtomicU64,
+    pipeline_hits: AtomicU64,
+    pipeline_cache_hits: AtomicU64,
+}
+
+/// What a device has done since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Calls of `vkQueueSubmit`.
+    pub submits: u64,
+    /// Dispatches: one per chunk.
+    pub dispatches: u64,
+    /// Pipeline barriers.
+    pub barriers: u64,
+    /// Bytes copied from the caller's slices into memory that the device sees.
+    pub bytes_uploaded: u64,
+    /// Bytes copied back.
+    pub bytes_downloaded: u64,
+    /// Buffers made, rather than reused.
+    pub allocations: u64,
+    /// Pipelines made.
+    pub pipeline_builds: u64,
+    /// Pipelines found in memory.
+    pub pipeline_hits: u64,
+    /// Pipelines that the driver found in the cache from disk when they were made (as far as it tells).
+    pub pipeline_cache_hits: u64,
+}
+
+fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Relaxed);
+}
+
+/// Maps what `call` can answer. Memory exhaustion and device loss have errors of their own everywhere.
+fn driver_error(call: &'static str) -> impl Fn(vk::Result) -> Error {
+    move |result| match result {
+        vk::Result::ERROR_DEVICE_LOST => Error::Lost { during: call },
+        vk::Result::ERROR_OUT_OF_HOST_MEMORY | vk::Result::ERROR_OUT_OF_DEVICE_MEMORY => {
+            Error::OutOfMemory { during: call, needed: 0, available: 0 }
+        }
+        other => Error::Driver { call, code: other.to_string() },
+    }
+}
+
+impl Device {
+    /// Makes a device as `options` say.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`], [`Error::NoSuchDevice`], [`Error::NoValidationLayer`], [`Error::WorkgroupSize`],
+    /// [`Error::CacheDirectory`], or what the driver answered.
+    pub fn new(options: &Options) -> Result<Self, Error> {
+        let instance = Instance::new(options.validation)?;
+        let candidates = select::candidates(&instance)?;
+        let mut verdicts: Vec<Verdict> = candidates.iter().map(|candidate| candidate.verdict.clone()).collect();
+        let mut made = None;
+        for candidate in select::ranked(&candidates, options.device)? {
+            match logical_device(&instance, candidate) {
+                Ok(raw) => {
+                    made = Some((candidate, raw));
+                    break;
+                }
+                // The next best one may work.
+                Err(error) => verdicts[candidate.verdict.device.index].turned_down = Some(error.to_string()),
+            }
+        }
+        let Some((candidate, raw)) = made else { return Err(select::no_device(verdicts)) };
+        let gpu = Gpu { raw, physical: candidate.physical, instance };
+        let settings = Settings::new(options, candidate, verdicts)?;
+        let file = cache_file(&options.cache, candidate)?;
+        let limit = options.device_memory.unwrap_or(candidate.verdict.device.memory / 4 * 3);
+
+        let mut kind = vk::SemaphoreTypeCreateInfo::default().semaphore_type(vk::SemaphoreType::TIMELINE);
+        let info = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
+        // SAFETY: the device has one queue of this family; timeline semaphores are enabled.
+        let (queue, timeline) = unsafe {
+            let queue = gpu.raw.get_device_queue(candidate.queue_family, 0);
+            (queue, gpu.raw.create_semaphore(&info, None).map_err(driver_error("vkCreateSemaphore"))?)
+        };
+        let parts = Pipelines::new(&gpu, file, candidate.feedback).and_then(|pipelines| {
+            let memory = Memory::new(&gpu, limit).inspect_err(|_| pipelines.destroy(&gpu))?;
+            Ok((pipelines, memory))
+        });
+        let (pipelines, memory) = parts.inspect_err(|_| {
+            // SAFETY: nothing was submitted.
+            unsafe { gpu.raw.destroy_semaphore(timeline, None) };
+        })?;
+        tracing::info!(device = %settings.info, staged = settings.staged, "Vulkan device ready");
+        let shared = Shared {
+            pipelines,
+            memory,
+            queue: Mutex::new(Queue { raw: queue, submitted: 0 }),
+            timeline,
+            lanes: Mutex::default(),
+            abandoned: Mutex::default(),
+            lost: AtomicBool::new(false),
+            counters: Counters::default(),
+            settings,
+            gpu,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The device.
+    pub fn info(&self) -> &DeviceInfo {
+        &self.shared.settings.info
+    }
+
+    /// Every device of this machine, and what was decided about it.
+    pub fn verdicts(&self) -> &[Verdict] {
+        &self.shared.settings.verdicts
+    }
+
+    /// Whether vectors lie in device memory and pass through staging buffers, rather than in host memory.
+    pub fn is_staged(&self) -> bool {
+        self.shared.settings.staged
+    }
+
+    /// Invocations per workgroup.
+    pub fn workgroup_size(&self) -> u32 {
+        self.shared.settings.workgroup_size
+    }
+
+    /// What the device has done so far.
+    pub fn stats(&self) -> Stats {
+        let c = &self.shared.counters;
+        Stats {
+            submits: c.submits.load(Relaxed),
+            dispatches: c.dispatches.load(Relaxed),
+            barriers: c.barriers.load(Relaxed),
+            bytes_uploaded: c.uploaded.load(Relaxed),
+            bytes_downloaded: c.downloaded.load(Relaxed),
+            allocations: c.allocations.load(Relaxed),
+            pipeline_builds: c.pipeline_builds.load(Relaxed),
+            pipeline_hits: c.pipeline_hits.load(Relaxed),
+            pipeline_cache_hits: c.pipeline_cache_hits.load(Relaxed),
+        }
+    }
+
+    /// What the validation layer said; empty, too, when it is off.
+    pub fn validation_log(&self) -> ValidationLog {
+        self.shared.gpu.instance.log.clone()
+    }
+
+    /// Makes a kernel ready: finds its pipeline by the SHA-256 of what it is made from, or builds it, which takes
+    /// milliseconds to seconds, and saves the driver's cache.
+    ///
+    /// # Errors
+    /// What the driver answered.
+    pub fn prepare(&self, kernel: &Kernel) -> Result<Program, Error> {
+        let Shared { pipelines, gpu, counters, settings, .. } = &*self.shared;
+        let pipeline = pipelines.get(gpu, counters, kernel, settings.workgroup_size)?;
+        Ok(Program {
+            shared: self.shared.clone(),
+            name: kernel.name,
+            reach: kernel.reach,
+            pipeline,
+            workgroup_size: settings.workgroup_size,
+        })
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device({})", self.info())
+    }
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Program({})", self.name)
+    }
+}
+
+impl Settings {
+    fn new(options: &Options, candidate: &Candidate, verdicts: Vec<Verdict>) -> Result<Self, Error> {
+        let info = candidate.verdict.device.clone();
+        let maximum = candidate.limits.workgroup_size;
+        let workgroup_size = match options.workgroup_size {
+            Some(requested) if requested == 0 || requested > maximum => {
+                return Err(Error::WorkgroupSize { requested, maximum });
+            }
+            Some(requested) => requested,
+            None => default_workgroup_size(info.kind).min(maximum),
+        };
+        Ok(Self {
+            verdicts,
+            limits: candidate.limits,
+            queue_family: candidate.queue_family,
+            staged: match options.memory {
+                MemoryMode::DeviceLocal => true,
+                MemoryMode::Host => false,
+                MemoryMode::Auto => matches!(info.kind, DeviceKind::Discrete | DeviceKind::Virtual),
+            },
+            workgroup_size,
+            chunk_elements: options.chunk_elements.unwrap_or(usize::MAX).max(1),
+            work: most_work(info.kind),
+            timeout: options.timeout,
+            #[cfg(feature = "test-faults")]
+            omit_barriers: options.omit_barriers,
+            info,
+        })
+    }
+}
+
+const fn default_workgroup_size(kind: DeviceKind) -> u32 {
+    match kind {
+        DeviceKind::Software => 64,
+        _ => 128,
+    }
+}
+
+/// The most work in one dispatch, in multiplications of field elements or about: some seconds of the slowest device of its
+/// kind, since many systems reset a GPU that does not answer for longer.
+const fn most_work(kind: DeviceKind) -> u64 {
+    match kind {
+        DeviceKind::Discrete => 1 << 32,
+        DeviceKind::Integrated | DeviceKind::Virtual | DeviceKind::Other => 1 << 28,
+        DeviceKind::Software => 1 << 25,
+    }
+}
+
+fn cache_file(directory: &CacheDirectory, candidate: &Candidate) -> Result<Option<CacheFile>, Error> {
+    match directory {
+        CacheDirectory::Off => Ok(None),
+        CacheDirectory::At(path) => CacheFile::open(path, candidate.identity)
+            .map(Some)
+            .map_err(|error| Error::CacheDirectory { path: path.clone(), reason: error.to_string() }),
+        CacheDirectory::User => {
+            let Some(base) = directories::BaseDirs::new() else {
+                tracing::warn!("no home directory: compiled pipelines are not kept");
+                return Ok(None);
+            };
+            let path = base.cache_dir().join("bls12_field_gpu");
+            let opened = CacheFile::open(&path, candidate.identity);
+            Ok(opened
+                .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "compiled pipelines are not kept"))
+                .ok())
+        }
+    }
+}
+
+fn logical_device(instance: &Instance, candidate: &Candidate) -> Result<ash::Device, Error> {
+    let priorities = [1.0];
+    let queues =
+        [vk::DeviceQueueCreateInfo::default().queue_family_index(candidate.queue_family).queue_priorities(&priorities)];
+    let mut vulkan12 = vk::PhysicalDeviceVulkan12Features::default().timeline_semaphore(true).buffer_device_address(true);
+    let features = vk::PhysicalDeviceFeatures::default().shader_int64(candidate.verdict.device.int64);
+    let mut extensions = Vec::new();
+    if candidate.portability_subset {
+        extensions.push(ash::khr::portability_subset::NAME.as_ptr());
+    }
+    let info = vk::DeviceCreateInfo::default()
+        .queue_create_infos(&queues)
+        .enabled_features(&features)
+        .enabled_extension_names(&extensions)
+        .push_next(&mut vulkan12);
+    // SAFETY: the device supports every feature and extension asked for; all pointers in `info` outlive the call.
+    unsafe { instance.raw.create_device(candidate.physical, &info, None) }.map_err(driver_error("vkCreateDevice"))
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        // SAFETY: `Shared` destroys everything made from the device before its fields are dropped.
+        unsafe { self.raw.destroy_device(None) };
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: no thread uses the device any more, since this is the last reference; waiting for it to be idle makes sure
+        // that nothing is pending, and a lost device counts as idle.
+        unsafe {
+            let _ = self.gpu.raw.device_wait_idle();
+            let (lanes, buffers) = std::mem::take(&mut *self.abandoned.lock());
+            buffers.into_iter().for_each(|buffer| self.memory.destroy(&self.gpu, buffer));
+            for lane in self.lanes.lock().drain(..).chain(lanes) {
+                self.gpu.raw.destroy_command_pool(lane.pool, None);
+            }
+            self.memory.shut_down(&self.gpu);
+            self.pipelines.destroy(&self.gpu);
+            self.gpu.raw.destroy_semaphore(self.timeline, None);
+        }
+    }
+}

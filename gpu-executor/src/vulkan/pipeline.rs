@@ -1,0 +1,162 @@
+use super::{Counters, Gpu, count, driver_error};
+use crate::cache_file::CacheFile;
+use crate::job::{PUSH_BYTES, SLOTS};
+use crate::{Error, Kernel, Reach};
+use ash::vk;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Pipelines by the SHA-256 of what they are made from, and the driver's cache behind them.
+pub(crate) struct Pipelines {
+    cache: vk::PipelineCache,
+    file: Option<CacheFile>,
+    saved: Mutex<Vec<u8>>,
+    /// The layout of a descriptor set that is one buffer.
+    pub(crate) set_layout: vk::DescriptorSetLayout,
+    by_address: vk::PipelineLayout,
+    by_descriptor: vk::PipelineLayout,
+    /// One lock per key, so that threads that want the same pipeline wait for one to make it, and others do not.
+    made: Mutex<HashMap<[u8; 32], Made>>,
+    feedback: bool,
+}
+
+type Made = Arc<Mutex<Option<vk::Pipeline>>>;
+
+impl Pipelines {
+    pub(crate) fn new(gpu: &Gpu, file: Option<CacheFile>, feedback: bool) -> Result<Self, Error> {
+        let blob = file.as_ref().and_then(CacheFile::load).unwrap_or_default();
+        let mut pipelines = Self {
+            cache: vk::PipelineCache::null(),
+            file,
+            saved: Mutex::new(blob),
+            set_layout: vk::DescriptorSetLayout::null(),
+            by_address: vk::PipelineLayout::null(),
+            by_descriptor: vk::PipelineLayout::null(),
+            made: Mutex::default(),
+            feedback,
+        };
+        pipelines.create(gpu).inspect_err(|_| pipelines.destroy(gpu))?;
+        Ok(pipelines)
+    }
+
+    fn create(&mut self, gpu: &Gpu) -> Result<(), Error> {
+        let binding = [vk::DescriptorSetLayoutBinding::default()
+            .descriptor_type(vk::DescriptorType::STORAGE_BUFFER)
+            .descriptor_count(1)
+            .stage_flags(vk::ShaderStageFlags::COMPUTE)];
+        let set_info = vk::DescriptorSetLayoutCreateInfo::default().bindings(&binding);
+        let push = [vk::PushConstantRange::default().stage_flags(vk::ShaderStageFlags::COMPUTE).size(PUSH_BYTES as u32)];
+        let layout_info = vk::PipelineLayoutCreateInfo::default().push_constant_ranges(&push);
+        // SAFETY: a live device; the cache blob was written by this driver for this device, as its checksum and header say.
+        unsafe {
+            let blob = self.saved.lock();
+            let cache_info = vk::PipelineCacheCreateInfo::default().initial_data(&blob);
+            self.cache = gpu.raw.create_pipeline_cache(&cache_info, None).map_err(driver_error("vkCreatePipelineCache"))?;
+            self.set_layout = gpu
+                .raw
+                .create_descriptor_set_layout(&set_info, None)
+                .map_err(driver_error("vkCreateDescriptorSetLayout"))?;
+            let sets = [self.set_layout; SLOTS];
+            let layout = driver_error("vkCreatePipelineLayout");
+            self.by_address = gpu.raw.create_pipeline_layout(&layout_info, None).map_err(&layout)?;
+            self.by_descriptor = gpu.raw.create_pipeline_layout(&layout_info.set_layouts(&sets), None).map_err(&layout)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn layout(&self, reach: Reach) -> vk::PipelineLayout {
+        match reach {
+            Reach::Addresses => self.by_address,
+            Reach::Descriptors => self.by_descriptor,
+        }
+    }
+
+    /// The pipeline of a kernel, made at most once.
+    pub(crate) fn get(&self, gpu: &Gpu, counters: &Counters, kernel: &Kernel, size: u32) -> Result<vk::Pipeline, Error> {
+        let entry = self.made.lock().entry(kernel.key(size)).or_default().clone();
+        let mut entry = entry.lock();
+        if let Some(pipeline) = *entry {
+            count(&counters.pipeline_hits, 1);
+            return Ok(pipeline);
+        }
+        let pipeline = self.build(gpu, counters, kernel, size)?;
+        *entry = Some(pipeline);
+        count(&counters.pipeline_builds, 1);
+        self.save(gpu);
+        Ok(pipeline)
+    }
+
+    fn build(&self, gpu: &Gpu, counters: &Counters, kernel: &Kernel, size: u32) -> Result<vk::Pipeline, Error> {
+        let words: Vec<u32> =
+            kernel.spirv.chunks_exact(4).map(|bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])).collect();
+        let (mut entries, mut data) = (Vec::new(), Vec::new());
+        for (id, value) in kernel.specialization(size) {
+            entries.push(vk::SpecializationMapEntry { constant_id: id, offset: data.len() as u32, size: 4 });
+            data.extend_from_slice(&value.to_le_bytes());
+        }
+        let specialization = vk::SpecializationInfo::default().map_entries(&entries).data(&data);
+        // SAFETY: the SPIR-V was compiled for Vulkan 1.2 and passes spirv-val.
+        let module = unsafe { gpu.raw.create_shader_module(&vk::ShaderModuleCreateInfo::default().code(&words), None) }
+            .map_err(driver_error("vkCreateShaderModule"))?;
+        let stage = vk::PipelineShaderStageCreateInfo::default()
+            .stage(vk::ShaderStageFlags::COMPUTE)
+            .module(module)
+            .name(c"main")
+            .specialization_info(&specialization);
+        let mut whole = vk::PipelineCreationFeedback::default();
+        let mut stages = [vk::PipelineCreationFeedback::default()];
+        let mut feedback = vk::PipelineCreationFeedbackCreateInfo::default()
+            .pipeline_creation_feedback(&mut whole)
+            .pipeline_stage_creation_feedbacks(&mut stages);
+        let mut info = vk::ComputePipelineCreateInfo::default().stage(stage).layout(self.layout(kernel.reach));
+        if self.feedback {
+            info = info.push_next(&mut feedback);
+        }
+        // SAFETY: the module and the layout are alive; all pointers in `info` outlive the call.
+        let made = unsafe { gpu.raw.create_compute_pipelines(self.cache, &[info], None) };
+        // SAFETY: a pipeline does not need its module once it is made.
+        unsafe { gpu.raw.destroy_shader_module(module, None) };
+        let pipeline = made.map_err(|(_, result)| driver_error("vkCreateComputePipelines")(result))?[0];
+        if whole.flags.contains(vk::PipelineCreationFeedbackFlags::APPLICATION_PIPELINE_CACHE_HIT) {
+            count(&counters.pipeline_cache_hits, 1);
+        }
+        Ok(pipeline)
+    }
+
+    /// Writes the driver's cache to disk if it has changed: the process-wide backend is never dropped, so there is no later
+    /// moment to do it. A cache that cannot be written is a warning; the next process compiles again.
+    fn save(&self, gpu: &Gpu) {
+        let Some(file) = &self.file else { return };
+        let mut saved = self.saved.lock();
+        // SAFETY: the cache is alive; the driver synchronises it internally.
+        let stored = match unsafe { gpu.raw.get_pipeline_cache_data(self.cache) } {
+            Ok(blob) if blob == *saved => return,
+            Ok(blob) => {
+                let stored = file.store(&blob).map_err(|error| error.to_string());
+                *saved = blob;
+                stored
+            }
+            Err(result) => Err(result.to_string()),
+        };
+        if let Err(error) = stored {
+            tracing::warn!(path = %file.path.display(), error, "pipeline cache not saved");
+        }
+    }
+
+    /// Destroys everything. The device must be idle.
+    pub(crate) fn destroy(&self, gpu: &Gpu) {
+        // SAFETY: no command buffer that uses a pipeline is pending; destroying null handles is allowed.
+        unsafe {
+            for entry in self.made.lock().drain() {
+                if let Some(pipeline) = entry.1.lock().take() {
+                    gpu.raw.destroy_pipeline(pipeline, None);
+                }
+            }
+            gpu.raw.destroy_pipeline_layout(self.by_address, None);
+            gpu.raw.destroy_pipeline_layout(self.by_descriptor, None);
+            gpu.raw.destroy_descriptor_set_layout(self.set_layout, None);
+            gpu.raw.destroy_pipeline_cache(self.cache, None);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+use super::driver_error;
+use super::instance::Instance;
+use crate::{Error, Identity, Validation, Verdict};
+use ash::vk;
+use std::fmt;
+
+/// A Vulkan device, as its driver describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// Its place in the order Vulkan lists devices in.
+    pub index: usize,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: DeviceKind,
+    /// The driver's name and version.
+    pub driver: String,
+    /// The Vulkan version it supports.
+    pub vulkan: String,
+    /// The size of its largest device-local heap in bytes.
+    pub memory: u64,
+    /// Whether its shaders have 64-bit integers.
+    pub int64: bool,
+}
+
+/// What a device is, the most capable kind first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DeviceKind {
+    /// A GPU with memory of its own.
+    Discrete,
+    /// A GPU that shares the CPU's memory.
+    Integrated,
+    /// A GPU seen through a virtual machine.
+    Virtual,
+    /// Something else.
+    Other,
+    /// A driver that computes on the CPU.
+    Software,
+}
+
+impl fmt::Display for DeviceInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            DeviceKind::Discrete => "discrete GPU",
+            DeviceKind::Integrated => "integrated GPU",
+            DeviceKind::Virtual => "virtual GPU",
+            DeviceKind::Other => "device",
+            DeviceKind::Software => "software device, no GPU",
+        };
+        write!(f, "{}: {} ({kind}; {}; Vulkan {})", self.index, self.name, self.driver, self.vulkan)
+    }
+}
+
+/// The limits of a device that jobs are planned by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) buffer: u64,
+    pub(crate) workgroups: [u32; 2],
+    pub(crate) workgroup_size: u32,
+}
+
+/// A device that was looked at.
+pub(crate) struct Candidate {
+    pub(crate) physical: vk::PhysicalDevice,
+    pub(crate) verdict: Verdict,
+    pub(crate) identity: Identity,
+    pub(crate) limits: Limits,
+    pub(crate) queue_family: u32,
+    /// `VkPipelineCreationFeedback` can be asked for.
+    pub(crate) feedback: bool,
+    pub(crate) portability_subset: bool,
+}
+
+/// Every Vulkan device of this machine, and whether it can be used.
+///
+/// # Errors
+/// [`Error::NoDevice`] if there is no Vulkan loader or no driver; an empty list is not an error.
+pub fn survey() -> Result<Vec<Verdict>, Error> {
+    let instance = Instance::new(Validation::Off)?;
+    Ok(candidates(&instance)?.into_iter().map(|candidate| candidate.verdict).collect())
+}
+
+pub(crate) fn candidates(instance: &Instance) -> Result<Vec<Candidate>, Error> {
+    // SAFETY: no preconditions beyond a live instance.
+    let physicals =
+        unsafe { instance.raw.enumerate_physical_devices() }.map_err(driver_error("vkEnumeratePhysicalDevices"))?;
+    Ok(physicals.into_iter().enumerate().map(|(index, physical)| look_at(instance, index, physical)).collect())
+}
+
+/// The usable ones among `candidates`, the most capable kind first; only the one asked for, if one is.
+pub(crate) fn ranked(candidates: &[Candidate], index: Option<usize>) -> Result<Vec<&Candidate>, Error> {
+    let mut ranked: Vec<&Candidate> = match index {
+        Some(requested) => {
+            let available = candidates.len();
+            vec![candidates.get(requested).ok_or(Error::NoSuchDevice { requested, available })?]
+        }
+        None => candidates.iter().collect(),
+    };
+    ranked.retain(|candidate| candidate.verdict.turned_down.is_none());
+    ranked.sort_by_key(|candidate| candidate.verdict.device.kind);
+    Ok(ranked)
+}
+
+/// The error that no candidate can be used.
+pub(crate) fn no_device(devices: Vec<Verdict>) -> Error {
+    Error::NoDevice { reason: devices.is_empty().then(|| "no Vulkan driver offers a device".into()), devices }
+}
+
+fn look_at(instance: &Instance, index: usize, physical: vk::PhysicalDevice) -> Candidate {
+    // SAFETY: `physical` comes from this instance.
+    let base = unsafe { instance.raw.get_physical_device_properties(physical) };
+    let recent = base.api_version >= vk::API_VERSION_1_2;
+    let mut driver = vk::PhysicalDeviceDriverProperties::default();
+    let mut maintenance = vk::PhysicalDeviceMaintenance3Properties::default();
+    let mut vulkan12 = vk::PhysicalDeviceVulkan12Features::default();
+    let mut int64 = false;
+    if recent {
+        let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut driver).push_next(&mut maintenance);
+        let mut features = vk::PhysicalDeviceFeatures2::default().push_next(&mut vulkan12);
+        // SAFETY: the structures in both chains belong to Vulkan 1.2, which the device supports.
+        unsafe {
+            instance.raw.get_physical_device_properties2(physical, &mut properties);
+            instance.raw.get_physical_device_features2(physical, &mut features);
+        }
+        int64 = features.features.shader_int64 != 0;
+    }
+    // SAFETY: `physical` comes from this instance, here and below.
+    let memory = unsafe { instance.raw.get_physical_device_memory_properties(physical) };
+    // SAFETY: as above.
+    let families = unsafe { instance.raw.get_physical_device_queue_family_properties(physical) };
+    // SAFETY: as above.
+    let extensions = unsafe { instance.raw.enumerate_device_extension_properties(physical) }.unwrap_or_default();
+    let queue_family = families.iter().position(|family| family.queue_flags.contains(vk::QueueFlags::COMPUTE));
+
+    let turned_down = if !recent {
+        Some(format!("it supports Vulkan {} and 1.2 is needed", version(base.api_version)))
+    } else if vulkan12.timeline_semaphore == 0 {
+        Some("it has no timeline semaphores".into())
+    } else if vulkan12.buffer_device_address == 0 {
+        Some("it has no buffer device addresses".into())
+    } else if queue_family.is_none() {
+        Some("it has no compute queue".into())
+    } else {
+        None
+    };
+    let heap = memory.memory_heaps_as_slice().iter().filter(|heap| heap.flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL));
+    let text = |name: Result<&std::ffi::CStr, _>| name.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let device = DeviceInfo {
+        index,
+        name: text(base.device_name_as_c_str()),
+        kind: match base.device_type {
+            vk::PhysicalDeviceType::DISCRETE_GPU => DeviceKind::Discrete,
+            vk::PhysicalDeviceType::INTEGRATED_GPU => DeviceKind::Integrated,
+            vk::PhysicalDeviceType::VIRTUAL_GPU => DeviceKind::Virtual,
+            vk::PhysicalDeviceType::CPU => DeviceKind::Software,
+            _ => DeviceKind::Other,
+        },
+        driver: format!("{} {}", text(driver.driver_name_as_c_str()), text(driver.driver_info_as_c_str())),
+        vulkan: version(base.api_version),
+        memory: heap.map(|heap| heap.size).max().unwrap_or(0),
+        int64,
+    };
+    let limits = base.limits;
+    Candidate {
+        physical,
+        verdict: Verdict { device, turned_down },
+        identity: Identity {
+            vendor: base.vendor_id,
+            device: base.device_id,
+            driver: base.driver_version,
+            uuid: base.pipeline_cache_uuid,
+        },
+        limits: Limits {
+            buffer: u64::from(limits.max_storage_buffer_range).min(maintenance.max_memory_allocation_size),
+            workgroups: [limits.max_compute_work_group_count[0], limits.max_compute_work_group_count[1]],
+            workgroup_size: limits.max_compute_work_group_invocations.min(limits.max_compute_work_group_size[0]),
+        },
+        queue_family: queue_family.unwrap_or(0) as u32,
+        feedback: base.api_version >= vk::API_VERSION_1_3,
+        portability_subset: extensions.iter().any(|e| e.extension_name_as_c_str() == Ok(ash::khr::portability_subset::NAME)),
+    }
+}
+
+fn version(encoded: u32) -> String {
+    let [major, minor, patch] =
+        [vk::api_version_major, vk::api_version_minor, vk::api_version_patch].map(|part| part(encoded));
+    format!("{major}.{minor}.{patch}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(index: usize, kind: DeviceKind, turned_down: Option<&str>) -> Candidate {
+        let device = DeviceInfo {
+            index,
+            name: "made up".into(),
+            kind,
+            driver: String::new(),
+            vulkan: "1.2.0".into(),
+            memory: 1 << 30,
+            int64: true,
+        };
+        Candidate {
+            physical: vk::PhysicalDevice::null(),
+            verdict: Verdict { device, turned_down: turned_down.map(Into::into) },
+            identity: Identity { vendor: 0, device: 0, driver: 0, uuid: [0; 16] },
+            limits: Limits { buffer: 1 << 27, workgroups: [65535; 2], workgroup_size: 1024 },
+            queue_family: 0,
+            feedback: false,
+            portability_subset: false,
+        }
+    }
+
+    fn indices(candidates: &[Candidate], index: Option<usize>) -> Result<Vec<usize>, Error> {
+        ranked(candidates, index).map(|ranked| ranked.iter().map(|candidate| candidate.verdict.device.index).collect())
+    }
+
+    #[test]
+    fn the_most_capable_usable_devices_come_first() {
+        let all = [
+            candidate(0, DeviceKind::Software, None),
+            candidate(1, DeviceKind::Integrated, None),
+            candidate(2, DeviceKind::Discrete, Some("too old")),
+            candidate(3, DeviceKind::Integrated, None),
+        ];
+        assert_eq!(indices(&all, None).unwrap(), [1, 3, 0]);
+        assert_eq!(indices(&all, Some(0)).unwrap(), [0]);
+        assert!(indices(&all, Some(2)).unwrap().is_empty());
+        assert!(matches!(indices(&all, Some(4)), Err(Error::NoSuchDevice { requested: 4, available: 4 })));
+    }
+
+    #[test]
+    fn no_device_says_why() {
+        assert!(no_device(vec![]).to_string().contains("no Vulkan driver"));
+        let old = candidate(0, DeviceKind::Discrete, Some("it has no timeline semaphores"));
+        assert!(no_device(vec![old.verdict]).to_string().contains("turned down, it has no timeline semaphores"));
+    }
+}

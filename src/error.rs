@@ -1,0 +1,165 @@
+use crate::Field;
+
+/// Why there is no result. Nothing is half done: the backend is usable afterwards, unless its device is lost. What the output
+/// slices of an `_into` function hold after an error is unspecified.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no device to compute on, or the device failed.
+    #[error(transparent)]
+    Device(#[from] gpu_executor::Error),
+
+    /// Two vectors of one call have different lengths, in elements.
+    #[error("{operation}: the operands have {first} and {other} elements")]
+    LengthMismatch {
+        /// The operation.
+        operation: &'static str,
+        /// Elements in the first operand.
+        first: usize,
+        /// Elements in the other.
+        other: usize,
+    },
+    /// A vector of limbs does not end with a whole element.
+    #[error("{operation}: {limbs} limbs are not a whole number of elements of {per_element} limbs")]
+    PartialElement {
+        /// The operation.
+        operation: &'static str,
+        /// Limbs in the vector.
+        limbs: usize,
+        /// Limbs per element: 6 for Fq, 4 for Fr.
+        per_element: usize,
+    },
+    /// An operand's element is not below the modulus.
+    #[error("{operation}: element {index} of {operand} is not below the modulus of {field}")]
+    NotBelowModulus {
+        /// The operation.
+        operation: &'static str,
+        /// The field.
+        field: Field,
+        /// Which operand: `a`, `b`, `c` or `scalar`.
+        operand: &'static str,
+        /// The first such element.
+        index: usize,
+    },
+    /// An output slice has the wrong length.
+    #[error("{operation}: the output has room for {got} values and {expected} are needed")]
+    OutputLength {
+        /// The operation.
+        operation: &'static str,
+        /// The length needed, in limbs, elements or flags as the slice has.
+        expected: usize,
+        /// The slice's length.
+        got: usize,
+    },
+    /// The scalar operand is not exactly one element.
+    #[error("{operation}: the scalar has {limbs} limbs and an element has {per_element}")]
+    ScalarLength {
+        /// The operation.
+        operation: &'static str,
+        /// Limbs given.
+        limbs: usize,
+        /// Limbs per element.
+        per_element: usize,
+    },
+    /// The operation takes another number of vectors.
+    #[error("{operation} takes {expected} vectors, {got} were given")]
+    OperandCount {
+        /// The operation.
+        operation: &'static str,
+        /// Vectors it takes.
+        expected: usize,
+        /// Vectors given.
+        got: usize,
+    },
+    /// Zero has no inverse.
+    #[error("inverse: element {index} is zero")]
+    ZeroInverse {
+        /// The first zero.
+        index: usize,
+    },
+    /// The operation does not exist for the field: square roots in Fr.
+    #[error("{operation} is not available for {field}")]
+    NotAvailable {
+        /// The operation.
+        operation: &'static str,
+        /// The field.
+        field: Field,
+    },
+    /// An environment variable has a value that means nothing.
+    #[error("{variable}={value:?} is not understood: expected {expected}")]
+    Environment {
+        /// The variable.
+        variable: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// An option has a value that cannot be.
+    #[error("option {option}: {reason}")]
+    InvalidOption {
+        /// The option.
+        option: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
+    /// A result computed by the device is wrong: the CPU reference disagrees. The result was discarded.
+    #[error("{operation} in {field} on {device}: element {index} is wrong")]
+    VerificationFailed {
+        /// The operation.
+        operation: &'static str,
+        /// The field.
+        field: Field,
+        /// The first wrong element that was found.
+        index: usize,
+        /// The device.
+        device: String,
+    },
+    /// A kernel gave a wrong answer to the self-test that it must pass before its first use: the driver miscompiles it, or
+    /// the device is faulty.
+    #[error("{operation} in {field} fails its self-test on {device} (known answer {index})")]
+    SelfTestFailed {
+        /// The operation.
+        operation: &'static str,
+        /// The field.
+        field: Field,
+        /// The first wrong answer.
+        index: usize,
+        /// The device.
+        device: String,
+    },
+}
+
+/// The four kinds of error there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// There is no device of the kind asked for.
+    NoDevice,
+    /// The device or its driver failed: lost, out of memory, timed out.
+    DeviceFault,
+    /// The caller's data, options or environment are wrong.
+    BadInput,
+    /// The device computed something wrong, and was caught.
+    FailedCheck,
+}
+
+impl Error {
+    /// Which of the four kinds this error is.
+    pub fn kind(&self) -> ErrorKind {
+        use gpu_executor::Error as Device;
+        match self {
+            Error::Device(Device::NoDevice { .. }) => ErrorKind::NoDevice,
+            Error::Device(
+                Device::NoSuchDevice { .. }
+                | Device::NoValidationLayer
+                | Device::WorkgroupSize { .. }
+                | Device::CacheDirectory { .. }
+                | Device::MalformedJob { .. },
+            ) => ErrorKind::BadInput,
+            Error::Device(_) => ErrorKind::DeviceFault,
+            Error::VerificationFailed { .. } | Error::SelfTestFailed { .. } => ErrorKind::FailedCheck,
+            _ => ErrorKind::BadInput,
+        }
+    }
+}

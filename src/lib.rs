@@ -1,0 +1,119 @@
+//! BLS12-381 field arithmetic on any Vulkan GPU, with every result checked.
+//!
+//! ```
+//! // Vectors of little-endian 64-bit limbs, six per element of the base field Fq: here one element each.
+//! let a = [7, 0, 0, 0, 0, 0];
+//! let b = [35, 0, 0, 0, 0, 0];
+//! let sum = bls12_field_gpu::add_u64_limbs(&a, &b)?;
+//! assert_eq!(sum, [42, 0, 0, 0, 0, 0]);
+//! # Ok::<(), bls12_field_gpu::Error>(())
+//! ```
+//!
+//! # Three ways in
+//! 1. Free functions on limbs, in [`fq`] and [`fr`] under the same names; those of `fq` are also at the crate's root. Elements are
+//!    canonical integers below the modulus, little-endian limbs, one after another.
+//! 2. Free functions on arkworks' types, in [`ark`]: `&[ark_bls12_381::Fq]` or `&[Fr]`, Montgomery form inside, read where they
+//!    lie.
+//! 3. [`Backend`], made from [`Options`], for those who choose the device, the memory, the checking; it has all of the above as
+//!    methods, and [`Backend::execute`] for calls given as data.
+//!
+//! The free functions use one [`backend`] for the whole process, made on first use from the environment (see [`Options`]).
+//!
+//! # Who computes
+//! A Vulkan 1.2 device with timeline semaphores and buffer device addresses, found at run time: nothing is linked, no SDK is
+//! needed. Where there is none, arkworks computes on all cores, and [`Backend::engine`] says so and why; `GPU_REQUIRE=1` makes
+//! that an error instead. A software Vulkan driver counts as a device; it is slower than arkworks, and `GPU_DEVICE=cpu`
+//! avoids it.
+//!
+//! # Trust
+//! By default every element that a device returns is checked on the CPU with arkworks' arithmetic ([`Verify`]), and a
+//! mismatch is [`Error::VerificationFailed`], never a returned vector. Whatever is checked, each kernel must pass a self-test at
+//! the edges (0, 1, p - 1, carries) before its first result is used.
+//!
+//! # What to expect
+//! A single operation on data that starts and ends in host memory is bound by the copying: for `add` and `mul`, 16 CPU cores
+//! do as well as any GPU, and calls of a few thousand elements or fewer are faster on one core. The GPU pays for
+//! heavy operations: [`pow`](pow_u64_limbs), [`inverse`](inverse_u64_limbs), [`sqrt`](sqrt_u64_limbs).
+//! `benches/reports/` has measured figures.
+//!
+//! # Panics and threads
+//! Nothing here panics on bad input or on a failing driver. [`Backend`] is `Send + Sync`, cheap to clone, and there is no
+//! thread-local state.
+
+pub mod ark;
+mod backend;
+mod error;
+mod known_answers;
+mod limbs;
+#[cfg(feature = "oneshot")]
+pub mod oneshot;
+mod operation;
+mod options;
+
+pub use backend::{Backend, Call, Engine, Outcome, Report, Stats};
+pub use cpu_reference::Form;
+pub use error::{Error, ErrorKind};
+pub use field_kernels::{Field, Width};
+pub use gpu_executor::{
+    CacheDirectory, DeviceInfo, DeviceKind, Error as DeviceError, MemoryMode, Stats as DeviceStats, Validation,
+    ValidationLog, Verdict,
+};
+pub use limbs::{Limbs, fq, fr};
+pub use operation::{Operation, Output, Parameter, Row, TABLE};
+#[cfg(feature = "test-faults")]
+pub use options::Fault;
+pub use options::{DeviceChoice, Options, Verify};
+
+pub use fq::{
+    add_scalar_u64_limbs, add_scalar_u64_limbs_into, add_u64_limbs, add_u64_limbs_into, double_u64_limbs,
+    double_u64_limbs_into, equal_u64_limbs, equal_u64_limbs_into, from_montgomery_u64_limbs, from_montgomery_u64_limbs_into,
+    inverse_or_zero_u64_limbs, inverse_or_zero_u64_limbs_into, inverse_u64_limbs, inverse_u64_limbs_into, mul_add_u64_limbs,
+    mul_add_u64_limbs_into, mul_u64_limbs, mul_u64_limbs_into, neg_u64_limbs, neg_u64_limbs_into, pow_u64_limbs,
+    pow_u64_limbs_into, scale_u64_limbs, scale_u64_limbs_into, sqrt_u64_limbs, sqrt_u64_limbs_into, square_u64_limbs,
+    square_u64_limbs_into, sub_scalar_u64_limbs, sub_scalar_u64_limbs_into, sub_u64_limbs, sub_u64_limbs_into,
+    to_montgomery_u64_limbs, to_montgomery_u64_limbs_into,
+};
+
+use parking_lot::Mutex;
+use std::sync::OnceLock;
+
+/// The backend that the free functions use: one for the whole process, made from the environment by the first call and
+/// never dropped. A failure is not remembered: the next call tries again.
+///
+/// ```
+/// println!("{}", bls12_field_gpu::backend()?);
+/// # Ok::<(), bls12_field_gpu::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of [`Backend::new`].
+pub fn backend() -> Result<&'static Backend, Error> {
+    static BACKEND: OnceLock<Backend> = OnceLock::new();
+    static MAKING: Mutex<()> = Mutex::new(());
+    if let Some(backend) = BACKEND.get() {
+        return Ok(backend);
+    }
+    let _making = MAKING.lock();
+    match BACKEND.get() {
+        Some(backend) => Ok(backend),
+        None => {
+            let made = Backend::new(&Options::new())?;
+            Ok(BACKEND.get_or_init(|| made))
+        }
+    }
+}
+
+/// Every Vulkan device of this machine, and whether it can be used.
+///
+/// ```
+/// match bls12_field_gpu::survey() {
+///     Ok(verdicts) => verdicts.iter().for_each(|verdict| println!("{verdict}")),
+///     Err(error) => println!("{error}"),
+/// }
+/// ```
+///
+/// # Errors
+/// [`Error::Device`] if there is no Vulkan loader or no driver.
+pub fn survey() -> Result<Vec<Verdict>, Error> {
+    Ok(gpu_executor::survey()?)
+}

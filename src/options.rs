@@ -1,0 +1,405 @@
+//! Options, the environment, and what the two come to.
+
+use crate::Error;
+use field_kernels::Width;
+use gpu_executor::{CacheDirectory, MemoryMode, Validation};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How much of what the device computes is checked before it is returned, by arkworks on the CPU.
+///
+/// Checking everything costs what computing on the CPU costs (for `inverse` and `sqrt` much less: a product or a square proves
+/// them): 16 cores recompute a multiplication about as fast as PCIe delivers it, so host-to-host calls lose little, and
+/// resident data would lose a lot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Verify {
+    /// Every element. The default.
+    #[default]
+    All,
+    /// This many elements at random positions, at least one. A result with a fraction f of wrong elements passes with
+    /// probability (1 - f)^n.
+    Sample(usize),
+    /// None: results are whatever the device says.
+    Off,
+}
+
+/// Which device a backend computes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum DeviceChoice {
+    /// The most capable Vulkan device there is; the CPU reference if there is none.
+    #[default]
+    Auto,
+    /// The Vulkan device of this index, in the order Vulkan lists them (see [`survey`](crate::survey)). Not having it is
+    /// an error.
+    Index(usize),
+    /// No Vulkan device: the CPU reference.
+    Cpu,
+}
+
+/// How a [`Backend`](crate::Backend) is made. An option that is set beats the environment, which beats the default.
+///
+/// | option | environment | default |
+/// |---|---|---|
+/// | [`device`](Self::device) | `GPU_DEVICE`: an index, `auto` or `cpu` | `auto` |
+/// | [`require_gpu`](Self::require_gpu) | `GPU_REQUIRE`: `1` or `0` | `0` |
+/// | [`memory`](Self::memory) | `GPU_DEVICE_LOCAL`: `1` or `0` | by the kind of device |
+/// | [`verify`](Self::verify) | `GPU_VERIFY`: `all`, `sample:N` or `off` | `all` |
+/// | [`workgroup_size`](Self::workgroup_size) | `GPU_WORKGROUP_SIZE` | by the kind of device |
+/// | [`cache`](Self::cache) | `GPU_CACHE_DIR`: a directory | the user's cache directory |
+/// | [`validation`](Self::validation) | `GPU_VALIDATION`: `1` or `0` | `0` |
+///
+/// ```
+/// use bls12_field_gpu::{Backend, Options, Verify};
+/// let backend = Backend::new(&Options::new().verify(Verify::Sample(16)))?;
+/// println!("{backend}");
+/// # Ok::<(), bls12_field_gpu::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    device: Option<DeviceChoice>,
+    require_gpu: Option<bool>,
+    memory: Option<MemoryMode>,
+    verify: Option<Verify>,
+    workgroup_size: Option<u32>,
+    cache: Option<CacheDirectory>,
+    validation: Option<Validation>,
+    chunk_elements: Option<usize>,
+    device_memory: Option<u64>,
+    timeout: Option<Duration>,
+    width: Option<Width>,
+    #[cfg(feature = "test-faults")]
+    fault: Option<Fault>,
+}
+
+/// A fault to inject, to see that it is caught.
+#[cfg(feature = "test-faults")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Flips this bit of what the device returns, counted from the first bit of the first element (or flag), modulo the
+    /// number of bits.
+    FlipBit(u64),
+    /// The same in the answers to self-tests.
+    FlipBitInSelfTest(u64),
+    /// Records no barriers, which synchronization validation notices where kernels use descriptors.
+    OmitBarriers,
+}
+
+impl Options {
+    /// No option set.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Which device to compute on.
+    pub fn device(mut self, device: DeviceChoice) -> Self {
+        self.device = Some(device);
+        self
+    }
+
+    /// Makes the absence of a usable Vulkan device an error rather than a reason to compute on the CPU. Software devices count
+    /// as devices.
+    pub fn require_gpu(mut self, require: bool) -> Self {
+        self.require_gpu = Some(require);
+        self
+    }
+
+    /// Where vectors lie while the device works on them.
+    pub fn memory(mut self, memory: MemoryMode) -> Self {
+        self.memory = Some(memory);
+        self
+    }
+
+    /// How much is checked.
+    pub fn verify(mut self, verify: Verify) -> Self {
+        self.verify = Some(verify);
+        self
+    }
+
+    /// Invocations per workgroup.
+    pub fn workgroup_size(mut self, size: u32) -> Self {
+        self.workgroup_size = Some(size);
+        self
+    }
+
+    /// Where compiled pipelines are kept from one process to the next.
+    pub fn cache(mut self, cache: CacheDirectory) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
+    /// Whether the Khronos validation layer watches; its messages are in
+    /// [`Backend::validation_log`](crate::Backend::validation_log).
+    pub fn validation(mut self, validation: Validation) -> Self {
+        self.validation = Some(validation);
+        self
+    }
+
+    /// The most elements processed at once; longer vectors are processed in chunks. By default, as many as the device's
+    /// largest buffer and the memory limit allow.
+    pub fn chunk_elements(mut self, elements: usize) -> Self {
+        self.chunk_elements = Some(elements);
+        self
+    }
+
+    /// The most bytes of device memory to use, over all threads' calls together. By default, three quarters of the device's.
+    pub fn device_memory(mut self, bytes: u64) -> Self {
+        self.device_memory = Some(bytes);
+        self
+    }
+
+    /// How long one chunk may take before the device counts as lost. By default two minutes.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Which variant of the kernels to use. By default the 64-bit one where the device has 64-bit integers.
+    pub fn width(mut self, width: Width) -> Self {
+        self.width = Some(width);
+        self
+    }
+
+    /// Injects a fault.
+    #[cfg(feature = "test-faults")]
+    pub fn fault(mut self, fault: Fault) -> Self {
+        self.fault = Some(fault);
+        self
+    }
+}
+
+/// What options and environment come to.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) device: DeviceChoice,
+    pub(crate) require_gpu: bool,
+    pub(crate) verify: Verify,
+    pub(crate) width: Option<Width>,
+    pub(crate) executor: gpu_executor::Options,
+    #[cfg(feature = "test-faults")]
+    pub(crate) fault: Option<Fault>,
+}
+
+impl Settings {
+    /// Settings for these options in this process's environment.
+    pub(crate) fn new(options: &Options) -> Result<Self, Error> {
+        Self::resolve(options, std::env::var_os)
+    }
+
+    fn resolve(options: &Options, environment: impl Fn(&'static str) -> Option<OsString>) -> Result<Self, Error> {
+        let read = Environment(environment);
+        let device = match options.device {
+            Some(device) => device,
+            None => read.parse("GPU_DEVICE", "auto, cpu or the index of a device", device)?.unwrap_or_default(),
+        };
+        let require_gpu = match options.require_gpu {
+            Some(require) => require,
+            None => read.parse("GPU_REQUIRE", ZERO_OR_ONE, flag)?.unwrap_or(false),
+        };
+        let memory = match options.memory {
+            Some(memory) => memory,
+            None => match read.parse("GPU_DEVICE_LOCAL", ZERO_OR_ONE, flag)? {
+                Some(true) => MemoryMode::DeviceLocal,
+                Some(false) => MemoryMode::Host,
+                None => MemoryMode::Auto,
+            },
+        };
+        let verify = match options.verify {
+            Some(verify) => verify,
+            None => read.parse("GPU_VERIFY", "all, sample:N with N at least 1, or off", verify)?.unwrap_or_default(),
+        };
+        let workgroup_size = match options.workgroup_size {
+            Some(size) => Some(size),
+            None => {
+                read.parse("GPU_WORKGROUP_SIZE", "a positive number", |text| text.parse().ok().filter(|&size| size > 0))?
+            }
+        };
+        let cache = match &options.cache {
+            Some(cache) => cache.clone(),
+            None => match (read.0)("GPU_CACHE_DIR") {
+                None => CacheDirectory::User,
+                Some(path) if path.is_empty() => {
+                    let variable = "GPU_CACHE_DIR";
+                    return Err(Error::Environment { variable, value: String::new(), expected: "a directory" });
+                }
+                Some(path) => CacheDirectory::At(PathBuf::from(path)),
+            },
+        };
+        let validation = match options.validation {
+            Some(validation) => validation,
+            None => match read.parse("GPU_VALIDATION", ZERO_OR_ONE, flag)? {
+                Some(true) => Validation::On,
+                _ => Validation::Off,
+            },
+        };
+        if verify == Verify::Sample(0) {
+            return Err(Error::InvalidOption { option: "verify", reason: "a sample of 0 checks nothing; say Verify::Off" });
+        }
+        if options.chunk_elements == Some(0) {
+            return Err(Error::InvalidOption { option: "chunk_elements", reason: "a chunk holds at least one element" });
+        }
+        if require_gpu && device == DeviceChoice::Cpu {
+            let reason = "the CPU is asked for (GPU_DEVICE=cpu) and a GPU is required (GPU_REQUIRE=1)";
+            return Err(Error::InvalidOption { option: "device", reason });
+        }
+        let executor = gpu_executor::Options {
+            device: if let DeviceChoice::Index(index) = device { Some(index) } else { None },
+            memory,
+            validation,
+            workgroup_size,
+            cache,
+            chunk_elements: options.chunk_elements,
+            device_memory: options.device_memory,
+            timeout: options.timeout.unwrap_or(gpu_executor::Options::default().timeout),
+            #[cfg(feature = "test-faults")]
+            omit_barriers: options.fault == Some(Fault::OmitBarriers),
+        };
+        Ok(Self {
+            device,
+            require_gpu,
+            verify,
+            width: options.width,
+            executor,
+            #[cfg(feature = "test-faults")]
+            fault: options.fault,
+        })
+    }
+}
+
+const ZERO_OR_ONE: &str = "0 or 1";
+
+fn flag(text: &str) -> Option<bool> {
+    match text {
+        "0" => Some(false),
+        "1" => Some(true),
+        _ => None,
+    }
+}
+
+fn device(text: &str) -> Option<DeviceChoice> {
+    match text {
+        "auto" => Some(DeviceChoice::Auto),
+        "cpu" => Some(DeviceChoice::Cpu),
+        index => index.parse().ok().map(DeviceChoice::Index),
+    }
+}
+
+fn verify(text: &str) -> Option<Verify> {
+    match text {
+        "all" => Some(Verify::All),
+        "off" => Some(Verify::Off),
+        sample => sample.strip_prefix("sample:")?.parse().ok().filter(|&n| n > 0).map(Verify::Sample),
+    }
+}
+
+struct Environment<F>(F);
+
+impl<F: Fn(&'static str) -> Option<OsString>> Environment<F> {
+    fn parse<T>(
+        &self,
+        variable: &'static str,
+        expected: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let Some(value) = (self.0)(variable) else { return Ok(None) };
+        let parsed = value.to_str().and_then(parse);
+        parsed.map(Some).ok_or_else(|| Error::Environment {
+            variable,
+            value: value.to_string_lossy().into_owned(),
+            expected,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(options: Options, environment: &[(&'static str, &str)]) -> Result<Settings, Error> {
+        Settings::resolve(&options, |variable| {
+            environment.iter().find(|(name, _)| *name == variable).map(|(_, value)| OsString::from(value))
+        })
+    }
+
+    #[test]
+    fn defaults() {
+        let s = settings(Options::new(), &[]).unwrap();
+        assert_eq!((s.device, s.require_gpu, s.verify), (DeviceChoice::Auto, false, Verify::All));
+        assert_eq!((s.executor.memory, s.executor.workgroup_size), (MemoryMode::Auto, None));
+        assert_eq!((s.executor.validation, s.executor.cache), (Validation::Off, CacheDirectory::User));
+    }
+
+    #[test]
+    fn the_environment_beats_the_defaults() {
+        let s = settings(
+            Options::new(),
+            &[
+                ("GPU_DEVICE", "3"),
+                ("GPU_REQUIRE", "1"),
+                ("GPU_DEVICE_LOCAL", "0"),
+                ("GPU_VERIFY", "sample:7"),
+                ("GPU_WORKGROUP_SIZE", "96"),
+                ("GPU_CACHE_DIR", "/somewhere"),
+                ("GPU_VALIDATION", "1"),
+            ],
+        )
+        .unwrap();
+        assert_eq!((s.device, s.require_gpu, s.verify), (DeviceChoice::Index(3), true, Verify::Sample(7)));
+        assert_eq!((s.executor.device, s.executor.memory), (Some(3), MemoryMode::Host));
+        assert_eq!((s.executor.workgroup_size, s.executor.validation), (Some(96), Validation::On));
+        assert_eq!(s.executor.cache, CacheDirectory::At("/somewhere".into()));
+        assert_eq!(settings(Options::new(), &[("GPU_DEVICE_LOCAL", "1")]).unwrap().executor.memory, MemoryMode::DeviceLocal);
+    }
+
+    #[test]
+    fn options_beat_the_environment() {
+        let options = Options::new()
+            .device(DeviceChoice::Cpu)
+            .require_gpu(false)
+            .memory(MemoryMode::DeviceLocal)
+            .verify(Verify::Off)
+            .workgroup_size(32)
+            .cache(CacheDirectory::Off)
+            .validation(Validation::Off);
+        // Values that would be errors are not even looked at.
+        let nonsense = [
+            ("GPU_DEVICE", "x"),
+            ("GPU_REQUIRE", "x"),
+            ("GPU_DEVICE_LOCAL", "x"),
+            ("GPU_VERIFY", "x"),
+            ("GPU_WORKGROUP_SIZE", "x"),
+            ("GPU_CACHE_DIR", ""),
+            ("GPU_VALIDATION", "x"),
+        ];
+        let s = settings(options, &nonsense).unwrap();
+        assert_eq!((s.device, s.verify, s.executor.memory), (DeviceChoice::Cpu, Verify::Off, MemoryMode::DeviceLocal));
+        assert_eq!((s.executor.workgroup_size, s.executor.cache), (Some(32), CacheDirectory::Off));
+    }
+
+    #[test]
+    fn values_that_mean_nothing_are_errors_that_name_the_variable() {
+        for (variable, values) in [
+            ("GPU_DEVICE", &["gpu", "-1", "", "1.5"][..]),
+            ("GPU_REQUIRE", &["yes", "", "2"]),
+            ("GPU_DEVICE_LOCAL", &["true", "", "2", " 1"]),
+            ("GPU_VERIFY", &["", "some", "sample", "sample:", "sample:0", "sample:-1"]),
+            ("GPU_WORKGROUP_SIZE", &["0", "", "many", "-64"]),
+            ("GPU_CACHE_DIR", &[""]),
+            ("GPU_VALIDATION", &["on", ""]),
+        ] {
+            for value in values {
+                let error = settings(Options::new(), &[(variable, value)]).unwrap_err();
+                assert!(error.to_string().contains(variable), "{variable}={value}: {error}");
+                assert_eq!(error.kind(), crate::ErrorKind::BadInput);
+            }
+        }
+    }
+
+    #[test]
+    fn options_that_cannot_be_are_errors() {
+        assert!(settings(Options::new().verify(Verify::Sample(0)), &[]).is_err());
+        assert!(settings(Options::new().chunk_elements(0), &[]).is_err());
+        assert!(settings(Options::new().device(DeviceChoice::Cpu).require_gpu(true), &[]).is_err());
+        assert!(settings(Options::new(), &[("GPU_DEVICE", "cpu"), ("GPU_REQUIRE", "1")]).is_err());
+    }
+}
