@@ -1,0 +1,79 @@
+//! `bls12-gpu`: what a machine's GPUs are, and how fast this library is on them.
+
+mod check;
+mod measure;
+mod report;
+
+use bls12_field_gpu::{DeviceChoice, Options, survey};
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// BLS12-381 field arithmetic on Vulkan GPUs: devices and measurements.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Lists the Vulkan devices and whether they can be used.
+    Devices,
+    /// Runs every operation in every variant on one device and compares every result with the CPU reference.
+    Check {
+        /// The device's index; by default the one the library would choose.
+        #[arg(long)]
+        device: Option<usize>,
+    },
+    /// Measures the library on one device, checking every output; prints tables.
+    Report {
+        /// Writes NAME.md and NAME.json as well, NAME being this path without an extension.
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// The device's index; by default the one the library would choose.
+        #[arg(long)]
+        device: Option<usize>,
+        /// What is measured, for the head of the report; by default what git says.
+        #[arg(long)]
+        commit: Option<String>,
+        /// Few repetitions and small sizes: to see that it works.
+        #[arg(long)]
+        quick: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bls12-gpu: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn on(device: Option<usize>) -> Options {
+    Options::new().device(device.map_or(DeviceChoice::Auto, DeviceChoice::Index)).require_gpu(true)
+}
+
+fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
+    match command {
+        Command::Devices => {
+            for verdict in survey()? {
+                println!("{verdict}");
+            }
+        }
+        Command::Check { device } => check::check(&on(device))?,
+        Command::Report { out, device, commit, quick } => {
+            let report = report::measure(&on(device), commit.unwrap_or_else(report::commit_here), quick)?;
+            print!("{}", report.markdown());
+            if let Some(out) = out {
+                std::fs::write(out.with_extension("md"), report.markdown())?;
+                std::fs::write(out.with_extension("json"), report.json()?)?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! Timing, and the inputs that are timed.
+
+use bls12_field_gpu::{Call, Error, Field, Form, Operation, Parameter};
+use std::time::{Duration, Instant};
+
+/// How long and how often something is repeated.
+#[derive(Clone, Copy)]
+pub(crate) struct Effort {
+    /// Repetitions before any is timed.
+    pub(crate) warm_up: usize,
+    /// The least and the most repetitions that are timed.
+    pub(crate) repetitions: (usize, usize),
+    /// The time after which no repetition is begun beyond the least.
+    pub(crate) budget: Duration,
+}
+
+impl Effort {
+    pub(crate) const FULL: Self = Self { warm_up: 3, repetitions: (7, 501), budget: Duration::from_millis(400) };
+    pub(crate) const SLOW: Self = Self { warm_up: 1, repetitions: (3, 9), budget: Duration::from_millis(400) };
+    pub(crate) const QUICK: Self = Self { warm_up: 0, repetitions: (1, 1), budget: Duration::ZERO };
+}
+
+/// The median duration of `work`.
+pub(crate) fn median<E>(effort: Effort, mut work: impl FnMut() -> Result<(), E>) -> Result<Duration, E> {
+    for _ in 0..effort.warm_up {
+        work()?;
+    }
+    let begin = Instant::now();
+    let mut times = Vec::new();
+    while times.len() < effort.repetitions.0 || (times.len() < effort.repetitions.1 && begin.elapsed() < effort.budget) {
+        let start = Instant::now();
+        work()?;
+        times.push(start.elapsed());
+    }
+    times.sort();
+    Ok(times[times.len() / 2])
+}
+
+/// The inputs of an operation on `length` elements: random, below the modulus, none of them zero.
+pub(crate) struct Inputs {
+    operation: Operation,
+    field: Field,
+    vectors: Vec<Vec<u64>>,
+    parameter: Vec<u64>,
+}
+
+impl Inputs {
+    pub(crate) fn new(operation: Operation, field: Field, length: usize) -> Self {
+        let mut random = fastrand::Rng::with_seed(0x00b1_5123_8100_6b0f);
+        let row = operation.row();
+        let top = field.modulus()[field.limbs() - 1];
+        let mut element = || {
+            let mut limbs: Vec<u64> = (0..field.limbs()).map(|_| random.u64(..)).collect();
+            limbs[field.limbs() - 1] = random.u64(1..top);
+            limbs
+        };
+        let vectors = (0..row.vectors).map(|_| (0..length).flat_map(|_| element()).collect()).collect();
+        let parameter = match row.parameter {
+            Parameter::None => Vec::new(),
+            Parameter::Scalar | Parameter::Exponent => element(),
+        };
+        Self { operation, field, vectors, parameter }
+    }
+
+    /// Runs `with` on the call that these inputs are.
+    pub(crate) fn call<T>(&self, form: Form, with: impl FnOnce(&Call) -> Result<T, Error>) -> Result<T, Error> {
+        let vectors: Vec<&[u64]> = self.vectors.iter().map(Vec::as_slice).collect();
+        with(&Call { operation: self.operation, field: self.field, form, vectors: &vectors, parameter: &self.parameter })
+    }
+
+    pub(crate) fn vector(&self, index: usize) -> &[u64] {
+        &self.vectors[index]
+    }
+
+    pub(crate) fn parameter(&self) -> &[u64] {
+        &self.parameter
+    }
+}

@@ -1,0 +1,288 @@
+//! The report: a fixed set of cases, each checked against the CPU reference, as tables and as rows of name, value and unit.
+
+use crate::measure::{Effort, Inputs, median};
+use ark_bls12_381::Fq;
+use ark_ff::{Field as _, batch_inversion};
+use bls12_field_gpu::{
+    Backend, CacheDirectory, DeviceChoice, Engine, Error, Field, Form, MemoryMode, Operation, Options, Outcome, Verify,
+    oneshot,
+};
+use cpu_reference::LimbField as _;
+use serde_json::json;
+use std::fmt::Write as _;
+use std::time::{Duration, Instant, SystemTime};
+
+pub(crate) struct Report {
+    /// Lines of name and value: the machine, the commit, the date.
+    head: Vec<(&'static str, String)>,
+    tables: Vec<Table>,
+    rows: Vec<Row>,
+}
+
+struct Table {
+    title: &'static str,
+    columns: Vec<&'static str>,
+    lines: Vec<(String, Vec<Option<f64>>)>,
+}
+
+struct Row {
+    name: String,
+    value: f64,
+    unit: &'static str,
+}
+
+const SIZES: [(usize, &str); 6] =
+    [(64, "64"), (1 << 10, "1k"), (1 << 12, "4k"), (1 << 14, "16k"), (1 << 16, "64k"), (1 << 20, "1m")];
+
+/// Who computes in a column of the tables.
+enum Column {
+    OneShot,
+    Backend(Backend),
+    /// The CPU reference on a pool of one thread.
+    OneCore(Backend, rayon::ThreadPool),
+}
+
+impl Column {
+    fn outcome(&self, options: &Options, inputs: &Inputs) -> Result<Outcome, Error> {
+        inputs.call(Form::Canonical, |call| match self {
+            Column::OneShot => oneshot::execute(&options.clone().verify(Verify::Off), call),
+            Column::Backend(backend) => backend.execute(call),
+            Column::OneCore(backend, pool) => pool.install(|| backend.execute(call)),
+        })
+    }
+
+    fn effort(&self, quick: bool) -> Effort {
+        match self {
+            _ if quick => Effort::QUICK,
+            Column::OneShot => Effort::SLOW,
+            _ => Effort::FULL,
+        }
+    }
+}
+
+/// Measures everything.
+pub(crate) fn measure(options: &Options, commit: String, quick: bool) -> Result<Report, Box<dyn std::error::Error>> {
+    let backend = Backend::new(options)?;
+    let mut report = Report { head: head(&backend, commit), tables: Vec::new(), rows: Vec::new() };
+    let one_core = || rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    let with = |memory: Option<MemoryMode>, verify| {
+        let options = options.clone().verify(verify);
+        let options = memory.into_iter().fold(options, Options::memory);
+        Backend::new(&options).map(Column::Backend)
+    };
+    let cpu = Backend::new(&Options::new().device(DeviceChoice::Cpu))?;
+    let columns = vec![
+        ("one-shot", Column::OneShot),
+        ("host memory", with(Some(MemoryMode::Host), Verify::Off)?),
+        ("device-local", with(Some(MemoryMode::DeviceLocal), Verify::Off)?),
+        ("default", with(None, Verify::Off)?),
+        ("default, all verified", with(None, Verify::All)?),
+        ("CPU, one core", Column::OneCore(cpu.clone(), one_core()?)),
+        ("CPU, all cores", Column::Backend(cpu.clone())),
+    ];
+    for (operation, title) in [
+        (Operation::Add, "Fq add, host to host, canonical limbs: microseconds a call"),
+        (Operation::Mul, "Fq mul, host to host, canonical limbs: microseconds a call"),
+        (Operation::Inverse, "Fq inverse, host to host, canonical limbs: microseconds a call"),
+    ] {
+        let mut table = Table { title, columns: columns.iter().map(|(name, _)| *name).collect(), lines: Vec::new() };
+        let sizes = SIZES.iter().filter(|(length, _)| !quick || *length <= 1 << 10);
+        for &(length, size) in sizes {
+            let inputs = Inputs::new(operation, Field::Fq, length);
+            let expected = inputs.call(Form::Canonical, |call| cpu.execute(call))?;
+            let mut line = Vec::new();
+            for (name, column) in &columns {
+                let outcome = column.outcome(options, &inputs)?;
+                if (&outcome.elements, &outcome.mask) != (&expected.elements, &expected.mask) {
+                    return Err(format!("{} of {length} elements by {name} is wrong", operation.name()).into());
+                }
+                let time = median(column.effort(quick), || column.outcome(options, &inputs).map(drop))?;
+                line.push(Some(micros(time)));
+                let prefix = match *name {
+                    "one-shot" => "oneshot_",
+                    "default" => "",
+                    _ => continue,
+                };
+                report.row(format!("{prefix}{}_{size}_host_us", operation.name()), micros(time), "us");
+            }
+            table.lines.push((format!("{length}"), line));
+        }
+        report.tables.push(table);
+    }
+    let unverified = Backend::new(&options.clone().verify(Verify::Off))?;
+    report.against_one_core(&unverified, quick)?;
+    report.pipelines(options)?;
+    Ok(report)
+}
+
+/// What git says is checked out here.
+pub(crate) fn commit_here() -> String {
+    let output = std::process::Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=12"]).output();
+    let text = output.ok().filter(|output| output.status.success()).and_then(|output| String::from_utf8(output.stdout).ok());
+    text.map_or_else(|| "unknown".into(), |text| text.trim().to_owned())
+}
+
+fn head(backend: &Backend, commit: String) -> Vec<(&'static str, String)> {
+    let mut head = Vec::new();
+    if let Engine::Vulkan { device, device_local, width, workgroup_size } = backend.engine() {
+        let memory = if *device_local { "device-local" } else { "host" };
+        head.push(("gpu", device.name.clone()));
+        head.push(("driver", device.driver.clone()));
+        head.push(("vulkan", device.vulkan.clone()));
+        head.push(("defaults", format!("{memory} memory, {} kernels, workgroups of {workgroup_size}", width.name())));
+    }
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map_or("unknown", |rest| rest.trim_matches([' ', '\t', ':']));
+    head.push(("cpu", format!("{model}, {} threads", rayon::current_num_threads())));
+    head.push(("commit", commit));
+    head.push(("date", humantime::format_rfc3339_seconds(SystemTime::now()).to_string()));
+    head.push(("command", std::env::args().collect::<Vec<_>>().join(" ")));
+    head
+}
+
+impl Report {
+    fn row(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
+        self.rows.push(Row { name: name.into(), value, unit });
+    }
+
+    /// Heavy operations on arkworks' types, host to host, against arkworks on one core.
+    fn against_one_core(&mut self, backend: &Backend, quick: bool) -> Result<(), Box<dyn std::error::Error>> {
+        let effort = if quick { Effort::QUICK } else { Effort::FULL };
+        let slow = if quick { Effort::QUICK } else { Effort::SLOW };
+        let columns = vec!["GPU, us", "one core, us", "one core over GPU"];
+        let title = "Fq on arkworks' types, host to host, unverified, against arkworks on one core";
+        let mut table = Table { title, columns, lines: Vec::new() };
+        let infallible = |time: Result<Duration, std::convert::Infallible>| time.unwrap_or_else(|never| match never {});
+        for (length, size) in SIZES {
+            if quick && length > 1 << 10 {
+                break;
+            }
+            let pow = Inputs::new(Operation::Pow, Field::Fq, length);
+            let a = Fq::elements(pow.vector(0));
+            let mut out = vec![Fq::from(0u64); length];
+            let mut expected = out.clone();
+
+            let gpu = median(effort, || backend.inverse_into(a, &mut out))?;
+            let one = infallible(median(slow, || {
+                expected.iter_mut().zip(a).for_each(|(to, from)| *to = from.inverse().unwrap_or_default());
+                Ok(())
+            }));
+            let batch = infallible(median(slow, || {
+                expected.copy_from_slice(a);
+                batch_inversion(&mut expected);
+                Ok(())
+            }));
+            if out != expected {
+                return Err(format!("inverse of {length} elements is wrong").into());
+            }
+            let ratio = |cpu: Duration, gpu: Duration| cpu.as_secs_f64() / gpu.as_secs_f64();
+            table.line(format!("inverse(), {length}"), gpu, one);
+            table.line(format!("batch_inversion, {length}"), gpu, batch);
+            self.row(format!("inverse_{size}_vs_1core"), ratio(one, gpu), "ratio");
+            self.row(format!("inverse_{size}_vs_batch_1core"), ratio(batch, gpu), "ratio");
+
+            let gpu = median(effort, || backend.pow_into(a, pow.parameter(), &mut out))?;
+            let one = infallible(median(slow, || {
+                expected.iter_mut().zip(a).for_each(|(to, from)| *to = from.pow(pow.parameter()));
+                Ok(())
+            }));
+            if out != expected {
+                return Err(format!("pow of {length} elements is wrong").into());
+            }
+            table.line(format!("pow, 381 bits, {length}"), gpu, one);
+            self.row(format!("pow_{size}_vs_1core"), ratio(one, gpu), "ratio");
+            self.row(format!("pow_{size}_host_us"), micros(gpu), "us");
+        }
+        self.tables.push(table);
+        Ok(())
+    }
+
+    /// The first multiplication of a process, with this library's cache cold and warm.
+    fn pipelines(&mut self, options: &Options) -> Result<(), Box<dyn std::error::Error>> {
+        let directory = std::env::temp_dir().join(format!("bls12-gpu-report-{}", std::process::id()));
+        let options = options.clone().cache(CacheDirectory::At(directory.clone()));
+        let inputs = Inputs::new(Operation::Mul, Field::Fq, 64);
+        let mut table = Table {
+            title: "First Fq mul of a new backend: milliseconds, and hits in the pipeline cache kept on disk",
+            columns: vec!["backend", "first call", "second call", "hits"],
+            lines: Vec::new(),
+        };
+        for name in ["cold", "warm"] {
+            let begin = Instant::now();
+            let backend = Backend::new(&options)?;
+            let made = begin.elapsed();
+            let call = || {
+                let begin = Instant::now();
+                inputs.call(Form::Montgomery, |call| backend.execute(call)).map(|_| begin.elapsed())
+            };
+            let (first, second) = (call()?, call()?);
+            let hits = backend.stats().device.pipeline_cache_hits as f64;
+            let millis = |time| micros(time) / 1000.0;
+            table.lines.push((name.into(), vec![Some(millis(made)), Some(millis(first)), Some(millis(second)), Some(hits)]));
+            self.row(format!("first_mul_{name}_ms"), millis(first), "ms");
+            self.row(format!("pipeline_cache_hits_{name}"), hits, "count");
+        }
+        std::fs::remove_dir_all(directory)?;
+        self.tables.push(table);
+        Ok(())
+    }
+
+    /// The report as Markdown.
+    pub(crate) fn markdown(&self) -> String {
+        let mut text = String::from("# bls12-gpu report\n\n");
+        for (name, value) in &self.head {
+            let _ = writeln!(text, "- {name}: {value}");
+        }
+        text.push_str("\nMedians after warm-up. Every output was compared with the CPU reference.\n");
+        for table in &self.tables {
+            let _ = write!(text, "\n## {}\n\n| |", table.title);
+            table.columns.iter().for_each(|column| text.push_str(&format!(" {column} |")));
+            let _ = write!(text, "\n|---|{}\n", "---:|".repeat(table.columns.len()));
+            for (name, values) in &table.lines {
+                let _ = write!(text, "| {name} |");
+                for value in values {
+                    let _ = write!(text, " {} |", value.map_or("-".into(), number));
+                }
+                text.push('\n');
+            }
+        }
+        text.push_str("\n## Rows\n\n| name | value | unit |\n|---|---:|---|\n");
+        for row in &self.rows {
+            let _ = writeln!(text, "| `{}` | {} | {} |", row.name, number(row.value), row.unit);
+        }
+        text
+    }
+
+    /// The report as JSON.
+    pub(crate) fn json(&self) -> Result<String, serde_json::Error> {
+        let mut document = serde_json::Map::new();
+        for (name, value) in &self.head {
+            document.insert((*name).into(), json!(value));
+        }
+        let row = |row: &Row| json!({ "name": row.name, "value": rounded(row.value), "unit": row.unit });
+        document.insert("rows".into(), self.rows.iter().map(row).collect());
+        serde_json::to_string_pretty(&document).map(|text| text + "\n")
+    }
+}
+
+impl Table {
+    fn line(&mut self, name: String, gpu: Duration, cpu: Duration) {
+        self.lines.push((name, vec![Some(micros(gpu)), Some(micros(cpu)), Some(micros(cpu) / micros(gpu))]));
+    }
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+/// Four significant digits.
+fn rounded(value: f64) -> f64 {
+    format!("{value:.3e}").parse().unwrap_or(value)
+}
+
+fn number(value: f64) -> String {
+    format!("{}", rounded(value))
+}
