@@ -337,9 +337,7 @@ impl Call<'_> {
         let per_element = self.field.limbs();
         let not_below = |operand, index| Error::NotBelowModulus { operation: row.name, field: self.field, operand, index };
         for (operand, vector) in OPERANDS.into_iter().zip(self.vectors) {
-            let wrong = |element: &[u64]| !self.field.is_canonical(element);
-            let index = vector.par_chunks(per_element).with_min_len(4096).position_first(wrong);
-            if let Some(index) = index {
+            if let Some(index) = first_element(vector, per_element, |element| !self.field.is_canonical(element)) {
                 return Err(not_below(operand, index));
             }
         }
@@ -351,9 +349,20 @@ impl Call<'_> {
 
     fn check_no_zero(&self) -> Result<(), Error> {
         let zero = |element: &[u64]| element.iter().all(|&limb| limb == 0);
-        let elements = self.vectors[0].par_chunks(self.field.limbs()).with_min_len(4096);
-        elements.position_first(zero).map_or(Ok(()), |index| Err(Error::ZeroInverse { index }))
+        let first = first_element(self.vectors[0], self.field.limbs(), zero);
+        first.map_or(Ok(()), |index| Err(Error::ZeroInverse { index }))
     }
+}
+
+/// The index of the first element with a property, looked for in parallel in long vectors.
+fn first_element(vector: &[u64], per_element: usize, property: impl Fn(&[u64]) -> bool + Sync) -> Option<usize> {
+    const PIECE: usize = 4096;
+    let serial = |piece: &[u64]| piece.chunks_exact(per_element).position(&property);
+    if vector.len() <= PIECE * per_element {
+        return serial(vector);
+    }
+    let pieces = vector.par_chunks(PIECE * per_element).enumerate();
+    pieces.find_map_first(|(number, piece)| serial(piece).map(|index| number * PIECE + index))
 }
 
 /// A call that passed its checks.

@@ -52,8 +52,11 @@ pub struct Twin {
     pub first_wrong: fn(&Operands, &[u64], &[u32], Positions) -> Option<usize>,
 }
 
-/// Elements handed to one thread at a time: some tens of microseconds of the cheapest operation.
-const GRAIN: usize = 1024;
+/// Elements handed to one thread at a time: a microsecond of the cheapest operation, a millisecond of the dearest.
+const PIECE: usize = 64;
+
+/// The same for batches, in which an element costs less the more there are.
+const BATCH: usize = 1024;
 
 /// What an operation knows besides its operands at one position.
 struct Context<'a, F> {
@@ -120,22 +123,22 @@ fn compute<F: LimbField, O: Operation<F>>(operands: &Operands, results: &mut Res
     let vectors = operands.vectors.map(F::elements);
     let elements = F::elements_mut(results.elements);
     if elements.is_empty() {
-        results.mask.par_iter_mut().with_min_len(GRAIN).enumerate().for_each(|(index, flag)| {
+        results.mask.par_iter_mut().with_min_len(PIECE).enumerate().for_each(|(index, flag)| {
             *flag = O::apply(&context, at(&vectors, index)).1.into();
         });
     } else if let Some(many) = O::MANY {
-        elements.par_chunks_mut(GRAIN).zip(vectors[0].par_chunks(GRAIN)).for_each(|(answers, inputs)| {
+        elements.par_chunks_mut(BATCH).zip(vectors[0].par_chunks(BATCH)).for_each(|(answers, inputs)| {
             answers.copy_from_slice(inputs);
             many(&context, answers);
         });
     } else if O::HAS_MASK {
-        let grain = elements.par_iter_mut().with_min_len(GRAIN / 16).zip(results.mask.par_iter_mut());
-        grain.enumerate().for_each(|(index, (element, flag))| {
+        let both = elements.par_iter_mut().with_min_len(PIECE).zip(results.mask.par_iter_mut());
+        both.enumerate().for_each(|(index, (element, flag))| {
             let answer = O::apply(&context, at(&vectors, index));
             (*element, *flag) = (answer.0, answer.1.into());
         });
     } else {
-        elements.par_iter_mut().with_min_len(GRAIN / 16).enumerate().for_each(|(index, element)| {
+        elements.par_iter_mut().with_min_len(PIECE).enumerate().for_each(|(index, element)| {
             *element = O::apply(&context, at(&vectors, index)).0;
         });
     }
@@ -158,14 +161,19 @@ fn first_wrong<F: LimbField, O: Operation<F>>(
         !is_reduced(element) || flag > 1 || !O::proves(&context, at(&vectors, index), (element, flag == 1))
     };
     match positions {
-        Positions::All => (0..length).into_par_iter().with_min_len(GRAIN / 16).find_first(|&index| wrong(index)),
+        Positions::All => (0..length.div_ceil(PIECE))
+            .into_par_iter()
+            .find_map_first(|piece| (piece * PIECE..length.min((piece + 1) * PIECE)).find(|&index| wrong(index))),
         Positions::These(positions) => positions.iter().copied().filter(|&index| index < length && wrong(index)).min(),
     }
 }
 
 fn is_reduced<F: LimbField>(element: F) -> bool {
-    let modulus = F::MODULUS;
-    F::limbs(&[element]).iter().rev().lt(modulus.as_ref().iter().rev())
+    let (modulus, top) = (F::MODULUS, F::LIMBS - 1);
+    let element = [element];
+    let limbs = F::limbs(&element);
+    // The highest limb decides nearly always.
+    limbs[top] < modulus.as_ref()[top] || limbs.iter().rev().lt(modulus.as_ref().iter().rev())
 }
 
 macro_rules! operation {

@@ -153,7 +153,9 @@ impl Field {
 
     /// Whether `element`, as many limbs as the field has, is below the modulus.
     pub fn is_canonical(self, element: &[u64]) -> bool {
-        element.iter().rev().lt(self.modulus().iter().rev())
+        let modulus = self.modulus();
+        // The highest limb decides nearly always.
+        element.last() < modulus.last() || element.iter().rev().lt(modulus.iter().rev())
     }
 }
 

@@ -85,13 +85,14 @@ impl<'a> Chunks<'a> {
             return Err(Error::Lost { during: "an earlier job" });
         }
         let mut chunks = Self { program, bound: Vec::new(), buffers: Vec::new(), lane: None };
+        let staged = shared.settings.staging.applies(job.slots.iter().map(Slot::bytes).sum());
         for (slot, &width) in widths.iter().enumerate().filter(|(_, width)| **width > 0) {
             let mut take = |place| -> Result<usize, Error> {
                 chunks.buffers.push(shared.memory.take(&shared.gpu, &shared.counters, place, (width * chunk) as u64)?);
                 Ok(chunks.buffers.len() - 1)
             };
             let host = take(Place::Host)?;
-            let kernel = if shared.settings.staged { take(Place::Device)? } else { host };
+            let kernel = if staged { take(Place::Device)? } else { host };
             chunks.bound.push(Bound { slot, width, write: matches!(job.slots[slot], Slot::Write(_)), kernel, host });
         }
         let idle = shared.lanes.lock().pop();
@@ -353,8 +354,8 @@ fn memory_barrier(barrier: &Barrier) -> vk::MemoryBarrier<'static> {
 
 /// Copies by several threads where it pays: one thread moves about 10 GB/s, less than a PCIe slot does.
 fn copy(to: &mut [u8], from: &[u8]) {
-    const PIECE: usize = 1 << 20;
-    if from.len() < 4 * PIECE {
+    const PIECE: usize = 64 << 10;
+    if from.len() <= 4 * PIECE {
         to.copy_from_slice(from);
     } else {
         to.par_chunks_mut(PIECE).zip(from.par_chunks(PIECE)).for_each(|(to, from)| to.copy_from_slice(from));
