@@ -445,14 +445,15 @@ impl Vulkan {
     fn program(&self, settings: &Settings, prepared: &Prepared) -> Result<Program, Error> {
         let canonical = prepared.row.form_matters && prepared.form == Form::Canonical;
         let slot = prepared.row.operation as usize * 4 + prepared.field as usize * 2 + usize::from(canonical);
-        let mut program = self.programs[slot].lock();
-        if let Some(program) = &*program {
+        if let Some(program) = &*self.programs[slot].lock() {
             return Ok(program.clone());
         }
+        // Not under the lock: the self-test uses rayon, whose workers may be callers that wait for the lock. Threads that
+        // arrive together each test; the pipeline is built once.
         let kernel = self.kernel(prepared.row, prepared.field, canonical)?;
         let made = self.device.prepare(&kernel)?;
         self.self_test(settings, &made, prepared.row, prepared.field, canonical)?;
-        Ok(program.insert(made).clone())
+        Ok(self.programs[slot].lock().insert(made).clone())
     }
 
     fn kernel(&self, row: &Row, field: Field, canonical: bool) -> Result<Kernel, Error> {

@@ -14,6 +14,7 @@ pub use instance::ValidationLog;
 use memory::{Buffer, Memory};
 use parking_lot::Mutex;
 use pipeline::Pipelines;
+use run::Copier;
 use select::{Candidate, Limits};
 pub use select::{DeviceInfo, DeviceKind, survey};
 use std::fmt;
@@ -55,6 +56,7 @@ struct Shared {
     lanes: Mutex<Vec<Lane>>,
     /// What submissions that never finished still use.
     abandoned: Mutex<(Vec<Lane>, Vec<Buffer>)>,
+    copier: Copier,
     lost: AtomicBool,
     counters: Counters,
     settings: Settings,
@@ -187,6 +189,7 @@ impl Device {
         }
         let Some((candidate, raw)) = made else { return Err(select::no_device(verdicts)) };
         let gpu = Gpu { raw, physical: candidate.physical, instance };
+        let copier = Copier::new()?;
         let settings = Settings::new(options, candidate, verdicts)?;
         let file = cache_file(&options.cache, candidate)?;
         let limit = options.device_memory.unwrap_or(candidate.verdict.device.memory / 4 * 3);
@@ -214,6 +217,7 @@ impl Device {
             timeline,
             lanes: Mutex::default(),
             abandoned: Mutex::default(),
+            copier,
             lost: AtomicBool::new(false),
             counters: Counters::default(),
             settings,

@@ -108,7 +108,7 @@ impl<'a> Chunks<'a> {
         for bound in &self.bound {
             if let Slot::Read(source) = &job.slots[bound.slot] {
                 let source = &source[range.start * bound.width..range.end * bound.width];
-                copy(&mut self.buffers[bound.host].bytes()?[..source.len()], source);
+                shared.copier.copy(&mut self.buffers[bound.host].bytes()?[..source.len()], source);
                 count(&shared.counters.uploaded, source.len() as u64);
             }
         }
@@ -133,7 +133,7 @@ impl<'a> Chunks<'a> {
         for bound in &self.bound {
             if let Slot::Write(target) = &mut job.slots[bound.slot] {
                 let target = &mut target[range.start * bound.width..range.end * bound.width];
-                copy(target, &self.buffers[bound.host].bytes()?[..target.len()]);
+                shared.copier.copy(target, &self.buffers[bound.host].bytes()?[..target.len()]);
                 count(&shared.counters.downloaded, target.len() as u64);
             }
         }
@@ -352,12 +352,30 @@ fn memory_barrier(barrier: &Barrier) -> vk::MemoryBarrier<'static> {
         .dst_access_mask(of(barrier.to, reads) | of(barrier.to, writes))
 }
 
-/// Copies by several threads where it pays: one thread moves about 10 GB/s, less than a PCIe slot does.
-fn copy(to: &mut [u8], from: &[u8]) {
-    const PIECE: usize = 64 << 10;
-    if from.len() <= 4 * PIECE {
-        to.copy_from_slice(from);
-    } else {
-        to.par_chunks_mut(PIECE).zip(from.par_chunks(PIECE)).for_each(|(to, from)| to.copy_from_slice(from));
+/// Threads that copy between the caller's slices and memory that the device sees.
+///
+/// One thread moves about 10 GB/s, less than a PCIe slot does. The pool is the device's own, and its threads never wait for
+/// anything: a caller copies while it holds a share of the memory limit, which the threads of the caller's pool may all be
+/// waiting for. For the same reason a caller that is itself a rayon worker copies alone: a worker that waits for another
+/// pool meanwhile runs tasks of its own, and one of these could wait for what the worker holds.
+pub(super) struct Copier {
+    pool: rayon::ThreadPool,
+}
+
+impl Copier {
+    pub(super) fn new() -> Result<Self, Error> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|n| format!("bls12-copy-{n}")).build();
+        Ok(Self { pool: pool.map_err(|error| Error::Driver { call: "thread creation", code: error.to_string() })? })
+    }
+
+    fn copy(&self, to: &mut [u8], from: &[u8]) {
+        const PIECE: usize = 64 << 10;
+        if from.len() <= 4 * PIECE || rayon::current_thread_index().is_some() {
+            to.copy_from_slice(from);
+        } else {
+            let pieces = to.par_chunks_mut(PIECE).zip(from.par_chunks(PIECE));
+            self.pool.install(|| pieces.for_each(|(to, from)| to.copy_from_slice(from)));
+        }
     }
 }

@@ -1,0 +1,56 @@
+//! Callers that are rayon workers themselves, more of them than the device's memory has room for: nobody may wait for
+//! what only he himself could release.
+
+use ark_bls12_381::Fq;
+use bls12_field_gpu::{Backend, MemoryMode, Options};
+use rayon::prelude::*;
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Runs `work`, and fails instead of hanging.
+fn within_a_minute(work: impl FnOnce() + Send + 'static) {
+    let (done, finished) = mpsc::channel();
+    let worker = std::thread::spawn(move || {
+        work();
+        let _ = done.send(());
+    });
+    match finished.recv_timeout(Duration::from_secs(60)) {
+        Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => worker.join().unwrap(),
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("deadlock"),
+    }
+}
+
+fn square_many(backend: &Backend) {
+    (0..64usize).into_par_iter().for_each(|n| {
+        let a: Vec<Fq> = (0..8000 + n as u64).map(|i| Fq::from(i + 1)).collect();
+        // The first calls race for the pipeline and its self-test, too.
+        assert_eq!(backend.mul(&a, &a).unwrap(), backend.square(&a).unwrap());
+    });
+}
+
+#[test]
+fn workers_share_little_memory() {
+    within_a_minute(|| {
+        for memory in [MemoryMode::Host, MemoryMode::DeviceLocal] {
+            // Room for one call at a time, in more than one chunk.
+            let backend = Backend::new(&Options::new().require_gpu(true).memory(memory).device_memory(1 << 20)).unwrap();
+            square_many(&backend);
+        }
+    });
+}
+
+#[test]
+fn workers_and_other_threads_share_little_memory() {
+    within_a_minute(|| {
+        let backend = Backend::new(&Options::new().require_gpu(true).device_memory(4 << 20)).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| square_many(&backend));
+            scope.spawn(|| {
+                let a: Vec<Fq> = (0..50_000u64).map(|i| Fq::from(i + 1)).collect();
+                for _ in 0..8 {
+                    assert_eq!(backend.mul(&a, &a).unwrap(), backend.square(&a).unwrap());
+                }
+            });
+        });
+    });
+}
