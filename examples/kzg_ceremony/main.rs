@@ -19,6 +19,7 @@ use rayon::prelude::*;
 use report::Report;
 use setup::{Setup, check_hash};
 use std::error::Error;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -29,11 +30,9 @@ const USAGE: &str = "usage: kzg_ceremony [--any-file] [FILE]";
 const NAMED: usize = 10;
 
 fn main() -> ExitCode {
-    match Arguments::parse().and_then(|arguments| run(&arguments)) {
-        Ok(report) => {
-            print!("{report}");
-            ExitCode::SUCCESS
-        }
+    let report = Arguments::parse().and_then(|arguments| run(&arguments));
+    match report.and_then(|report| Ok(write!(std::io::stdout(), "{report}")?)) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("kzg_ceremony: {error}");
             ExitCode::FAILURE
@@ -97,7 +96,7 @@ fn refuse(setup: &Setup, faults: &[(usize, encoding::Fault)]) -> Result<(), Stri
     if faults.is_empty() {
         return Ok(());
     }
-    let mut lines = vec![format!("{} of {} points are wrong", faults.len(), setup.g1.len())];
+    let mut lines = vec![format!("wrong points: {} of {}", faults.len(), setup.g1.len())];
     lines.extend(faults.iter().take(NAMED).map(|(number, fault)| format!("{}: {fault}", setup.name(*number))));
     if faults.len() > NAMED {
         lines.push(format!("and {} more", faults.len() - NAMED));

@@ -28,7 +28,7 @@ impl fmt::Display for Report {
 
         heading(f, "making ready, once per process", "ms")?;
         row(f, "open the device", &self.ready, "open the device")?;
-        row(f, "first pass: make and self-test the pipelines, decompress", &self.ready, "first pass")?;
+        row(f, "first pass, in which a device's pipelines are self-tested", &self.ready, "first pass")?;
 
         heading(f, "decompressing, as vector operations", "ms")?;
         for (stage, time) in &self.stages.stages {
@@ -49,8 +49,10 @@ impl Report {
     /// Who computed, and if it was no GPU, why.
     fn engine(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Engine::Vulkan { device, device_local, width, workgroup_size } = self.backend.engine() else {
-            fact(f, "device", "no GPU")?;
-            return fact(f, "computed by", self.backend.engine());
+            fact(f, "device", "none: no GPU takes part")?;
+            fact(f, "computed by", self.backend.engine())?;
+            fact(f, "memory", "the host's")?;
+            return fact(f, "verification", "of nothing: what computes is what devices are verified with");
         };
         fact(f, "device", device)?;
         if device.kind == DeviceKind::Software {
