@@ -1,5 +1,7 @@
 //! Every operation, in every field and form, in every way that results can come about, against the oracle.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
 mod support;
 
 use bls12_field_gpu::{Engine, Field, Form, MemoryMode, Operation, Parameter, Row};
