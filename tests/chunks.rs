@@ -5,7 +5,8 @@
 mod support;
 
 use bls12_field_gpu::{
-    Backend, DeviceError, Engine, Error, ErrorKind, Field, Form, MemoryMode, Operation, Options, Validation, Verify, Width,
+    Backend, DeviceError, DeviceKind, Engine, Error, ErrorKind, Field, Form, MemoryMode, Operation, Options, Validation,
+    Verify, Width,
 };
 use rayon::prelude::*;
 use support::oracle::oracle;
@@ -92,6 +93,18 @@ fn chunks_of_one_element() {
     let backend = Watched::new(Options::new().chunk_elements(1));
     let case = Case::new(Operation::Mul, Field::Fq, Form::Canonical, 9);
     assert_eq!(check(&backend, &cpu(), &case, &[0, 8]), 9);
+}
+
+#[test]
+fn expensive_operations_come_in_smaller_chunks() {
+    // So that no dispatch runs for long; software devices are given least.
+    let backend = Watched::new(Options::new());
+    let Engine::Vulkan { device, .. } = backend.engine() else { panic!("{}", backend.engine()) };
+    let dispatches = if device.kind == DeviceKind::Software { 2 } else { 1 };
+    let power = Case { parameter: vec![3], ..Case::new(Operation::Pow, Field::Fr, Form::Montgomery, 80_000) };
+    assert_eq!(check(&backend, &cpu(), &power, &[0, 68_415, 68_416, 79_999]), dispatches);
+    let sum = Case::new(Operation::Add, Field::Fr, Form::Montgomery, 80_000);
+    assert_eq!(check(&backend, &cpu(), &sum, &[]), 1);
 }
 
 #[test]
