@@ -143,6 +143,29 @@ fn eight_threads_on_one_backend() {
 }
 
 #[test]
+fn threads_wait_for_memory() {
+    // Room for the three smallest buffers there are, of 4 KiB: for one call at a time.
+    let backend = Watched::new(Options::new().memory(MemoryMode::DeviceLocal).device_memory(3 * 4096));
+    let case = Case::new(Operation::Add, Field::Fq, Form::Canonical, 64 * 5);
+    let expected = case.answer();
+    let start = Barrier::new(8);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                start.wait();
+                for _ in 0..20 {
+                    let outcome = case.on(&backend).unwrap();
+                    assert_eq!((outcome.elements, outcome.mask), expected);
+                    assert_eq!(outcome.report.dispatches, 5);
+                }
+            });
+        }
+    });
+    // So all calls used the same three, and three to stage them.
+    assert_eq!(backend.stats().device.allocations, 6);
+}
+
+#[test]
 fn eight_threads_making_backends_of_their_own() {
     thread::scope(|scope| {
         for number in 0..8 {
