@@ -13,7 +13,7 @@
 //! # Ok::<(), bls12_field_gpu::Error>(())
 //! ```
 
-use crate::backend::{Call, Trust};
+use crate::call::{Call, Trust};
 use crate::operation::Operation;
 use crate::{Backend, Error, Field, Form};
 use ark_bls12_381::{Fq, Fr};
@@ -215,7 +215,8 @@ impl Backend {
 /// Square roots, and a mask of which elements have one: (roots, has_root).
 ///
 /// Of the two roots r and -r of a square, the one that is itself a square: a^((p + 1) / 4). Where an element has no root, the
-/// place holds a root of -a, which proves that there is none (p = 3 mod 4).
+/// place holds a root of -a, which proves that there is none (p = 3 mod 4). Checked by r^2 = a; which of the two roots it is, is
+/// checked in the kernel's self-test only.
 ///
 /// # Errors
 /// The device fails, or what it computed is wrong ([`Error::kind`]).

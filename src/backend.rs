@@ -1,15 +1,14 @@
 //! The backend: checks what it is given, has it computed, checks what it got.
 
+use crate::call::{Call, Prepared, Trust};
 use crate::known_answers::KnownAnswers;
-use crate::operation::{FixedExponent, Operation, Parameter, Row, TABLE};
+use crate::operation::{Operation, Parameter, Row, TABLE};
 use crate::options::{DeviceChoice, Options, Settings, Verify};
 use crate::{Error, Field, Form};
-use cpu_reference::{Operands, Positions, Results};
+use cpu_reference::{Positions, Results};
 use field_kernels::Width;
 use gpu_executor::{Device, DeviceInfo, Job, Kernel, Program, Reach, Slot, ValidationLog, Verdict};
-use num_bigint::BigUint;
 use parking_lot::Mutex;
-use rayon::prelude::*;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -66,21 +65,6 @@ pub enum Engine {
         /// Why not a GPU.
         reason: String,
     },
-}
-
-/// One application of an operation, as data: the form in which the table of operations is walked.
-#[derive(Clone, Copy, Debug)]
-pub struct Call<'a> {
-    /// The operation.
-    pub operation: Operation,
-    /// The field.
-    pub field: Field,
-    /// The form of all elements.
-    pub form: Form,
-    /// The vectors, [`Row::vectors`] of them, as little-endian limbs.
-    pub vectors: &'a [&'a [u64]],
-    /// The scalar or the exponent; empty if the operation takes neither.
-    pub parameter: &'a [u64],
 }
 
 /// What came of a [`Call`].
@@ -218,8 +202,28 @@ impl Backend {
         let length = call.check_shape()?;
         let mut elements = vec![0; if row.has_elements() { length * call.field.limbs() } else { 0 }];
         let mut mask = vec![false; if row.has_mask() { length } else { 0 }];
-        let report = self.run(call, Trust::Nothing, &mut elements, &mut mask)?;
+        let report = self.execute_into(call, &mut elements, &mut mask)?;
         Ok(Outcome { elements, mask, report })
+    }
+
+    /// As [`Backend::execute`], into the caller's slices: limbs of elements, flags; the one that the operation does not give must
+    /// be empty.
+    ///
+    /// ```
+    /// use bls12_field_gpu::{Call, Field, Form, Operation};
+    /// let (a, b, mut sum) = ([2, 0, 0, 0], [3, 0, 0, 0], [0; 4]);
+    /// let call =
+    ///     Call { operation: Operation::Add, field: Field::Fr, form: Form::Canonical, vectors: &[&a, &b], parameter: &[] };
+    /// let report = bls12_field_gpu::backend()?.execute_into(&call, &mut sum, &mut [])?;
+    /// assert_eq!(sum, [5, 0, 0, 0]);
+    /// println!("{} elements checked", report.verified);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Any [`Error`]; [`Error::OutputLength`] if a slice has the wrong length.
+    pub fn execute_into(&self, call: &Call, elements: &mut [u64], mask: &mut [bool]) -> Result<Report, Error> {
+        self.run(call, Trust::Nothing, elements, mask)
     }
 
     /// Computes a call into the caller's slices.
@@ -294,152 +298,6 @@ impl Backend {
     }
 }
 
-/// What is known of the operands' values.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Trust {
-    /// They may be anything.
-    Nothing,
-    /// They are below the modulus, because arkworks' types keep them so.
-    Reduced,
-}
-
-const OPERANDS: [&str; 3] = ["a", "b", "c"];
-
-impl Call<'_> {
-    /// Whether the call makes sense, values aside; its length in elements.
-    fn check_shape(&self) -> Result<usize, Error> {
-        let row = self.operation.row();
-        let (operation, per_element) = (row.name, self.field.limbs());
-        if !row.available(self.field) {
-            return Err(Error::NotAvailable { operation, field: self.field });
-        }
-        if self.vectors.len() != row.vectors {
-            return Err(Error::OperandCount { operation, expected: row.vectors, got: self.vectors.len() });
-        }
-        for vector in self.vectors {
-            if !vector.len().is_multiple_of(per_element) {
-                return Err(Error::PartialElement { operation, limbs: vector.len(), per_element });
-            }
-        }
-        let first = self.vectors[0].len() / per_element;
-        if let Some(other) = self.vectors.iter().map(|vector| vector.len() / per_element).find(|&other| other != first) {
-            return Err(Error::LengthMismatch { operation, first, other });
-        }
-        if row.parameter == Parameter::Scalar && self.parameter.len() != per_element {
-            return Err(Error::ScalarLength { operation, limbs: self.parameter.len(), per_element });
-        }
-        Ok(first)
-    }
-
-    /// Whether every element is below the modulus.
-    fn check_values(&self) -> Result<(), Error> {
-        let row = self.operation.row();
-        let per_element = self.field.limbs();
-        let not_below = |operand, index| Error::NotBelowModulus { operation: row.name, field: self.field, operand, index };
-        for (operand, vector) in OPERANDS.into_iter().zip(self.vectors) {
-            if let Some(index) = first_element(vector, per_element, |element| !self.field.is_canonical(element)) {
-                return Err(not_below(operand, index));
-            }
-        }
-        if row.parameter == Parameter::Scalar && !self.field.is_canonical(self.parameter) {
-            return Err(not_below("scalar", 0));
-        }
-        Ok(())
-    }
-
-    fn check_no_zero(&self) -> Result<(), Error> {
-        let zero = |element: &[u64]| element.iter().all(|&limb| limb == 0);
-        let first = first_element(self.vectors[0], self.field.limbs(), zero);
-        first.map_or(Ok(()), |index| Err(Error::ZeroInverse { index }))
-    }
-}
-
-/// The index of the first element with a property, looked for in parallel in long vectors.
-fn first_element(vector: &[u64], per_element: usize, property: impl Fn(&[u64]) -> bool + Sync) -> Option<usize> {
-    const PIECE: usize = 4096;
-    let serial = |piece: &[u64]| piece.chunks_exact(per_element).position(&property);
-    if vector.len() <= PIECE * per_element {
-        return serial(vector);
-    }
-    let pieces = vector.par_chunks(PIECE * per_element).enumerate();
-    pieces.find_map_first(|(number, piece)| serial(piece).map(|index| number * PIECE + index))
-}
-
-/// A call that passed its checks.
-struct Prepared<'a> {
-    row: &'static Row,
-    field: Field,
-    form: Form,
-    length: usize,
-    vectors: [&'a [u64]; 3],
-    /// What the twin is given.
-    parameter: Vec<u64>,
-    /// What the kernel is given.
-    words: Vec<u32>,
-    twin: cpu_reference::Twin,
-}
-
-impl<'a> Prepared<'a> {
-    fn new(call: &Call<'a>) -> Result<Self, Error> {
-        let row = call.operation.row();
-        let not_available = Error::NotAvailable { operation: row.name, field: call.field };
-        let twin = row.twin(call.field).ok_or(not_available)?;
-        let vector = |index: usize| call.vectors.get(index).copied().unwrap_or(&[]);
-        let parameter = match row.exponent {
-            Some(exponent) => exponent.of(call.field),
-            None => call.parameter.to_vec(),
-        };
-        let short;
-        let kernel_parameter = if row.parameter == Parameter::Exponent {
-            short = reduced_exponent(&parameter, call.field);
-            &short
-        } else {
-            &parameter
-        };
-        Ok(Self {
-            row,
-            field: call.field,
-            form: call.form,
-            length: vector(0).len() / call.field.limbs(),
-            vectors: [vector(0), vector(1), vector(2)],
-            words: kernel_parameter.iter().flat_map(|&limb| [limb as u32, (limb >> 32) as u32]).collect(),
-            twin,
-            parameter,
-        })
-    }
-
-    fn operands(&self) -> Operands<'_> {
-        Operands { vectors: self.vectors, parameter: &self.parameter, form: self.form }
-    }
-}
-
-impl FixedExponent {
-    fn of(self, field: Field) -> Vec<u64> {
-        let p = integer(field.modulus());
-        match self {
-            FixedExponent::Inverse => p - 2u32,
-            FixedExponent::Root => (p + 1u32) >> 2,
-        }
-        .to_u64_digits()
-    }
-}
-
-fn integer(limbs: &[u64]) -> BigUint {
-    BigUint::from_slice(&limbs.iter().flat_map(|&limb| [limb as u32, (limb >> 32) as u32]).collect::<Vec<_>>())
-}
-
-/// An exponent of as many limbs as an element that gives the same powers: a^(p - 1) = 1 for a != 0. A multiple of p - 1 other
-/// than 0 becomes p - 1, not 0, because 0^0 = 1.
-fn reduced_exponent(exponent: &[u64], field: Field) -> Vec<u64> {
-    if exponent.len() <= field.limbs() {
-        return exponent.to_vec();
-    }
-    let (exponent, order) = (integer(exponent), integer(field.modulus()) - 1u32);
-    let reduced = &exponent % &order;
-    let zero = BigUint::ZERO;
-    if reduced == zero && exponent != zero { order } else { reduced }.to_u64_digits()
-}
-
 impl Vulkan {
     /// The program of a call, made and tested when first asked for.
     fn program(&self, settings: &Settings, prepared: &Prepared) -> Result<Program, Error> {
@@ -494,7 +352,17 @@ impl Vulkan {
         }
         #[cfg(not(feature = "test-faults"))]
         let _ = settings;
-        match (prepared.twin.first_wrong)(&prepared.operands(), &elements, &flags, Positions::All) {
+        // Recomputed, whatever check would prove an answer: here every bit of it is known.
+        let (mut known_elements, mut known_flags) = (vec![0; elements.len()], vec![0; flags.len()]);
+        (prepared.twin.compute)(
+            &prepared.operands(),
+            &mut Results { elements: &mut known_elements, mask: &mut known_flags },
+        );
+        let wrong = |index: usize| {
+            let element = index * field.limbs()..(index + 1) * field.limbs();
+            elements.get(element.clone()) != known_elements.get(element) || flags.get(index) != known_flags.get(index)
+        };
+        match (0..prepared.length).find(|&index| wrong(index)) {
             None => Ok(()),
             Some(index) => {
                 Err(Error::SelfTestFailed { operation: row.name, field, index, device: self.device.info().to_string() })

@@ -22,8 +22,8 @@
 //! # Who computes
 //! A Vulkan 1.2 device with timeline semaphores and buffer device addresses, found at run time: nothing is linked, no SDK is
 //! needed. Where there is none, arkworks computes on all cores, and [`Backend::engine`] says so and why; `GPU_REQUIRE=1` makes
-//! that an error instead. A software Vulkan driver counts as a device; it is slower than arkworks, and `GPU_DEVICE=cpu`
-//! avoids it.
+//! that an error instead. A software Vulkan driver counts as a device; for most work it is slower than arkworks, and
+//! `GPU_DEVICE=cpu` avoids it.
 //!
 //! # Trust
 //! By default every element that a device returns is checked on the CPU with arkworks' arithmetic ([`Verify`]), and a
@@ -42,6 +42,7 @@
 
 pub mod ark;
 mod backend;
+mod call;
 mod error;
 mod known_answers;
 mod limbs;
@@ -50,7 +51,8 @@ pub mod oneshot;
 mod operation;
 mod options;
 
-pub use backend::{Backend, Call, Engine, Outcome, Report, Stats};
+pub use backend::{Backend, Engine, Outcome, Report, Stats};
+pub use call::Call;
 pub use cpu_reference::Form;
 pub use error::{Error, ErrorKind};
 pub use field_kernels::{Field, Width};

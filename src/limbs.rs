@@ -1,6 +1,6 @@
 //! The operations on little-endian limbs: methods of [`Limbs`], and the free functions of [`fq`] and [`fr`].
 
-use crate::backend::{Call, Trust};
+use crate::call::{Call, Trust};
 use crate::operation::Operation;
 use crate::{Backend, Error, Field, Form};
 
@@ -286,7 +286,8 @@ macro_rules! module {
         /// root, the place holds a root of -a, which proves that there is none (p = 3 mod 4).
         ///
         /// Vectors are canonical integers below the modulus, 6 little-endian limbs per element. O(n), about 490 multiplications
-        /// per element; checked by one: r^2 = a.
+        /// per element; checked by one: r^2 = a. (Which of the two
+        /// roots it is, is checked in the kernel's self-test only.)
         ///
         /// # Errors
         /// Bad input: a vector that is not whole elements, an element not below the modulus. Or the device fails, or what it

@@ -10,7 +10,7 @@ use std::time::Duration;
 /// How much of what the device computes is checked before it is returned, by arkworks on the CPU.
 ///
 /// Checking everything costs what computing on the CPU costs (for `inverse` and `sqrt` much less: a product or a square proves
-/// them): 16 cores recompute a multiplication about as fast as PCIe delivers it, so host-to-host calls lose little, and
+/// them, the latter up to the sign of the root): 16 cores recompute a multiplication about as fast as PCIe delivers it, so host-to-host calls lose little, and
 /// resident data would lose a lot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Verify {

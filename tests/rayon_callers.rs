@@ -1,6 +1,8 @@
 //! Callers that are rayon workers themselves, more of them than the device's memory has room for: nobody may wait for
 //! what only he himself could release.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+
 use ark_bls12_381::Fq;
 use bls12_field_gpu::{Backend, MemoryMode, Options};
 use rayon::prelude::*;

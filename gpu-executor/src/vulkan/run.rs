@@ -105,13 +105,12 @@ impl<'a> Chunks<'a> {
 
     fn run(&mut self, job: &mut Job, range: Range<usize>) -> Result<(), Error> {
         let shared = &*self.program.shared;
-        for bound in &self.bound {
-            if let Slot::Read(source) = &job.slots[bound.slot] {
-                let source = &source[range.start * bound.width..range.end * bound.width];
-                shared.copier.copy(&mut self.buffers[bound.host].bytes()?[..source.len()], source);
-                count(&shared.counters.uploaded, source.len() as u64);
-            }
-        }
+        let bytes = |bound: &Bound| range.start * bound.width..range.end * bound.width;
+        let copies = hosts(&self.bound, &mut self.buffers).filter_map(|(bound, buffer)| match &job.slots[bound.slot] {
+            Slot::Read(source) => Some(buffer.bytes().map(|to| (to, &source[bytes(bound)]))),
+            _ => None,
+        });
+        count(&shared.counters.uploaded, shared.copier.copy(copies.collect::<Result<_, _>>()?));
         let (steps, work) = self.steps(range.len());
         let commands = plan::plan(&steps);
         debug_assert_eq!(plan::find_hazard(&steps, &commands), None);
@@ -130,13 +129,18 @@ impl<'a> Chunks<'a> {
             abandoned.1.append(&mut self.buffers);
             return Err(error);
         }
-        for bound in &self.bound {
-            if let Slot::Write(target) = &mut job.slots[bound.slot] {
-                let target = &mut target[range.start * bound.width..range.end * bound.width];
-                shared.copier.copy(target, &self.buffers[bound.host].bytes()?[..target.len()]);
-                count(&shared.counters.downloaded, target.len() as u64);
-            }
-        }
+        let mut targets: [Option<&mut [u8]>; SLOTS] = job.slots.each_mut().map(|slot| match slot {
+            Slot::Write(target) => Some(&mut **target),
+            _ => None,
+        });
+        let copies = hosts(&self.bound, &mut self.buffers).filter_map(|(bound, buffer)| {
+            let target = &mut targets[bound.slot].take()?[bytes(bound)];
+            Some(buffer.bytes().map(|from| {
+                let from = &from[..target.len()];
+                (target, from)
+            }))
+        });
+        count(&shared.counters.downloaded, shared.copier.copy(copies.collect::<Result<_, _>>()?));
         Ok(())
     }
 
@@ -212,6 +216,14 @@ impl Drop for Chunks<'_> {
         self.buffers.drain(..).for_each(|buffer| shared.memory.give(&shared.gpu, buffer));
         shared.lanes.lock().extend(self.lane.take());
     }
+}
+
+/// The buffers that the CPU fills or reads, each with what it is for.
+fn hosts<'a>(bound: &'a [Bound], buffers: &'a mut [Buffer]) -> impl Iterator<Item = (&'a Bound, &'a mut Buffer)> {
+    buffers
+        .iter_mut()
+        .enumerate()
+        .filter_map(|(index, buffer)| bound.iter().find(|bound| bound.host == index).map(|bound| (bound, buffer)))
 }
 
 fn dispatch(
@@ -369,13 +381,21 @@ impl Copier {
         Ok(Self { pool: pool.map_err(|error| Error::Driver { call: "thread creation", code: error.to_string() })? })
     }
 
-    fn copy(&self, to: &mut [u8], from: &[u8]) {
+    /// Makes all copies, each to a slice that is at least as long; the number of bytes.
+    fn copy(&self, copies: Vec<(&mut [u8], &[u8])>) -> u64 {
+        /// Below this, waking the threads takes longer than copying.
+        const ALONE: usize = 256 << 10;
         const PIECE: usize = 64 << 10;
-        if from.len() <= 4 * PIECE || rayon::current_thread_index().is_some() {
-            to.copy_from_slice(from);
+        let bytes = copies.iter().map(|(_, from)| from.len()).sum::<usize>();
+        if bytes <= ALONE || rayon::current_thread_index().is_some() {
+            copies.into_iter().for_each(|(to, from)| to[..from.len()].copy_from_slice(from));
         } else {
-            let pieces = to.par_chunks_mut(PIECE).zip(from.par_chunks(PIECE));
-            self.pool.install(|| pieces.for_each(|(to, from)| to.copy_from_slice(from)));
+            let pieces: Vec<_> = copies
+                .into_iter()
+                .flat_map(|(to, from)| to[..from.len()].chunks_mut(PIECE).zip(from.chunks(PIECE)))
+                .collect();
+            self.pool.install(|| pieces.into_par_iter().for_each(|(to, from)| to.copy_from_slice(from)));
         }
+        bytes as u64
     }
 }

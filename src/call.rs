@@ -1,0 +1,168 @@
+//! A call of an operation as data: whether it makes sense, and what engines are given for it.
+
+use crate::operation::{FixedExponent, Operation, Parameter, Row};
+use crate::{Error, Field, Form};
+use cpu_reference::Operands;
+use num_bigint::BigUint;
+use rayon::prelude::*;
+
+/// One application of an operation, as data: the form in which the table of operations is walked.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// The operation.
+    pub operation: Operation,
+    /// The field.
+    pub field: Field,
+    /// The form of all elements.
+    pub form: Form,
+    /// The vectors, [`Row::vectors`] of them, as little-endian limbs.
+    pub vectors: &'a [&'a [u64]],
+    /// The scalar or the exponent; empty if the operation takes neither.
+    pub parameter: &'a [u64],
+}
+
+/// What is known of the operands' values.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// They may be anything.
+    Nothing,
+    /// They are below the modulus, because arkworks' types keep them so.
+    Reduced,
+}
+
+const OPERANDS: [&str; 3] = ["a", "b", "c"];
+
+impl Call<'_> {
+    /// Whether the call makes sense, values aside; its length in elements.
+    pub(crate) fn check_shape(&self) -> Result<usize, Error> {
+        let row = self.operation.row();
+        let (operation, per_element) = (row.name, self.field.limbs());
+        if !row.available(self.field) {
+            return Err(Error::NotAvailable { operation, field: self.field });
+        }
+        if self.vectors.len() != row.vectors {
+            return Err(Error::OperandCount { operation, expected: row.vectors, got: self.vectors.len() });
+        }
+        for vector in self.vectors {
+            if !vector.len().is_multiple_of(per_element) {
+                return Err(Error::PartialElement { operation, limbs: vector.len(), per_element });
+            }
+        }
+        let first = self.vectors[0].len() / per_element;
+        if let Some(other) = self.vectors.iter().map(|vector| vector.len() / per_element).find(|&other| other != first) {
+            return Err(Error::LengthMismatch { operation, first, other });
+        }
+        if row.parameter == Parameter::Scalar && self.parameter.len() != per_element {
+            return Err(Error::ScalarLength { operation, limbs: self.parameter.len(), per_element });
+        }
+        Ok(first)
+    }
+
+    /// Whether every element is below the modulus.
+    pub(crate) fn check_values(&self) -> Result<(), Error> {
+        let row = self.operation.row();
+        let per_element = self.field.limbs();
+        let not_below = |operand, index| Error::NotBelowModulus { operation: row.name, field: self.field, operand, index };
+        for (operand, vector) in OPERANDS.into_iter().zip(self.vectors) {
+            if let Some(index) = first_element(vector, per_element, |element| !self.field.is_canonical(element)) {
+                return Err(not_below(operand, index));
+            }
+        }
+        if row.parameter == Parameter::Scalar && !self.field.is_canonical(self.parameter) {
+            return Err(not_below("scalar", 0));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_no_zero(&self) -> Result<(), Error> {
+        let zero = |element: &[u64]| element.iter().all(|&limb| limb == 0);
+        let first = first_element(self.vectors[0], self.field.limbs(), zero);
+        first.map_or(Ok(()), |index| Err(Error::ZeroInverse { index }))
+    }
+}
+
+/// The index of the first element with a property, looked for in parallel in long vectors.
+fn first_element(vector: &[u64], per_element: usize, property: impl Fn(&[u64]) -> bool + Sync) -> Option<usize> {
+    const PIECE: usize = 4096;
+    let serial = |piece: &[u64]| piece.chunks_exact(per_element).position(&property);
+    if vector.len() <= PIECE * per_element {
+        return serial(vector);
+    }
+    let pieces = vector.par_chunks(PIECE * per_element).enumerate();
+    pieces.find_map_first(|(number, piece)| serial(piece).map(|index| number * PIECE + index))
+}
+
+/// A call that passed its checks.
+pub(crate) struct Prepared<'a> {
+    pub(crate) row: &'static Row,
+    pub(crate) field: Field,
+    pub(crate) form: Form,
+    pub(crate) length: usize,
+    pub(crate) vectors: [&'a [u64]; 3],
+    /// What the twin is given.
+    parameter: Vec<u64>,
+    /// What the kernel is given.
+    pub(crate) words: Vec<u32>,
+    pub(crate) twin: cpu_reference::Twin,
+}
+
+impl<'a> Prepared<'a> {
+    pub(crate) fn new(call: &Call<'a>) -> Result<Self, Error> {
+        let row = call.operation.row();
+        let not_available = Error::NotAvailable { operation: row.name, field: call.field };
+        let twin = row.twin(call.field).ok_or(not_available)?;
+        let vector = |index: usize| call.vectors.get(index).copied().unwrap_or(&[]);
+        let parameter = match row.exponent {
+            Some(exponent) => exponent.of(call.field),
+            None => call.parameter.to_vec(),
+        };
+        let short;
+        let kernel_parameter = if row.parameter == Parameter::Exponent {
+            short = reduced_exponent(&parameter, call.field);
+            &short
+        } else {
+            &parameter
+        };
+        Ok(Self {
+            row,
+            field: call.field,
+            form: call.form,
+            length: vector(0).len() / call.field.limbs(),
+            vectors: [vector(0), vector(1), vector(2)],
+            words: kernel_parameter.iter().flat_map(|&limb| [limb as u32, (limb >> 32) as u32]).collect(),
+            twin,
+            parameter,
+        })
+    }
+
+    pub(crate) fn operands(&self) -> Operands<'_> {
+        Operands { vectors: self.vectors, parameter: &self.parameter, form: self.form }
+    }
+}
+
+impl FixedExponent {
+    fn of(self, field: Field) -> Vec<u64> {
+        let p = integer(field.modulus());
+        match self {
+            FixedExponent::Inverse => p - 2u32,
+            FixedExponent::Root => (p + 1u32) >> 2,
+        }
+        .to_u64_digits()
+    }
+}
+
+fn integer(limbs: &[u64]) -> BigUint {
+    BigUint::from_slice(&limbs.iter().flat_map(|&limb| [limb as u32, (limb >> 32) as u32]).collect::<Vec<_>>())
+}
+
+/// An exponent of as many limbs as an element that gives the same powers: a^(p - 1) = 1 for a != 0. A multiple of p - 1 other
+/// than 0 becomes p - 1, not 0, because 0^0 = 1.
+fn reduced_exponent(exponent: &[u64], field: Field) -> Vec<u64> {
+    if exponent.len() <= field.limbs() {
+        return exponent.to_vec();
+    }
+    let (exponent, order) = (integer(exponent), integer(field.modulus()) - 1u32);
+    let reduced = &exponent % &order;
+    let zero = BigUint::ZERO;
+    if reduced == zero && exponent != zero { order } else { reduced }.to_u64_digits()
+}
