@@ -71,7 +71,7 @@ impl Column {
 /// Measures everything.
 pub(crate) fn measure(options: &Options, commit: String, quick: bool) -> Result<Report, Box<dyn std::error::Error>> {
     let backend = Backend::new(options)?;
-    let mut report = Report { head: head(&backend, commit), tables: Vec::new(), rows: Vec::new() };
+    let mut report = Report { head: head(&backend, commit, quick), tables: Vec::new(), rows: Vec::new() };
     let one_core = || rayon::ThreadPoolBuilder::new().num_threads(1).build();
     let with = |memory: Option<MemoryMode>, verify| {
         let options = options.clone().verify(verify);
@@ -131,7 +131,7 @@ pub(crate) fn commit_here() -> String {
     text.map_or_else(|| "unknown".into(), |text| text.trim().to_owned())
 }
 
-fn head(backend: &Backend, commit: String) -> Vec<(&'static str, String)> {
+fn head(backend: &Backend, commit: String, quick: bool) -> Vec<(&'static str, String)> {
     let mut head = Vec::new();
     if let Engine::Vulkan { device, device_local, width, workgroup_size } = backend.engine() {
         let memory = if *device_local { "device-local" } else { "host" };
@@ -148,7 +148,9 @@ fn head(backend: &Backend, commit: String) -> Vec<(&'static str, String)> {
     head.push(("cpu", format!("{model}, {} threads", rayon::current_num_threads())));
     head.push(("commit", commit));
     head.push(("date", humantime::format_rfc3339_seconds(SystemTime::now()).to_string()));
-    head.push(("command", std::env::args().collect::<Vec<_>>().join(" ")));
+    let environment = std::env::vars().filter(|(name, _)| name.starts_with("GPU_") || name.starts_with("__GL_"));
+    let environment: String = environment.map(|(name, value)| format!("{name}={value} ")).collect();
+    head.push(("command", format!("{environment}bls12-gpu report{}", if quick { " --quick" } else { "" })));
     head
 }
 
