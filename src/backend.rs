@@ -38,7 +38,7 @@ struct Shared {
     verified: AtomicU64,
 }
 
-struct Vulkan {
+pub(crate) struct Vulkan {
     device: Device,
     width: Width,
     /// By operation, field and form; filled when first used, after its self-test.
@@ -179,6 +179,19 @@ impl Backend {
         }
     }
 
+    pub(crate) fn vulkan(&self) -> Option<&Vulkan> {
+        self.shared.vulkan.as_ref()
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    /// Whether the two are clones of one backend.
+    pub(crate) fn is(&self, other: &Backend) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Computes a call given as data. The functions named after operations are this with the fields filled in.
     ///
     /// ```
@@ -299,8 +312,12 @@ impl Backend {
 }
 
 impl Vulkan {
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// The program of a call, made and tested when first asked for.
-    fn program(&self, settings: &Settings, prepared: &Prepared) -> Result<Program, Error> {
+    pub(crate) fn program(&self, settings: &Settings, prepared: &Prepared) -> Result<Program, Error> {
         let canonical = prepared.row.form_matters && prepared.form == Form::Canonical;
         let slot = prepared.row.operation as usize * 4 + prepared.field as usize * 2 + usize::from(canonical);
         if let Some(program) = &*self.programs[slot].lock() {

@@ -71,6 +71,22 @@ pub enum Error {
         /// Vectors given.
         got: usize,
     },
+    /// A vector on a device was used with another backend than its own.
+    #[error("{operation}: a vector belongs to another backend")]
+    ForeignVector {
+        /// The operation.
+        operation: &'static str,
+    },
+    /// A slice goes past the end of its vector.
+    #[error("slice {start}..{end} of a vector of {length} elements")]
+    OutOfRange {
+        /// The slice's first element.
+        start: usize,
+        /// The first element after it.
+        end: usize,
+        /// Elements in the vector.
+        length: usize,
+    },
     /// Zero has no inverse.
     #[error("inverse: element {index} is zero")]
     ZeroInverse {

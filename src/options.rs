@@ -238,6 +238,8 @@ impl Settings {
         if options.chunk_elements == Some(0) {
             return Err(Error::InvalidOption { option: "chunk_elements", reason: "a chunk holds at least one element" });
         }
+        // An option beats the environment: who asks for the CPU in code gets it, whatever GPU_REQUIRE says.
+        let require_gpu = require_gpu && (options.device != Some(DeviceChoice::Cpu) || options.require_gpu.is_some());
         if require_gpu && device == DeviceChoice::Cpu {
             let reason = "the CPU is asked for (GPU_DEVICE=cpu) and a GPU is required (GPU_REQUIRE=1)";
             return Err(Error::InvalidOption { option: "device", reason });
@@ -401,5 +403,7 @@ mod tests {
         assert!(settings(Options::new().chunk_elements(0), &[]).is_err());
         assert!(settings(Options::new().device(DeviceChoice::Cpu).require_gpu(true), &[]).is_err());
         assert!(settings(Options::new(), &[("GPU_DEVICE", "cpu"), ("GPU_REQUIRE", "1")]).is_err());
+        assert!(settings(Options::new().require_gpu(true), &[("GPU_DEVICE", "cpu")]).is_err());
+        assert!(settings(Options::new().device(DeviceChoice::Cpu), &[("GPU_REQUIRE", "1")]).is_ok());
     }
 }

@@ -2,7 +2,8 @@
 //
 // A launch has four slots, a, b, c and r; each kernel uses those it needs. Two ways to reach them:
 //   ADDRESSES = 1   64-bit buffer device addresses in push constants (no descriptors at all)
-//   ADDRESSES = 0   storage buffers, descriptor set k for slot k, written once when a buffer is made
+//   ADDRESSES = 0   storage buffers, descriptor set k for slot k, written once when a buffer is made; in push constants, where in
+//                   its buffer a slot's vector begins
 // The block of push constants is the same for both; gpu-executor writes it (`Push` in its job.rs describes it).
 
 layout(local_size_x_id = 0) in;
@@ -15,11 +16,19 @@ layout(buffer_reference, std430, buffer_reference_align = 4) writeonly buffer Fl
 #define SLOT_B push.b
 #define SLOT_C push.c
 #define SLOT_R push.r
+#define BASE_SLOT_A 0u
+#define BASE_SLOT_B 0u
+#define BASE_SLOT_C 0u
+#define BASE_SLOT_R 0u
 #else
 #define SLOT_A slot_a
 #define SLOT_B slot_b
 #define SLOT_C slot_c
 #define SLOT_R slot_r
+#define BASE_SLOT_A push.base[0]
+#define BASE_SLOT_B push.base[2]
+#define BASE_SLOT_C push.base[4]
+#define BASE_SLOT_R push.base[6]
 layout(set = 0, binding = 0, std430) readonly buffer SourceA { uvec4 quad[]; } slot_a;
 layout(set = 1, binding = 0, std430) readonly buffer SourceB { uvec4 quad[]; } slot_b;
 #if defined(MASK_IN_C)
@@ -49,7 +58,7 @@ layout(push_constant, std430) uniform Push {
     Sink r;
 #endif
 #else
-    uvec4 no_addresses[2];
+    uint base[8];      // base[2 k] is where slot k begins in its buffer, in words
 #endif
     uint count;        // elements in this launch
     uint params[12];   // an element (the scalar operand) or an exponent, least significant word first
@@ -58,22 +67,22 @@ layout(push_constant, std430) uniform Push {
 // Elements are WORDS / 4 quads, one after another: the bytes of little-endian 64-bit limbs.
 #define QUADS (WORDS / 4)
 
-#define LOAD(slot, index, element)                                                                                      \
-    [[unroll]] for (int q = 0; q < QUADS; ++q) {                                                                         \
-        uvec4 quad = slot.quad[uint(QUADS) * (index) + uint(q)];                                                         \
-        element.w[4 * q] = quad.x;                                                                                       \
-        element.w[4 * q + 1] = quad.y;                                                                                   \
-        element.w[4 * q + 2] = quad.z;                                                                                   \
-        element.w[4 * q + 3] = quad.w;                                                                                   \
+#define LOAD(slot, index, element)                                                                                    \
+    [[unroll]] for (int q = 0; q < QUADS; ++q) {                                                                      \
+        uvec4 quad = slot.quad[BASE_##slot / 4u + uint(QUADS) * (index) + uint(q)];                                   \
+        element.w[4 * q] = quad.x;                                                                                    \
+        element.w[4 * q + 1] = quad.y;                                                                                \
+        element.w[4 * q + 2] = quad.z;                                                                                \
+        element.w[4 * q + 3] = quad.w;                                                                                \
     }
 
-#define STORE(slot, index, element)                                                                                     \
-    [[unroll]] for (int q = 0; q < QUADS; ++q) {                                                                         \
-        slot.quad[uint(QUADS) * (index) + uint(q)] =                                                                     \
-            uvec4(element.w[4 * q], element.w[4 * q + 1], element.w[4 * q + 2], element.w[4 * q + 3]);                   \
+#define STORE(slot, index, element)                                                                                   \
+    [[unroll]] for (int q = 0; q < QUADS; ++q) {                                                                      \
+        slot.quad[BASE_##slot / 4u + uint(QUADS) * (index) + uint(q)] =                                               \
+            uvec4(element.w[4 * q], element.w[4 * q + 1], element.w[4 * q + 2], element.w[4 * q + 3]);                \
     }
 
-#define STORE_FLAG(slot, index, value) slot.flag[index] = (value) ? 1u : 0u;
+#define STORE_FLAG(slot, index, value) slot.flag[BASE_##slot + (index)] = (value) ? 1u : 0u;
 
 // Position of this invocation in a launch whose workgroups may be spread over two dimensions (a device may allow no more
 // than 65535 in one).

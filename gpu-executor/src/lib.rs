@@ -26,4 +26,4 @@ pub use cache_file::{Identity, Rejected, decode, encode};
 pub use error::{Error, Verdict};
 pub use job::{Job, Kernel, MAX_PARAMS, Reach, Slot};
 pub use options::{CacheDirectory, MemoryMode, Options, Validation};
-pub use vulkan::{Device, DeviceInfo, DeviceKind, Program, Stats, ValidationLog, survey};
+pub use vulkan::{Batch, Device, DeviceInfo, DeviceKind, Program, Region, Stats, Ticket, ValidationLog, survey};

@@ -22,7 +22,7 @@ pub(crate) struct Buffer {
     pub(crate) address: vk::DeviceAddress,
     place: Place,
     allocation: Allocation,
-    descriptor: Option<(vk::DescriptorPool, vk::DescriptorSet)>,
+    descriptor: Mutex<Option<(vk::DescriptorPool, vk::DescriptorSet)>>,
 }
 
 impl Buffer {
@@ -34,8 +34,9 @@ impl Buffer {
     }
 
     /// The descriptor set that is this whole buffer, written when first asked for and never again.
-    pub(crate) fn descriptor(&mut self, gpu: &Gpu, layout: vk::DescriptorSetLayout) -> Result<vk::DescriptorSet, Error> {
-        if let Some((_, set)) = self.descriptor {
+    pub(crate) fn descriptor(&self, gpu: &Gpu, layout: vk::DescriptorSetLayout) -> Result<vk::DescriptorSet, Error> {
+        let mut descriptor = self.descriptor.lock();
+        if let Some((_, set)) = *descriptor {
             return Ok(set);
         }
         let sizes = [vk::DescriptorPoolSize { ty: vk::DescriptorType::STORAGE_BUFFER, descriptor_count: 1 }];
@@ -60,7 +61,7 @@ impl Buffer {
             .buffer_info(&whole);
         // SAFETY: the set is new, so no command buffer uses it; the buffer is alive and bound.
         unsafe { gpu.raw.update_descriptor_sets(&[write], &[]) };
-        self.descriptor = Some((pool, set));
+        *descriptor = Some((pool, set));
         Ok(set)
     }
 }
@@ -112,6 +113,23 @@ impl Memory {
         }
         *reserved += bytes;
         Reservation { memory: self, bytes }
+    }
+
+    /// Reserves `bytes` if they fit now: what resident vectors hold is not given back by waiting.
+    pub(crate) fn try_reserve(&self, bytes: u64) -> Result<Reservation<'_>, Error> {
+        let mut reserved = self.reserved.lock();
+        let available = self.limit.saturating_sub(*reserved);
+        if bytes > available {
+            return Err(Error::OutOfMemory { during: "the memory limit", needed: bytes, available });
+        }
+        *reserved += bytes;
+        Ok(Reservation { memory: self, bytes })
+    }
+
+    /// Ends a reservation that outlived its guard.
+    pub(crate) fn release(&self, bytes: u64) {
+        *self.reserved.lock() -= bytes;
+        self.released.notify_all();
     }
 
     /// A buffer of at least `bytes` bytes: an idle one, or a new one.
@@ -185,7 +203,7 @@ impl Memory {
         };
         // SAFETY: the buffer is bound and was made with SHADER_DEVICE_ADDRESS.
         let address = unsafe { gpu.raw.get_buffer_device_address(&vk::BufferDeviceAddressInfo::default().buffer(raw)) };
-        Ok(Buffer { raw, size, address, place, allocation, descriptor: None })
+        Ok(Buffer { raw, size, address, place, allocation, descriptor: Mutex::new(None) })
     }
 
     fn allocate(&self, place: Place, raw: vk::Buffer, requirements: vk::MemoryRequirements) -> Result<Allocation, Error> {
@@ -227,7 +245,7 @@ impl Memory {
     pub(crate) fn destroy(&self, gpu: &Gpu, buffer: Buffer) {
         // SAFETY: callers own the buffer, and no pending submission uses it; its descriptor set dies with its pool.
         unsafe {
-            if let Some((pool, _)) = buffer.descriptor {
+            if let Some((pool, _)) = buffer.descriptor.into_inner() {
                 gpu.raw.destroy_descriptor_pool(pool, None);
             }
             gpu.raw.destroy_buffer(buffer.raw, None);
@@ -250,7 +268,6 @@ pub(crate) struct Reservation<'a> {
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        *self.memory.reserved.lock() -= self.bytes;
-        self.memory.released.notify_all();
+        self.memory.release(self.bytes);
     }
 }

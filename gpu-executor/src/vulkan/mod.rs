@@ -1,20 +1,26 @@
 //! Vulkan itself: all of this crate's `unsafe` lies below here.
 
+mod batch;
+mod copier;
+mod encode;
 mod instance;
 mod memory;
 mod pipeline;
+mod queue;
 mod run;
 mod select;
 
 use crate::cache_file::CacheFile;
 use crate::{CacheDirectory, Error, Kernel, MemoryMode, Options, Verdict};
 use ash::vk;
+pub use batch::{Batch, Region, Ticket};
+use copier::Copier;
 use instance::Instance;
 pub use instance::ValidationLog;
-use memory::{Buffer, Memory};
+use memory::Memory;
 use parking_lot::Mutex;
 use pipeline::Pipelines;
-use run::Copier;
+use queue::{InFlight, Lane, Queue};
 use select::{Candidate, Limits};
 pub use select::{DeviceInfo, DeviceKind, survey};
 use std::fmt;
@@ -54,26 +60,14 @@ struct Shared {
     timeline: vk::Semaphore,
     /// Command buffers that no pending submission uses.
     lanes: Mutex<Vec<Lane>>,
-    /// What submissions that never finished still use.
-    abandoned: Mutex<(Vec<Lane>, Vec<Buffer>)>,
+    /// What submissions use that nobody waits for, and those that never finished.
+    in_flight: Mutex<Vec<InFlight>>,
     copier: Copier,
     lost: AtomicBool,
     counters: Counters,
     settings: Settings,
     // Declared last: destroyed last.
     gpu: Gpu,
-}
-
-struct Queue {
-    raw: vk::Queue,
-    /// The timeline value of the last submission.
-    submitted: u64,
-}
-
-/// A command pool with its one command buffer. The pool is reset before each use.
-struct Lane {
-    pool: vk::CommandPool,
-    commands: vk::CommandBuffer,
 }
 
 struct Settings {
@@ -216,7 +210,7 @@ impl Device {
             queue: Mutex::new(Queue { raw: queue, submitted: 0 }),
             timeline,
             lanes: Mutex::default(),
-            abandoned: Mutex::default(),
+            in_flight: Mutex::default(),
             copier,
             lost: AtomicBool::new(false),
             counters: Counters::default(),
@@ -401,9 +395,17 @@ impl Drop for Shared {
         // that nothing is pending, and a lost device counts as idle.
         unsafe {
             let _ = self.gpu.raw.device_wait_idle();
-            let (lanes, buffers) = std::mem::take(&mut *self.abandoned.lock());
-            buffers.into_iter().for_each(|buffer| self.memory.destroy(&self.gpu, buffer));
-            for lane in self.lanes.lock().drain(..).chain(lanes) {
+            let in_flight = std::mem::take(&mut *self.in_flight.lock());
+            let mut held = Vec::new();
+            for submission in in_flight {
+                held.extend(submission.held);
+                submission.staging.into_iter().for_each(|buffer| self.memory.destroy(&self.gpu, buffer));
+                self.lanes.lock().extend(submission.lane);
+            }
+            held.into_iter()
+                .filter_map(|held| Arc::into_inner(held)?.into_buffer())
+                .for_each(|buffer| self.memory.destroy(&self.gpu, buffer));
+            for lane in self.lanes.lock().drain(..) {
                 self.gpu.raw.destroy_command_pool(lane.pool, None);
             }
             self.memory.shut_down(&self.gpu);

@@ -1,12 +1,15 @@
 //! The report: a fixed set of cases, each checked against the CPU reference, as tables and as rows of name, value and unit.
 
 use crate::measure::{Effort, Inputs, median};
-use ark_bls12_381::Fq;
+use ark_bls12_381::{Fq, Fr};
 use ark_ff::{Field as _, batch_inversion};
+use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::{
-    Backend, CacheDirectory, DeviceChoice, Engine, Error, Field, Form, MemoryMode, Operation, Options, Verify, oneshot,
+    Backend, CacheDirectory, DeviceChoice, Engine, Error, Field, Form, MemoryMode, Operation, Options, Vector, Verify,
+    oneshot,
 };
 use cpu_reference::LimbField as _;
+use rayon::prelude::*;
 use serde_json::json;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant, SystemTime};
@@ -120,6 +123,7 @@ pub(crate) fn measure(options: &Options, commit: String, quick: bool) -> Result<
     report.beside_the_seeds();
     let unverified = Backend::new(&options.clone().verify(Verify::Off))?;
     report.against_one_core(&unverified, quick)?;
+    report.resident(&unverified, quick)?;
     report.pipelines(options)?;
     Ok(report)
 }
@@ -238,6 +242,93 @@ impl Report {
             self.row("pow_1m_host_us", micros(gpu), "us");
         }
         Ok(())
+    }
+
+    /// Vectors that stay on the device.
+    fn resident(&mut self, backend: &Backend, quick: bool) -> Result<(), Box<dyn std::error::Error>> {
+        let effort = if quick { Effort::QUICK } else { Effort::FULL };
+        let a = backend.upload(&vec![Fq::from(7u64); 64])?;
+        let out = backend.zeros(64)?;
+        let one = median(effort, || {
+            let mut recording = backend.record();
+            recording.add_into(&a, &a, &out)?;
+            recording.submit()?.wait()
+        })?;
+        let mut cpu = Duration::ZERO;
+        let mut calls = 0;
+        median(effort, || {
+            let begin = Instant::now();
+            let mut recording = backend.record();
+            for _ in 0..256 {
+                recording.add_into(&a, &a, &out)?;
+            }
+            let ticket = recording.submit()?;
+            cpu += begin.elapsed();
+            calls += 256;
+            ticket.wait()
+        })?;
+        if out.download()? != vec![Fq::from(14u64); 64] {
+            return Err("resident addition is wrong".into());
+        }
+        self.row("add_64_resident_us", micros(one), "us");
+        self.row("cpu_per_dispatch_us", micros(cpu) / f64::from(calls), "us");
+
+        let title = "Resident vectors: one recording of independent operations, G elements a second, G bytes a second";
+        let columns = vec!["G elem/s", "GB/s"];
+        let mut table = Table { title, columns, lines: Vec::new() };
+        let length = if quick { 1 << 10 } else { 1 << 24 };
+        table.lines.extend(self.stream::<Fq>(backend, "fq", length, effort)?);
+        table.lines.extend(self.stream::<Fr>(backend, "fr", length, effort)?);
+        self.tables.push(table);
+        Ok(())
+    }
+
+    /// c = a op b over vectors that no cache holds.
+    fn stream<F: Element>(
+        &mut self,
+        backend: &Backend,
+        field: &'static str,
+        length: usize,
+        effort: Effort,
+    ) -> Result<Vec<(String, Vec<Option<f64>>)>, Box<dyn std::error::Error>> {
+        let elements = |salt: u64| -> Vec<F> {
+            (0..length as u64)
+                .into_par_iter()
+                .map(|i| F::from(i.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ salt).square())
+                .collect()
+        };
+        let (x, y) = (elements(1), elements(2));
+        let (a, b) = (backend.upload(&x)?, backend.upload(&y)?);
+        let out: Vector<F> = backend.zeros(length)?;
+        let bytes = std::mem::size_of::<F>() as f64;
+        let mut lines = Vec::new();
+        for (operation, moved) in [(Operation::Add, 3.0), (Operation::Mul, 3.0), (Operation::Square, 2.0)] {
+            let inputs = if operation == Operation::Square { vec![&a] } else { vec![&a, &b] };
+            let launches = 16;
+            let run = |launches: usize| {
+                let mut recording = backend.record();
+                for _ in 0..launches {
+                    recording.apply_into(operation, &inputs, &[], &out)?;
+                }
+                recording.submit()?.wait()
+            };
+            // The difference of two lengths: what a submission costs besides cancels out.
+            let (few, many) = (median(effort, || run(launches))?, median(effort, || run(3 * launches))?);
+            let each = many.saturating_sub(few).as_secs_f64() / (2 * launches) as f64;
+            let expected = |i: usize| match operation {
+                Operation::Add => x[i] + y[i],
+                Operation::Mul => x[i] * y[i],
+                _ => x[i].square(),
+            };
+            if !out.download()?.par_iter().enumerate().all(|(i, element)| *element == expected(i)) {
+                return Err(format!("resident {} in {field} is wrong", operation.name()).into());
+            }
+            let rate = length as f64 / each / 1e9;
+            let name = format!("{field}_{}_stream", operation.name());
+            self.row(name.clone(), rate, "G elem/s");
+            lines.push((name, vec![Some(rate), Some(rate * moved * bytes)]));
+        }
+        Ok(lines)
     }
 
     /// The first multiplication of a process, with this library's cache cold and warm.

@@ -1,0 +1,378 @@
+//! Memory that stays on the device, and batches of work on it.
+
+use super::encode::{Op, Span};
+use super::memory::{Buffer, Place, Reservation};
+use super::queue::InFlight;
+use super::{Device, Program, Shared, count};
+use crate::Error;
+use crate::job::{MAX_PARAMS, SLOTS};
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// A range of device memory. Clones and slices share the memory, which goes back to the device's pool when the last of them and
+/// the last submission that uses it are gone; nobody waits for that.
+///
+/// Its contents are whatever the pool's memory held before, until something is written.
+#[derive(Clone)]
+pub struct Region {
+    // Declared first: it goes back to the pool of a device that is still there.
+    held: Arc<Held>,
+    shared: Arc<Shared>,
+    range: Range<u64>,
+}
+
+/// A buffer that regions share. Submissions in flight hold it too, and are held by the device: hence the weak reference.
+pub(super) struct Held {
+    device: Weak<Shared>,
+    /// Taken out when it goes back to the pool.
+    buffer: Option<Buffer>,
+    /// The timeline value of the last submission that touched it: the next one that does waits for it, on the device.
+    last_use: AtomicU64,
+}
+
+impl Held {
+    /// The buffer of a device that is being destroyed.
+    pub(super) fn into_buffer(mut self) -> Option<Buffer> {
+        self.buffer.take()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // No region and no submission uses the buffer any more.
+        if let (Some(buffer), Some(shared)) = (self.buffer.take(), self.device.upgrade()) {
+            shared.memory.release(buffer.size);
+            shared.memory.give(&shared.gpu, buffer);
+        }
+    }
+}
+
+impl Region {
+    /// Bytes in the region.
+    pub fn bytes(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// A part of the region, which shares its memory; `None` if `range` goes past its end or is no multiple of 16 bytes.
+    pub fn slice(&self, range: Range<u64>) -> Option<Region> {
+        let inside = range.start <= range.end && range.end <= self.bytes() && range.start.is_multiple_of(16);
+        let range = self.range.start + range.start..self.range.start + range.end;
+        inside.then(|| Region { held: self.held.clone(), shared: self.shared.clone(), range })
+    }
+
+    /// Whether the two regions have bytes in common.
+    pub fn overlaps(&self, other: &Region) -> bool {
+        Arc::ptr_eq(&self.held, &other.held) && self.range.start < other.range.end && other.range.start < self.range.end
+    }
+
+    fn span(&self) -> Result<Span<'_>, Error> {
+        let buffer = self.held.buffer.as_ref().ok_or(Error::Lost { during: "an earlier job" })?;
+        Ok(Span { buffer, offset: self.range.start, bytes: self.bytes() })
+    }
+}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Region({} bytes)", self.bytes())
+    }
+}
+
+/// Work on regions, in order, that is submitted as a whole.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    work: Vec<Work>,
+}
+
+#[derive(Clone, Debug)]
+enum Work {
+    Upload { to: Region, bytes: Arc<[u8]> },
+    Copy { from: Region, to: Region },
+    Zero { to: Region },
+    Launch { program: Program, slots: [Option<(Region, bool)>; SLOTS], elements: u32, params: Vec<u32> },
+    Download { from: Region },
+}
+
+impl Batch {
+    /// Writes `bytes` to a region of the same length.
+    pub fn upload(&mut self, to: &Region, bytes: Arc<[u8]>) {
+        self.work.push(Work::Upload { to: to.clone(), bytes });
+    }
+
+    /// Copies a region to another of the same length that does not overlap it.
+    pub fn copy(&mut self, from: &Region, to: &Region) {
+        self.work.push(Work::Copy { from: from.clone(), to: to.clone() });
+    }
+
+    /// Fills a region with zeros.
+    pub fn zero(&mut self, to: &Region) {
+        self.work.push(Work::Zero { to: to.clone() });
+    }
+
+    /// Runs a program on `elements` elements. Each slot is a region, and whether the program writes it.
+    pub fn launch(&mut self, program: &Program, slots: [Option<(Region, bool)>; SLOTS], elements: u32, params: &[u32]) {
+        self.work.push(Work::Launch { program: program.clone(), slots, elements, params: params.to_vec() });
+    }
+
+    /// Fetches what a region holds at this point. The ticket has the downloads in the order in which they were asked for.
+    pub fn download(&mut self, from: &Region) {
+        self.work.push(Work::Download { from: from.clone() });
+    }
+
+    fn regions(&self) -> impl Iterator<Item = &Region> {
+        self.work.iter().flat_map(|work| {
+            let mut regions = [None; SLOTS];
+            match work {
+                Work::Upload { to, .. } | Work::Zero { to } => regions[0] = Some(to),
+                Work::Copy { from, to } => regions = [Some(from), Some(to), None, None],
+                Work::Launch { slots, .. } => {
+                    regions = slots.each_ref().map(|slot| slot.as_ref().map(|(region, _)| region));
+                }
+                Work::Download { from } => regions[0] = Some(from),
+            }
+            regions.into_iter().flatten()
+        })
+    }
+
+    /// Whether the work makes sense: lengths that match, regions of this device, no copy onto itself.
+    fn check(&self, shared: &Arc<Shared>) -> Result<(), Error> {
+        let malformed = |kernel, reason: &str| Err(Error::MalformedJob { kernel, reason: reason.into() });
+        if self.regions().any(|region| !Arc::ptr_eq(&region.shared, shared)) {
+            return malformed("batch", "a region belongs to another device");
+        }
+        for work in &self.work {
+            match work {
+                Work::Upload { to, bytes } if bytes.len() as u64 != to.bytes() => {
+                    return malformed("upload", "the region has another length");
+                }
+                Work::Copy { from, to } if from.bytes() != to.bytes() || Arc::ptr_eq(&from.held, &to.held) => {
+                    return malformed("copy", "the regions have different lengths, or share memory");
+                }
+                Work::Launch { program, params, .. } if params.len() > MAX_PARAMS => {
+                    return malformed(program.name, "too many parameters");
+                }
+                Work::Launch { program, slots, elements, .. } => {
+                    let whole = |region: &Region| *elements > 0 && region.bytes().is_multiple_of(4 * u64::from(*elements));
+                    if !slots.iter().flatten().all(|(region, _)| whole(region)) {
+                        return malformed(program.name, "a slot is not a whole number of words per element");
+                    }
+                    for (index, (region, write)) in slots.iter().enumerate().filter_map(|(i, s)| Some((i, s.as_ref()?))) {
+                        let others = slots.iter().enumerate().filter(|(other, _)| *other != index);
+                        // In place is fine: an invocation reads its element before it writes it. Anything else is a race.
+                        let mut others = others.filter_map(|(_, slot)| slot.as_ref());
+                        if *write && others.any(|(other, _)| other.overlaps(region) && other.range != region.range) {
+                            return malformed(program.name, "an output overlaps an input that it is not equal to");
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Device {
+    /// Memory of `bytes` bytes on the device.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if the device's limit, or its largest allocation, does not allow it now.
+    pub fn allocate(&self, bytes: u64) -> Result<Region, Error> {
+        let shared = &self.shared;
+        let limit = shared.settings.limits.buffer;
+        if bytes > limit {
+            return Err(Error::OutOfMemory { during: "one allocation", needed: bytes, available: limit });
+        }
+        shared.reap();
+        let place = if shared.settings.staging.applies(usize::MAX) { Place::Device } else { Place::Host };
+        let reservation = shared.memory.try_reserve(crate::plan::size_class(bytes))?;
+        let buffer = shared.memory.take(&shared.gpu, &shared.counters, place, bytes)?;
+        // From here on the region itself holds the reservation.
+        reservation.keep();
+        let held = Held { device: Arc::downgrade(shared), buffer: Some(buffer), last_use: AtomicU64::new(0) };
+        Ok(Region { held: Arc::new(held), shared: shared.clone(), range: 0..bytes })
+    }
+
+    /// The most elements of this cost (see [`Job::cost`](crate::Job::cost)) that one launch should have.
+    pub fn launch_elements(&self, cost: u64) -> usize {
+        let settings = &self.shared.settings;
+        let groups = settings.limits.workgroups.map(u64::from).iter().product::<u64>();
+        let invocations = groups.saturating_mul(settings.workgroup_size.into()).min(u32::MAX.into());
+        usize::try_from((settings.work / cost.max(1)).clamp(1, invocations)).unwrap_or(usize::MAX)
+    }
+
+    /// Submits a batch: one command buffer, one submission. Batches that touch the same regions run in the order in which
+    /// they are submitted.
+    ///
+    /// # Errors
+    /// [`Error::MalformedJob`] before anything is done; [`Error::OutOfMemory`] for staging memory; [`Error::Lost`].
+    pub fn submit(&self, batch: &Batch) -> Result<Ticket, Error> {
+        let shared = &self.shared;
+        batch.check(shared)?;
+        shared.refuse_if_lost()?;
+        shared.reap();
+        let mut staging = Staged { shared, buffers: Vec::new() };
+        let mut uploads = Vec::new();
+        for work in &batch.work {
+            if let Work::Upload { bytes, .. } = work {
+                uploads.push((staging.take(bytes.len() as u64)?, bytes));
+            }
+        }
+        let mut downloads = Staged { shared, buffers: Vec::new() };
+        for work in &batch.work {
+            if let Work::Download { from } = work {
+                downloads.take(from.bytes())?;
+            }
+        }
+        let mut copies: Vec<(&mut [u8], &[u8])> = Vec::new();
+        for (buffer, (_, bytes)) in staging.buffers.iter_mut().zip(&uploads) {
+            copies.push((buffer.bytes()?, bytes));
+        }
+        count(&shared.counters.uploaded, shared.copier.copy(copies));
+
+        let (mut up, mut down) = (staging.buffers.iter(), downloads.buffers.iter());
+        let mut ops = Vec::with_capacity(batch.work.len());
+        for work in &batch.work {
+            match work {
+                Work::Upload { to, .. } => {
+                    let Some(buffer) = up.next() else { continue };
+                    ops.push(Op::Copy { from: Span { buffer, offset: 0, bytes: to.bytes() }, to: to.span()? });
+                }
+                Work::Copy { from, to } => ops.push(Op::Copy { from: from.span()?, to: to.span()? }),
+                Work::Zero { to } => ops.push(Op::Zero { to: to.span()? }),
+                Work::Launch { program, slots, elements, params } => {
+                    let mut spans = [None; SLOTS];
+                    for (span, slot) in spans.iter_mut().zip(slots) {
+                        if let Some((region, write)) = slot {
+                            *span = Some((region.span()?, *write));
+                        }
+                    }
+                    ops.push(Op::Launch { program, slots: spans, elements: *elements, params });
+                }
+                Work::Download { from } => {
+                    let Some(buffer) = down.next() else { continue };
+                    let to = Span { buffer, offset: 0, bytes: from.bytes() };
+                    ops.push(Op::Copy { from: from.span()?, to });
+                }
+            }
+        }
+        for (buffer, work) in downloads.buffers.iter().zip(batch.work.iter().filter(|w| matches!(w, Work::Download { .. })))
+        {
+            if let Work::Download { from } = work {
+                ops.push(Op::ReadBack { of: Span { buffer, offset: 0, bytes: from.bytes() } });
+            }
+        }
+        let lane = shared.lane()?;
+        let last_uses: Vec<&AtomicU64> = batch.regions().map(|region| &region.held.last_use).collect();
+        let submitted = shared.record(&lane, &ops).and_then(|()| shared.submit_after(&lane, &last_uses));
+        drop(ops);
+        let value = match submitted {
+            Ok(value) => value,
+            Err(error) => {
+                shared.lanes.lock().push(lane);
+                return Err(error);
+            }
+        };
+        let keep = batch.regions().map(|region| region.held.clone()).collect();
+        shared.in_flight.lock().push(InFlight { value, lane: Some(lane), held: keep, staging: staging.keep() });
+        Ok(Ticket { shared: shared.clone(), value, downloads: downloads.keep() })
+    }
+}
+
+/// Staging buffers that go back to the pool unless they are kept.
+struct Staged<'a> {
+    shared: &'a Shared,
+    buffers: Vec<Buffer>,
+}
+
+impl Staged<'_> {
+    fn take(&mut self, bytes: u64) -> Result<(), Error> {
+        let Shared { memory, gpu, counters, .. } = self.shared;
+        self.buffers.push(memory.take(gpu, counters, Place::Host, bytes)?);
+        Ok(())
+    }
+
+    fn keep(mut self) -> Vec<Buffer> {
+        std::mem::take(&mut self.buffers)
+    }
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        self.buffers.drain(..).for_each(|buffer| self.shared.memory.give(&self.shared.gpu, buffer));
+    }
+}
+
+/// A submitted batch.
+#[must_use]
+pub struct Ticket {
+    shared: Arc<Shared>,
+    value: u64,
+    downloads: Vec<Buffer>,
+}
+
+impl Ticket {
+    /// Whether the batch has finished.
+    ///
+    /// # Errors
+    /// [`Error::Lost`].
+    pub fn is_done(&self) -> Result<bool, Error> {
+        Ok(self.shared.completed()? >= self.value)
+    }
+
+    /// Waits until the batch has finished, at most for `timeout`; whether it has.
+    ///
+    /// # Errors
+    /// [`Error::Lost`].
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<bool, Error> {
+        self.shared.wait_at_most(self.value, timeout)
+    }
+
+    /// Waits until the batch has finished and copies its downloads, in the order in which they were asked for, to slices of
+    /// the same lengths.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] and [`Error::Lost`]; [`Error::MalformedJob`] if the slices do not fit the downloads.
+    pub fn finish(mut self, targets: &mut [&mut [u8]]) -> Result<(), Error> {
+        self.shared.wait(self.value)?;
+        let fits = |(target, buffer): (&&mut [u8], &Buffer)| target.len() as u64 <= buffer.size;
+        if targets.len() != self.downloads.len() || !targets.iter().zip(&self.downloads).all(fits) {
+            return Err(Error::MalformedJob { kernel: "download", reason: "slices do not fit the downloads".into() });
+        }
+        let mut copies: Vec<(&mut [u8], &[u8])> = Vec::new();
+        for (target, buffer) in targets.iter_mut().zip(&mut self.downloads) {
+            let length = target.len();
+            copies.push((target, &buffer.bytes()?[..length]));
+        }
+        count(&self.shared.counters.downloaded, self.shared.copier.copy(copies));
+        self.shared.reap();
+        Ok(())
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        // The submission may still be writing them.
+        let staging = std::mem::take(&mut self.downloads);
+        if !staging.is_empty() {
+            let done = InFlight { value: self.value, lane: None, held: Vec::new(), staging };
+            self.shared.in_flight.lock().push(done);
+            self.shared.reap();
+        }
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ticket({})", self.value)
+    }
+}
+
+impl Reservation<'_> {
+    /// Turns the reservation into one that whoever calls `Memory::release` ends.
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}

@@ -1,0 +1,176 @@
+//! Operations on buffers, planned and recorded into a command buffer.
+
+use super::memory::Buffer;
+use super::queue::Lane;
+use super::{Program, Shared, count, driver_error};
+use crate::job::{SLOTS, push_constants};
+use crate::plan::{self, Access, Barrier, Command, Stage, Stages, Step};
+use crate::{Error, Reach};
+use ash::vk;
+use ash::vk::Handle as _;
+
+/// A range of a buffer's bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Span<'a> {
+    pub(super) buffer: &'a Buffer,
+    pub(super) offset: u64,
+    pub(super) bytes: u64,
+}
+
+/// What a command buffer is made of, besides barriers.
+pub(super) enum Op<'a> {
+    /// Copies one span to another of the same length.
+    Copy { from: Span<'a>, to: Span<'a> },
+    /// Fills a span with zeros.
+    Zero { to: Span<'a> },
+    /// Runs a program. A slot is written if its flag says so.
+    Launch { program: &'a Program, slots: [Option<(Span<'a>, bool)>; SLOTS], elements: u32, params: &'a [u32] },
+    /// The CPU reads a span when the submission has finished: nothing to record, but what was written must be visible to it.
+    ReadBack { of: Span<'a> },
+}
+
+impl Span<'_> {
+    fn access(&self, write: bool) -> Access {
+        Access { buffer: self.buffer.raw.as_raw() as usize, bytes: self.offset..self.offset + self.bytes, write }
+    }
+}
+
+impl Op<'_> {
+    /// The operation as the planner sees it.
+    fn step(&self) -> Step {
+        let (stage, accesses) = match self {
+            Op::Copy { from, to } => (Stage::Transfer, vec![from.access(false), to.access(true)]),
+            Op::Zero { to } => (Stage::Transfer, vec![to.access(true)]),
+            Op::Launch { slots, .. } => {
+                (Stage::Compute, slots.iter().flatten().map(|(span, write)| span.access(*write)).collect())
+            }
+            Op::ReadBack { of } => (Stage::Host, vec![of.access(false)]),
+        };
+        Step { stage, accesses }
+    }
+}
+
+impl Shared {
+    /// Records operations in their order, with the barriers that they need, into a lane that no submission uses.
+    pub(super) fn record(&self, lane: &Lane, ops: &[Op]) -> Result<(), Error> {
+        let steps: Vec<Step> = ops.iter().map(Op::step).collect();
+        let commands = plan::plan(&steps);
+        debug_assert_eq!(plan::find_hazard(&steps, &commands), None);
+        let raw = &self.gpu.raw;
+        let begin = vk::CommandBufferBeginInfo::default().flags(vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT);
+        // SAFETY: the lane is this thread's alone and its last submission has finished.
+        unsafe {
+            raw.reset_command_pool(lane.pool, vk::CommandPoolResetFlags::empty())
+                .map_err(driver_error("vkResetCommandPool"))?;
+            raw.begin_command_buffer(lane.commands, &begin).map_err(driver_error("vkBeginCommandBuffer"))?;
+        }
+        for command in commands {
+            match command {
+                Command::Barrier(barrier) => self.record_barrier(lane, &barrier),
+                Command::Run(step) => self.record_op(lane, &ops[step])?,
+            }
+        }
+        // SAFETY: recording was begun above.
+        unsafe { raw.end_command_buffer(lane.commands) }.map_err(driver_error("vkEndCommandBuffer"))
+    }
+
+    fn record_barrier(&self, lane: &Lane, barrier: &Barrier) {
+        #[cfg(feature = "test-faults")]
+        if self.settings.omit_barriers {
+            return;
+        }
+        let memory = [memory_barrier(barrier)];
+        let (from, to) = (pipeline_stages(barrier.from), pipeline_stages(barrier.to));
+        // SAFETY: recording outside a render pass.
+        unsafe {
+            self.gpu.raw.cmd_pipeline_barrier(lane.commands, from, to, vk::DependencyFlags::empty(), &memory, &[], &[]);
+        }
+        count(&self.counters.barriers, 1);
+    }
+
+    fn record_op(&self, lane: &Lane, op: &Op) -> Result<(), Error> {
+        let raw = &self.gpu.raw;
+        match op {
+            Op::Copy { from, to } => {
+                let region =
+                    [vk::BufferCopy::default().src_offset(from.offset).dst_offset(to.offset).size(from.bytes.min(to.bytes))];
+                // SAFETY: both spans lie within their buffers; they do not overlap, since they are never of one buffer.
+                unsafe { raw.cmd_copy_buffer(lane.commands, from.buffer.raw, to.buffer.raw, &region) };
+                Ok(())
+            }
+            Op::Zero { to } => {
+                // SAFETY: the span lies within its buffer; offset and length are multiples of 4, as all elements' are.
+                unsafe { raw.cmd_fill_buffer(lane.commands, to.buffer.raw, to.offset, to.bytes, 0) };
+                Ok(())
+            }
+            Op::Launch { program, slots, elements, params } => self.record_launch(lane, program, slots, *elements, params),
+            Op::ReadBack { .. } => Ok(()),
+        }
+    }
+
+    fn record_launch(
+        &self,
+        lane: &Lane,
+        program: &Program,
+        slots: &[Option<(Span, bool)>; SLOTS],
+        elements: u32,
+        params: &[u32],
+    ) -> Result<(), Error> {
+        let raw = &self.gpu.raw;
+        let layout = self.pipelines.layout(program.reach);
+        let mut places = [0; SLOTS];
+        let mut sets = [vk::DescriptorSet::null(); SLOTS];
+        let mut any = vk::DescriptorSet::null();
+        for ((slot, place), set) in slots.iter().zip(&mut places).zip(&mut sets) {
+            let Some((span, _)) = slot else { continue };
+            match program.reach {
+                Reach::Addresses => *place = span.buffer.address + span.offset,
+                Reach::Descriptors => {
+                    // In words of 32 bits, since the set is the whole buffer.
+                    *place = span.offset / 4;
+                    any = span.buffer.descriptor(&self.gpu, self.pipelines.set_layout)?;
+                    *set = any;
+                }
+            }
+        }
+        // A slot that the kernel declares and, specialized, does not read must be bound all the same.
+        sets.iter_mut().filter(|set| **set == vk::DescriptorSet::null()).for_each(|set| *set = any);
+        let push = push_constants(places, elements, params);
+        let [x, y] = plan::workgroups(elements.div_ceil(program.workgroup_size), self.settings.limits.workgroups);
+        let point = vk::PipelineBindPoint::COMPUTE;
+        // SAFETY: the pipeline, its layout and the buffers are alive until the submission has finished; every slot's span
+        // holds `elements` elements, and the kernel looks at no index beyond them; x and y are within the device's limits.
+        unsafe {
+            raw.cmd_bind_pipeline(lane.commands, point, program.pipeline);
+            if program.reach == Reach::Descriptors {
+                raw.cmd_bind_descriptor_sets(lane.commands, point, layout, 0, &sets, &[]);
+            }
+            raw.cmd_push_constants(lane.commands, layout, vk::ShaderStageFlags::COMPUTE, 0, &push);
+            raw.cmd_dispatch(lane.commands, x, y, 1);
+        }
+        count(&self.counters.dispatches, 1);
+        Ok(())
+    }
+}
+
+fn pipeline_stages(stages: Stages) -> vk::PipelineStageFlags {
+    use vk::PipelineStageFlags as Flags;
+    [(Stage::Transfer, Flags::TRANSFER), (Stage::Compute, Flags::COMPUTE_SHADER), (Stage::Host, Flags::HOST)]
+        .into_iter()
+        .filter(|(stage, _)| stages.contains(*stage))
+        .fold(Flags::empty(), |flags, (_, flag)| flags | flag)
+}
+
+fn memory_barrier(barrier: &Barrier) -> vk::MemoryBarrier<'static> {
+    use vk::AccessFlags as Flags;
+    let writes =
+        [(Stage::Transfer, Flags::TRANSFER_WRITE), (Stage::Compute, Flags::SHADER_WRITE), (Stage::Host, Flags::HOST_WRITE)];
+    let reads =
+        [(Stage::Transfer, Flags::TRANSFER_READ), (Stage::Compute, Flags::SHADER_READ), (Stage::Host, Flags::HOST_READ)];
+    let of = |stages: Stages, table: [(Stage, Flags); 3]| {
+        table.into_iter().filter(|(stage, _)| stages.contains(*stage)).fold(Flags::empty(), |flags, (_, flag)| flags | flag)
+    };
+    vk::MemoryBarrier::default()
+        .src_access_mask(of(barrier.from, writes))
+        .dst_access_mask(of(barrier.to, reads) | of(barrier.to, writes))
+}

@@ -1,0 +1,473 @@
+//! Vectors that stay on the device, and recordings of operations on them.
+
+use crate::ark::Element;
+use crate::backend::Vulkan;
+use crate::call::{Call, Prepared};
+use crate::operation::{Operation, Output, Parameter};
+use crate::{Backend, Error, Form};
+use cpu_reference::{Results, zeroed_vec};
+use gpu_executor::{Batch, Region};
+use parking_lot::Mutex;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A vector of elements of Fq or Fr that lies where its [`Backend`] computes: in the device's memory, or in the host's if the
+/// CPU computes. Elements are in Montgomery form, as arkworks keeps them.
+///
+/// Clones and slices share the memory. It goes back to the device's pool when the last of them and the last recording
+/// that uses it are gone; nobody waits for that. A vector must fit one allocation of the device.
+///
+/// ```
+/// use ark_bls12_381::Fr;
+/// let backend = bls12_field_gpu::backend()?;
+/// let a = backend.upload(&[Fr::from(2u64), Fr::from(3u64)])?;
+/// let b = backend.upload(&[Fr::from(5u64), Fr::from(7u64)])?;
+/// let mut recording = backend.record();
+/// let product = recording.mul(&a, &b)?;
+/// let sum = recording.add(&product, &a)?;
+/// recording.submit()?;
+/// assert_eq!(sum.download()?, [Fr::from(12u64), Fr::from(24u64)]);
+/// # Ok::<(), bls12_field_gpu::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Vector<F> {
+    backend: Backend,
+    memory: Memory,
+    length: usize,
+    field: PhantomData<F>,
+}
+
+/// Where a vector's limbs lie.
+#[derive(Clone)]
+enum Memory {
+    Device(Region),
+    Host {
+        limbs: Arc<Mutex<Vec<u64>>>,
+        range: Range<usize>,
+    },
+    /// No elements need no memory.
+    Nowhere,
+}
+
+impl Backend {
+    /// Memory for `length` elements on the device, all zero.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the vector does not fit the device's memory, or one allocation.
+    pub fn zeros<F: Element>(&self, length: usize) -> Result<Vector<F>, Error> {
+        let vector = self.vector(length)?;
+        let mut recording = self.record();
+        recording.zero(&vector)?;
+        recording.submit()?;
+        Ok(vector)
+    }
+
+    /// Copies elements to the device.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the vector does not fit the device's memory, or one allocation.
+    pub fn upload<F: Element>(&self, elements: &[F]) -> Result<Vector<F>, Error> {
+        let vector = self.vector(elements.len())?;
+        let mut recording = self.record();
+        recording.write(&vector, elements)?;
+        recording.submit()?;
+        Ok(vector)
+    }
+
+    /// An empty recording.
+    pub fn record(&self) -> Recording {
+        Recording { backend: self.clone(), steps: Vec::new() }
+    }
+
+    /// A vector whose elements are yet to be written.
+    fn vector<F: Element>(&self, length: usize) -> Result<Vector<F>, Error> {
+        let memory = match self.vulkan() {
+            _ if length == 0 => Memory::Nowhere,
+            Some(vulkan) => Memory::Device(vulkan.device().allocate((length * F::FIELD.bytes()) as u64)?),
+            None => {
+                let limbs = vec![0; length * F::LIMBS];
+                Memory::Host { range: 0..limbs.len(), limbs: Arc::new(Mutex::new(limbs)) }
+            }
+        };
+        Ok(Vector { backend: self.clone(), memory, length, field: PhantomData })
+    }
+}
+
+impl<F: Element> Vector<F> {
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// A part of the vector, sharing its memory: what is written to one is seen in the other.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`].
+    pub fn slice(&self, range: Range<usize>) -> Result<Vector<F>, Error> {
+        if range.start > range.end || range.end > self.length {
+            return Err(Error::OutOfRange { start: range.start, end: range.end, length: self.length });
+        }
+        let bytes = F::FIELD.bytes() as u64;
+        let memory = match &self.memory {
+            _ if range.is_empty() => Memory::Nowhere,
+            Memory::Device(region) => {
+                region.slice(range.start as u64 * bytes..range.end as u64 * bytes).map_or(Memory::Nowhere, Memory::Device)
+            }
+            Memory::Host { limbs, range: whole } => Memory::Host {
+                limbs: limbs.clone(),
+                range: whole.start + range.start * F::LIMBS..whole.start + range.end * F::LIMBS,
+            },
+            Memory::Nowhere => Memory::Nowhere,
+        };
+        Ok(Vector { backend: self.backend.clone(), memory, length: range.len(), field: PhantomData })
+    }
+
+    /// The elements, fetched from the device: everything submitted before has been done.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn download(&self) -> Result<Vec<F>, Error> {
+        let mut elements = zeroed_vec(self.length);
+        self.download_into(&mut elements)?;
+        Ok(elements)
+    }
+
+    /// As [`Vector::download`], into a slice of the same length.
+    ///
+    /// # Errors
+    /// [`Error::OutputLength`], in elements; [`Error::Device`].
+    pub fn download_into(&self, elements: &mut [F]) -> Result<(), Error> {
+        if elements.len() != self.length {
+            return Err(Error::OutputLength { operation: "download", expected: self.length, got: elements.len() });
+        }
+        let limbs = F::limbs_mut(elements);
+        match (&self.memory, self.backend.vulkan()) {
+            (Memory::Device(region), Some(vulkan)) => {
+                let mut batch = Batch::default();
+                batch.download(region);
+                Ok(vulkan.device().submit(&batch)?.finish(&mut [bytemuck::cast_slice_mut(limbs)])?)
+            }
+            (Memory::Host { limbs: memory, range }, _) => {
+                limbs.copy_from_slice(&memory.lock()[range.clone()]);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<F> fmt::Debug for Vector<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Vector({} elements)", self.length)
+    }
+}
+
+/// Operations on vectors, recorded as plain data and submitted together: on a device as one command buffer, with a barrier
+/// only where an operation touches what an earlier one wrote; otherwise computed by arkworks, one after another.
+///
+/// Recordings of one backend take effect in the order in which they are submitted, whichever threads submit them. Results of
+/// recordings are not compared with the CPU reference; their kernels have passed their self-tests.
+#[derive(Clone)]
+pub struct Recording {
+    backend: Backend,
+    steps: Vec<Step>,
+}
+
+#[derive(Clone)]
+enum Step {
+    Apply { call: Applied, inputs: Vec<Memory>, output: Memory },
+    Write { limbs: Arc<[u8]>, to: Memory },
+    Copy { from: Memory, to: Memory },
+    Zero { to: Memory },
+}
+
+#[derive(Clone)]
+struct Applied {
+    operation: Operation,
+    field: crate::Field,
+    length: usize,
+    parameter: Vec<u64>,
+}
+
+impl Recording {
+    /// The number of operations recorded.
+    pub fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Whether nothing is recorded.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Records that elements are written to a vector, or a slice of one, of the same length. They are copied now.
+    ///
+    /// # Errors
+    /// [`Error::LengthMismatch`], [`Error::ForeignVector`].
+    pub fn write<F: Element>(&mut self, to: &Vector<F>, elements: &[F]) -> Result<(), Error> {
+        self.check("write", to, elements.len())?;
+        if !to.is_empty() {
+            let limbs = bytemuck::cast_slice(F::limbs(elements)).into();
+            self.steps.push(Step::Write { limbs, to: to.memory.clone() });
+        }
+        Ok(())
+    }
+
+    /// Records that a vector is filled with zeros.
+    ///
+    /// # Errors
+    /// [`Error::ForeignVector`].
+    pub fn zero<F: Element>(&mut self, to: &Vector<F>) -> Result<(), Error> {
+        self.check("zero", to, to.len())?;
+        if !to.is_empty() {
+            self.steps.push(Step::Zero { to: to.memory.clone() });
+        }
+        Ok(())
+    }
+
+    /// Records a copy of a vector into new memory.
+    ///
+    /// # Errors
+    /// [`Error::ForeignVector`]; [`Error::Device`] if there is no memory for it.
+    pub fn duplicate<F: Element>(&mut self, from: &Vector<F>) -> Result<Vector<F>, Error> {
+        self.check("duplicate", from, from.len())?;
+        let to = self.backend.vector(from.len())?;
+        if !from.is_empty() {
+            self.steps.push(Step::Copy { from: from.memory.clone(), to: to.memory.clone() });
+        }
+        Ok(to)
+    }
+
+    /// Records any operation that gives elements into a vector, which may be one of the inputs itself, but not overlap one in
+    /// another way. `Inverse` maps zeros to zero here, as `InverseOrZero` does: nobody has looked at the values.
+    ///
+    /// # Errors
+    /// [`Error::OperandCount`], [`Error::LengthMismatch`], [`Error::ScalarLength`], [`Error::ForeignVector`];
+    /// [`Error::NotAvailable`] for operations that give a mask.
+    pub fn apply_into<F: Element>(
+        &mut self,
+        operation: Operation,
+        inputs: &[&Vector<F>],
+        parameter: &[u64],
+        output: &Vector<F>,
+    ) -> Result<(), Error> {
+        let row = operation.row();
+        if row.output != Output::Elements || !row.available(F::FIELD) {
+            return Err(Error::NotAvailable { operation: row.name, field: F::FIELD });
+        }
+        if inputs.len() != row.vectors {
+            return Err(Error::OperandCount { operation: row.name, expected: row.vectors, got: inputs.len() });
+        }
+        let scalar = row.parameter == Parameter::Scalar;
+        if scalar && parameter.len() != F::LIMBS {
+            return Err(Error::ScalarLength { operation: row.name, limbs: parameter.len(), per_element: F::LIMBS });
+        }
+        if scalar && !F::FIELD.is_canonical(parameter) {
+            return Err(Error::NotBelowModulus { operation: row.name, field: F::FIELD, operand: "scalar", index: 0 });
+        }
+        for vector in inputs.iter().copied().chain([output]) {
+            self.check(row.name, vector, inputs[0].len())?;
+        }
+        if !output.is_empty() {
+            let call = Applied { operation, field: F::FIELD, length: output.len(), parameter: parameter.to_vec() };
+            let inputs = inputs.iter().map(|vector| vector.memory.clone()).collect();
+            self.steps.push(Step::Apply { call, inputs, output: output.memory.clone() });
+        }
+        Ok(())
+    }
+
+    fn check<F>(&self, operation: &'static str, vector: &Vector<F>, length: usize) -> Result<(), Error> {
+        if !self.backend.is(&vector.backend) {
+            return Err(Error::ForeignVector { operation });
+        }
+        if vector.length != length {
+            return Err(Error::LengthMismatch { operation, first: length, other: vector.length });
+        }
+        Ok(())
+    }
+
+    /// Submits what is recorded, and returns at once if a device computes it.
+    ///
+    /// # Errors
+    /// [`Error::Device`]; [`Error::SelfTestFailed`]. Then nothing has been done.
+    pub fn submit(self) -> Result<Ticket, Error> {
+        let Some(vulkan) = self.backend.vulkan() else {
+            self.steps.iter().try_for_each(Step::compute)?;
+            return Ok(Ticket { device: None });
+        };
+        if self.steps.is_empty() {
+            return Ok(Ticket { device: None });
+        }
+        let mut batch = Batch::default();
+        for step in &self.steps {
+            step.add_to(&mut batch, &self.backend, vulkan)?;
+        }
+        Ok(Ticket { device: Some(vulkan.device().submit(&batch)?) })
+    }
+}
+
+impl fmt::Debug for Recording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Recording({} operations)", self.len())
+    }
+}
+
+impl Step {
+    /// Adds the step to a device's batch; a costly operation on a long vector as several launches.
+    fn add_to(&self, batch: &mut Batch, backend: &Backend, vulkan: &Vulkan) -> Result<(), Error> {
+        match self {
+            Step::Write { limbs, to: Memory::Device(to) } => batch.upload(to, limbs.clone()),
+            Step::Copy { from: Memory::Device(from), to: Memory::Device(to) } => batch.copy(from, to),
+            Step::Zero { to: Memory::Device(to) } => batch.zero(to),
+            Step::Apply { call, inputs, output: Memory::Device(output) } => {
+                let row = call.operation.row();
+                let empty = vec![&[][..]; row.vectors];
+                let prepared = Prepared::new(&call.call(&empty))?;
+                let program = vulkan.program(backend.settings(), &prepared)?;
+                let most = vulkan.device().launch_elements(row.cost);
+                let bytes = call.field.bytes() as u64;
+                for start in (0..call.length).step_by(most) {
+                    let end = call.length.min(start + most);
+                    let part = |region: &Region| region.slice(start as u64 * bytes..end as u64 * bytes);
+                    let mut slots = [None, None, None, None];
+                    for (slot, input) in slots.iter_mut().zip(inputs) {
+                        if let Memory::Device(region) = input {
+                            *slot = part(region).map(|region| (region, false));
+                        }
+                    }
+                    slots[3] = part(output).map(|region| (region, true));
+                    batch.launch(&program, slots, (end - start) as u32, &prepared.words);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Computes the step on the CPU.
+    fn compute(&self) -> Result<(), Error> {
+        match self {
+            Step::Write { limbs, to } => to.store(&bytemuck::allocation::pod_collect_to_vec(limbs)),
+            Step::Copy { from, to } => to.store(&from.load()),
+            Step::Zero { to } => to.store(&vec![0; to.load().len()]),
+            Step::Apply { call, inputs, output } => {
+                let vectors: Vec<Vec<u64>> = inputs.iter().map(Memory::load).collect();
+                let vectors: Vec<&[u64]> = vectors.iter().map(Vec::as_slice).collect();
+                let prepared = Prepared::new(&call.call(&vectors))?;
+                let mut elements = vec![0; call.length * call.field.limbs()];
+                (prepared.twin.compute)(&prepared.operands(), &mut Results { elements: &mut elements, mask: &mut [] });
+                output.store(&elements);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Applied {
+    fn call<'a>(&'a self, vectors: &'a [&'a [u64]]) -> Call<'a> {
+        let Self { operation, field, .. } = *self;
+        Call { operation, field, form: Form::Montgomery, vectors, parameter: &self.parameter }
+    }
+}
+
+impl Memory {
+    /// The limbs of a vector in host memory.
+    fn load(&self) -> Vec<u64> {
+        match self {
+            Memory::Host { limbs, range } => limbs.lock()[range.clone()].to_vec(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn store(&self, values: &[u64]) {
+        if let Memory::Host { limbs, range } = self {
+            limbs.lock()[range.clone()].copy_from_slice(values);
+        }
+    }
+}
+
+/// A submitted recording. Dropping it changes nothing: the recording is done all the same.
+#[derive(Debug)]
+pub struct Ticket {
+    /// `None` if the recording was done when it was submitted.
+    device: Option<gpu_executor::Ticket>,
+}
+
+impl Ticket {
+    /// Whether the recording has been done.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device is lost.
+    pub fn is_done(&self) -> Result<bool, Error> {
+        Ok(self.device.as_ref().map_or(Ok(true), gpu_executor::Ticket::is_done)?)
+    }
+
+    /// Waits until the recording has been done: spins briefly, then sleeps.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device is lost or takes longer than its timeout.
+    pub fn wait(self) -> Result<(), Error> {
+        Ok(self.device.map_or(Ok(()), |ticket| ticket.finish(&mut []))?)
+    }
+
+    /// Waits until the recording has been done, at most for `timeout`; whether it has.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device is lost.
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<bool, Error> {
+        Ok(self.device.as_ref().map_or(Ok(true), |ticket| ticket.wait_timeout(timeout))?)
+    }
+}
+
+macro_rules! operations {
+    ($($name:ident $into:ident $operation:ident ($first:ident $($vector:ident)*) ($($parameter:ident: $kind:ident)?) $summary:literal;)+) => {
+        impl Recording {
+            $(
+                #[doc = concat!("Records ", $summary, ", into new memory.\n\n# Errors\nThose of [`Recording::apply_into`]; [`Error::Device`] if there is no memory.")]
+                pub fn $name<F: Element>(
+                    &mut self, $first: &Vector<F>, $($vector: &Vector<F>,)* $($parameter: operations!(@type $kind))?
+                ) -> Result<Vector<F>, Error> {
+                    let out = self.backend.vector($first.len())?;
+                    self.$into($first, $($vector,)* $($parameter,)? &out)?;
+                    Ok(out)
+                }
+
+                #[doc = concat!("Records ", $summary, ", into `out`.\n\n# Errors\nThose of [`Recording::apply_into`].")]
+                pub fn $into<F: Element>(
+                    &mut self, $first: &Vector<F>, $($vector: &Vector<F>,)* $($parameter: operations!(@type $kind),)? out: &Vector<F>,
+                ) -> Result<(), Error> {
+                    let parameter: &[u64] = operations!(@limbs $($parameter $kind)?);
+                    self.apply_into(Operation::$operation, &[$first, $($vector),*], parameter, out)
+                }
+            )+
+        }
+    };
+    (@type element) => { &F };
+    (@type exponent) => { &[u64] };
+    (@limbs) => { &[] };
+    (@limbs $parameter:ident element) => { F::limbs(std::slice::from_ref($parameter)) };
+    (@limbs $parameter:ident exponent) => { $parameter };
+}
+
+operations! {
+    add add_into Add (a b) () "the sums a + b";
+    sub sub_into Sub (a b) () "the differences a - b";
+    neg neg_into Neg (a) () "the negatives -a";
+    double double_into Double (a) () "the doubles 2 a";
+    mul mul_into Mul (a b) () "the products a b";
+    square square_into Square (a) () "the squares a^2";
+    mul_add mul_add_into MulAdd (a b c) () "a b + c";
+    add_scalar add_scalar_into AddScalar (a) (scalar: element) "a + s for one element s";
+    sub_scalar sub_scalar_into SubScalar (a) (scalar: element) "a - s for one element s";
+    scale scale_into Scale (a) (scalar: element) "a s for one element s";
+    pow pow_into Pow (a) (exponent: exponent) "the powers a^e for one exponent e";
+    inverse_or_zero inverse_or_zero_into InverseOrZero (a) () "the inverses 1 / a, and 0 where a is 0";
+}

@@ -1,0 +1,293 @@
+//! Vectors that stay on the device, and recordings: on every engine the same bytes as arkworks one by one.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+#![allow(dead_code, reason = "this test needs part of the support")]
+
+mod support;
+
+use ark_bls12_381::{Fq, Fr};
+use ark_ff::{AdditiveGroup as _, Field as _};
+use bls12_field_gpu::ark::Element;
+use bls12_field_gpu::{Backend, Error, ErrorKind, MemoryMode, Operation, Options, Recording, Validation, Vector, Width};
+use proptest::prelude::*;
+use std::sync::LazyLock;
+use std::time::Duration;
+use support::{Watched, cpu};
+
+fn numbers<F: Element>(length: usize, salt: u64) -> Vec<F> {
+    (0..length as u64).map(|i| F::from(i + 3).pow([salt % 5 + 1]) - F::from(salt)).collect()
+}
+
+fn engines(descriptors: Validation) -> Vec<Watched> {
+    let gpu = |width, memory, validation| Watched::validated(Options::new().width(width).memory(memory), validation);
+    vec![
+        gpu(Width::Int64, MemoryMode::DeviceLocal, Validation::On),
+        gpu(Width::Int64, MemoryMode::Host, Validation::On),
+        // Descriptors: synchronization validation sees what kernels touch.
+        gpu(Width::Int32, MemoryMode::DeviceLocal, descriptors),
+        gpu(Width::Int32, MemoryMode::Host, descriptors),
+    ]
+}
+
+/// One step of a random program on a few registers, each a vector or a half of one.
+#[derive(Clone, Debug)]
+enum Instruction {
+    Apply(Operation, [usize; 3], usize),
+    Write(usize, u64),
+    Zero(usize),
+    Duplicate(usize, usize),
+}
+
+const REGISTERS: usize = 4;
+
+fn program() -> impl Strategy<Value = Vec<Instruction>> {
+    use Operation::{Add, AddScalar, Double, InverseOrZero, Mul, MulAdd, Neg, Pow, Scale, Square, Sub, SubScalar};
+    let all = [Add, Sub, Neg, Double, Mul, Square, MulAdd, AddScalar, SubScalar, Scale, Pow, InverseOrZero];
+    let register = 0..REGISTERS;
+    prop::collection::vec(
+        prop_oneof![
+            8 => (prop::sample::select(all.to_vec()), prop::array::uniform3(register.clone()), register.clone())
+                .prop_map(|(operation, inputs, output)| Instruction::Apply(operation, inputs, output)),
+            1 => (register.clone(), 0u64..9).prop_map(|(to, salt)| Instruction::Write(to, salt)),
+            1 => register.clone().prop_map(Instruction::Zero),
+            1 => (register.clone(), register).prop_map(|(from, to)| Instruction::Duplicate(from, to)),
+        ],
+        0..24,
+    )
+}
+
+/// Runs a program in recordings of `per_recording` instructions; what the registers hold in the end.
+fn run<F: Element>(backend: &Backend, program: &[Instruction], length: usize, per_recording: usize) -> Vec<Vec<F>> {
+    let mut registers: Vec<Vector<F>> =
+        (0..REGISTERS).map(|n| backend.upload(&numbers::<F>(length, n as u64)).unwrap()).collect();
+    for instructions in program.chunks(per_recording) {
+        let mut recording = backend.record();
+        for instruction in instructions {
+            match instruction {
+                Instruction::Apply(operation, inputs, output) => {
+                    let row = operation.row();
+                    let inputs: Vec<&Vector<F>> = inputs.iter().take(row.vectors).map(|&n| &registers[n]).collect();
+                    let scalar = [F::from(77u64)];
+                    recording.apply_into(*operation, &inputs, F::limbs(&scalar), &registers[*output]).unwrap();
+                }
+                Instruction::Write(to, salt) => recording.write(&registers[*to], &numbers::<F>(length, *salt)).unwrap(),
+                Instruction::Zero(to) => recording.zero(&registers[*to]).unwrap(),
+                Instruction::Duplicate(from, to) => registers[*to] = recording.duplicate(&registers[*from]).unwrap(),
+            }
+        }
+        drop(recording.submit().unwrap());
+    }
+    registers.iter().map(|register| register.download().unwrap()).collect()
+}
+
+static ENGINES: LazyLock<Vec<Watched>> = LazyLock::new(|| engines(Validation::Synchronization));
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn random_programs_give_the_same_bytes_everywhere(program in program(), length in 1usize..150, per_recording in 1usize..24) {
+        let reference = cpu();
+        let (fq, fr) = (run::<Fq>(&reference, &program, length, 1), run::<Fr>(&reference, &program, length, 1));
+        for engine in ENGINES.iter() {
+            prop_assert_eq!(&run::<Fq>(engine, &program, length, per_recording), &fq);
+            prop_assert_eq!(&run::<Fr>(engine, &program, length, per_recording), &fr);
+            prop_assert_eq!(engine.validation_log().messages(), Vec::<String>::new());
+        }
+    }
+}
+
+/// 8 operations of which every second reads what the one before it wrote.
+fn mixed(recording: &mut Recording, vectors: &[Vector<Fq>]) {
+    for pair in 0..4 {
+        let (a, b, c) = (&vectors[3 * pair], &vectors[3 * pair + 1], &vectors[3 * pair + 2]);
+        recording.mul_into(a, b, c).unwrap();
+        recording.add_into(c, a, b).unwrap();
+    }
+}
+
+#[test]
+fn steady_state_allocates_nothing_and_barriers_are_few() {
+    for backend in engines(Validation::Synchronization) {
+        let a = numbers::<Fq>(300, 1);
+        let sets: Vec<Vec<Vector<Fq>>> = (0..64).map(|_| (0..12).map(|_| backend.upload(&a).unwrap()).collect()).collect();
+        let round = || {
+            for set in &sets {
+                let mut recording = backend.record();
+                mixed(&mut recording, set);
+                recording.submit().unwrap().wait().unwrap();
+            }
+        };
+        round();
+        let before = backend.stats().device;
+        round();
+        let after = backend.stats().device;
+        assert_eq!(after.dispatches - before.dispatches, 64 * 8);
+        assert_eq!(after.submits - before.submits, 64);
+        assert!(2 * (after.barriers - before.barriers) <= after.dispatches - before.dispatches);
+        assert_eq!((after.allocations, after.pipeline_builds), (before.allocations, before.pipeline_builds));
+    }
+}
+
+#[test]
+fn slices_share_memory_with_their_vector() {
+    // To synchronization validation a kernel that is given a slice touches the whole buffer.
+    for backend in engines(Validation::On).iter().map(|watched| &**watched).chain([&cpu()]) {
+        let numbers = numbers::<Fr>(1000, 2);
+        let vector = backend.upload(&numbers).unwrap();
+        let (low, high) = (vector.slice(0..500).unwrap(), vector.slice(500..1000).unwrap());
+        let mut recording = backend.record();
+        // In place on a half; then from one half into a part of the other.
+        recording.double_into(&low, &low).unwrap();
+        recording
+            .mul_into(&low.slice(100..200).unwrap(), &low.slice(0..100).unwrap(), &high.slice(1..101).unwrap())
+            .unwrap();
+        recording.write(&vector.slice(998..1000).unwrap(), &numbers[..2]).unwrap();
+        recording.submit().unwrap();
+        let mut expected = numbers.clone();
+        expected[..500].iter_mut().for_each(|x| *x += *x);
+        for i in 0..100 {
+            expected[501 + i] = expected[100 + i] * expected[i];
+        }
+        expected[998..].copy_from_slice(&numbers[..2]);
+        assert_eq!(vector.download().unwrap(), expected);
+        assert_eq!(high.slice(1..3).unwrap().download().unwrap(), expected[501..503]);
+        assert!(matches!(vector.slice(5..1001), Err(Error::OutOfRange { end: 1001, .. })));
+        assert!(vector.slice(7..7).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn dropped_vectors_are_reused_only_when_the_device_is_done() {
+    for backend in engines(Validation::Synchronization) {
+        let a = numbers::<Fq>(500, 3);
+        let expected: Vec<Fq> = a.iter().map(|x| x.pow([0xffff_ffff]) + x).collect();
+        let results: Vec<_> = (0..40)
+            .map(|_| {
+                let vector = backend.upload(&a).unwrap();
+                let mut recording = backend.record();
+                // All but the last of these are dropped while the device may not even have begun.
+                let power = recording.pow(&vector, &[0xffff_ffff]).unwrap();
+                let sum = recording.add(&power, &vector).unwrap();
+                let _ = recording.submit().unwrap();
+                sum
+            })
+            .collect();
+        for sum in results {
+            assert_eq!(sum.download().unwrap(), expected);
+        }
+    }
+}
+
+#[test]
+fn everything_can_be_dropped_with_work_in_flight() {
+    let backend = Watched::new(Options::new());
+    let vector = backend.upload(&numbers::<Fq>(5000, 3)).unwrap();
+    let mut recording = backend.record();
+    let power = recording.pow(&vector, &[u64::MAX]).unwrap();
+    let ticket = recording.submit().unwrap();
+    drop((power, vector, ticket));
+    // `Watched` drops the backend and looks for what the validation layer says of objects in use or left behind.
+}
+
+#[test]
+fn tickets_can_be_polled_and_waited_for() {
+    let backend = Watched::new(Options::new());
+    let vector = backend.upload(&numbers::<Fq>(20_000, 3)).unwrap();
+    let mut recording = backend.record();
+    recording.pow_into(&vector, &[u64::MAX, u64::MAX, 1], &vector).unwrap();
+    let ticket = recording.submit().unwrap();
+    let soon = ticket.wait_timeout(Duration::from_micros(1)).unwrap();
+    assert!(!soon || ticket.is_done().unwrap());
+    assert!(ticket.wait_timeout(Duration::from_secs(60)).unwrap());
+    assert!(ticket.is_done().unwrap());
+    ticket.wait().unwrap();
+    // An empty recording is done at once.
+    assert!(backend.record().submit().unwrap().is_done().unwrap());
+}
+
+#[test]
+fn costly_operations_on_long_vectors_are_cut_into_launches() {
+    let backend = Watched::new(Options::new());
+    let a: Vec<Fr> = numbers(150_000, 4);
+    let vector = backend.upload(&a).unwrap();
+    let mut recording = backend.record();
+    let inverse = recording.inverse_or_zero(&vector).unwrap();
+    let one = recording.mul(&inverse, &vector).unwrap();
+    let before = backend.stats().device;
+    recording.submit().unwrap().wait().unwrap();
+    assert!(backend.stats().device.dispatches - before.dispatches > 4);
+    let ones = one.download().unwrap();
+    assert!(a.iter().zip(&ones).all(|(a, one)| if *a == Fr::from(0u64) { *one == *a } else { *one == Fr::ONE }));
+}
+
+#[test]
+fn bad_recordings_are_refused_and_the_backend_goes_on() {
+    let backend = Watched::new(Options::new());
+    let other = Watched::new(Options::new());
+    let (a, b) = (backend.upload(&numbers::<Fq>(10, 1)).unwrap(), backend.upload(&numbers::<Fq>(11, 1)).unwrap());
+    let foreign = other.upload(&numbers::<Fq>(10, 1)).unwrap();
+    let mut recording = backend.record();
+    assert!(matches!(recording.add(&a, &b), Err(Error::LengthMismatch { first: 10, other: 11, .. })));
+    assert!(matches!(recording.add(&a, &foreign), Err(Error::ForeignVector { operation: "add" })));
+    assert!(matches!(recording.write(&a, &numbers::<Fq>(9, 1)), Err(Error::LengthMismatch { .. })));
+    assert!(matches!(recording.apply_into(Operation::Equal, &[&a, &a], &[], &a), Err(Error::NotAvailable { .. })));
+    assert!(matches!(recording.apply_into(Operation::Add, &[&a], &[], &a), Err(Error::OperandCount { .. })));
+    assert!(matches!(recording.apply_into(Operation::Scale, &[&a], &[1], &a), Err(Error::ScalarLength { .. })));
+    assert!(recording.is_empty());
+    // An output that overlaps an input without being it is a race.
+    recording.neg_into(&b.slice(0..10).unwrap(), &b.slice(1..11).unwrap()).unwrap();
+    assert_eq!(recording.submit().unwrap_err().kind(), ErrorKind::BadInput);
+    assert_eq!(backend.upload::<Fq>(&[]).unwrap().download().unwrap(), []);
+    assert!(a.download_into(&mut [Fq::ONE]).is_err());
+    let mut recording = backend.record();
+    let sum = recording.add(&a, &a).unwrap();
+    recording.submit().unwrap();
+    assert_eq!(sum.download().unwrap()[1], numbers::<Fq>(10, 1)[1].double());
+}
+
+#[test]
+fn memory_that_is_not_there_is_an_error_and_comes_back_with_drops() {
+    let backend = Watched::new(Options::new().device_memory(1 << 20));
+    let a = numbers::<Fq>(10_000, 1);
+    let held: Vec<_> = (0..2).map(|_| backend.upload(&a).unwrap()).collect();
+    let error = backend.upload(&a).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeviceFault);
+    assert!(error.to_string().contains("bytes needed"), "{error}");
+    drop(held);
+    // The uploads are long done, but somebody has to look.
+    for _ in 0..100 {
+        if backend.upload(&a).is_ok() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("memory did not come back");
+}
+
+#[test]
+fn threads_record_and_submit_at_once() {
+    let backend = Watched::new(Options::new());
+    let shared = backend.upload(&numbers::<Fr>(700, 1)).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..8u64 {
+            let (backend, shared) = (&backend, &shared);
+            scope.spawn(move || {
+                for round in 0..20 {
+                    let own = backend.upload(&numbers::<Fr>(700, thread + round)).unwrap();
+                    let mut recording = backend.record();
+                    let product = recording.mul(&own, shared).unwrap();
+                    let result = recording.sub(&product, &own).unwrap();
+                    let ticket = recording.submit().unwrap();
+                    if round % 3 == 0 {
+                        ticket.wait().unwrap();
+                    }
+                    if round % 2 == 0 {
+                        let (own, shared) = (numbers::<Fr>(700, thread + round), numbers::<Fr>(700, 1));
+                        let expected: Vec<Fr> = own.iter().zip(shared).map(|(a, b)| *a * b - a).collect();
+                        assert_eq!(result.download().unwrap(), expected);
+                    }
+                }
+            });
+        }
+    });
+}
