@@ -21,10 +21,13 @@ pub(crate) struct Report {
     rows: Vec<Row>,
 }
 
+/// A name and a value for each column.
+type Line = (String, Vec<Option<f64>>);
+
 struct Table {
     title: &'static str,
     columns: Vec<&'static str>,
-    lines: Vec<(String, Vec<Option<f64>>)>,
+    lines: Vec<Line>,
 }
 
 /// Host-to-host additions by the persistent backend of the project that this one grew from, in microseconds, as published, on
@@ -290,7 +293,7 @@ impl Report {
         field: &'static str,
         length: usize,
         effort: Effort,
-    ) -> Result<Vec<(String, Vec<Option<f64>>)>, Box<dyn std::error::Error>> {
+    ) -> Result<Vec<Line>, Box<dyn std::error::Error>> {
         let elements = |salt: u64| -> Vec<F> {
             (0..length as u64)
                 .into_par_iter()
