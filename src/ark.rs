@@ -13,14 +13,14 @@
 //! # Ok::<(), bls12_field_gpu::Error>(())
 //! ```
 
-use crate::call::{Call, Trust};
+use crate::call::Call;
 use crate::operation::Operation;
 use crate::{Backend, Error, Field, Form};
 use ark_bls12_381::{Fq, Fr};
 use cpu_reference::{LimbField, zeroed_vec};
 
 /// The fields' types in arkworks: `Fq` and `Fr`.
-pub trait Element: LimbField + sealed::Sealed {
+pub trait Element: LimbField {
     /// Which field it is.
     const FIELD: Field;
 }
@@ -31,12 +31,6 @@ impl Element for Fq {
 
 impl Element for Fr {
     const FIELD: Field = Field::Fr;
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for ark_bls12_381::Fq {}
-    impl Sealed for ark_bls12_381::Fr {}
 }
 
 impl Backend {
@@ -50,7 +44,7 @@ impl Backend {
     ) -> Result<(), Error> {
         let limbs: Vec<&[u64]> = vectors.iter().map(|vector| F::limbs(vector)).collect();
         let call = Call { operation, field: F::FIELD, form: Form::Montgomery, vectors: &limbs, parameter };
-        self.run(&call, Trust::Reduced, F::limbs_mut(out), mask).map(drop)
+        self.run(&call, F::limbs_mut(out), mask).map(drop)
     }
 }
 
@@ -61,14 +55,23 @@ macro_rules! ark_functions {
     )+) => {
         impl Backend {
             $(
-                #[doc = concat!("See [`ark::", stringify!($name), "`](crate::ark::", stringify!($name), ").\n\n# Errors\nAs there.")]
+                #[doc = concat!("See [`ark::", stringify!($name), "`](crate::ark::", stringify!($name), ").\n\n# Errors\nAs there.\n\n```\n")]
+                #[doc = "let two = ark_bls12_381::Fr::from(2u64);"]
+                #[doc = concat!("let result = bls12_field_gpu::backend()?.", stringify!($name), "(", "&[two; 3], ", $("&", ark_functions!(@two $vector), ", ",)* $(ark_functions!(@example $kind),)? ")?;")]
+                #[doc = concat!("assert_eq!(result.to_vec(), bls12_field_gpu::ark::", stringify!($name), "(", "&[two; 3], ", $("&", ark_functions!(@two $vector), ", ",)* $(ark_functions!(@example $kind),)? ")?);")]
+                #[doc = "# Ok::<(), bls12_field_gpu::Error>(())\n```"]
                 pub fn $name<F: Element>(&self, $first: &[F], $($vector: &[F],)* $($parameter: ark_functions!(@type $kind))?) -> Result<Vec<F>, Error> {
                     let mut out = zeroed_vec($first.len());
                     self.$into($first, $($vector,)* $($parameter,)? &mut out)?;
                     Ok(out)
                 }
 
-                #[doc = concat!("See [`ark::", stringify!($into), "`](crate::ark::", stringify!($into), ").\n\n# Errors\nAs there.")]
+                #[doc = concat!("See [`ark::", stringify!($into), "`](crate::ark::", stringify!($into), ").\n\n# Errors\nAs there.\n\n```\n")]
+                #[doc = "let two = ark_bls12_381::Fr::from(2u64);"]
+                #[doc = "let mut result = [two; 3];"]
+                #[doc = concat!("bls12_field_gpu::backend()?.", stringify!($into), "(", "&[two; 3], ", $("&", ark_functions!(@two $vector), ", ",)* $(ark_functions!(@example $kind),)? "&mut result)?;")]
+                #[doc = concat!("assert_eq!(result.to_vec(), bls12_field_gpu::ark::", stringify!($name), "(", "&[two; 3], ", $("&", ark_functions!(@two $vector), ", ",)* $(ark_functions!(@example $kind),)? ")?);")]
+                #[doc = "# Ok::<(), bls12_field_gpu::Error>(())\n```"]
                 pub fn $into<F: Element>(
                     &self, $first: &[F], $($vector: &[F],)* $($parameter: ark_functions!(@type $kind),)? out: &mut [F],
                 ) -> Result<(), Error> {
@@ -82,7 +85,8 @@ macro_rules! ark_functions {
             #[doc = $summary]
             ///
             /// # Errors
-            /// Vectors of different lengths; or the device fails, or what it computed is wrong ([`Error::kind`]).
+            /// Vectors of different lengths, an element not below the modulus (which only `new_unchecked` makes); or the device
+            /// fails, or what it computed is wrong ([`Error::kind`]).
             ///
             /// ```
             /// use ark_bls12_381::Fq;
@@ -179,6 +183,12 @@ impl Backend {
     ///
     /// # Errors
     /// As there.
+    ///
+    /// ```
+    /// let one = ark_bls12_381::Fq::from(1u64);
+    /// assert_eq!(bls12_field_gpu::backend()?.sqrt(&[one])?, (vec![one], vec![true]));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn sqrt(&self, a: &[Fq]) -> Result<(Vec<Fq>, Vec<bool>), Error> {
         let (mut roots, mut has_root) = (zeroed_vec(a.len()), vec![false; a.len()]);
         self.sqrt_into(a, &mut roots, &mut has_root)?;
@@ -189,6 +199,13 @@ impl Backend {
     ///
     /// # Errors
     /// As there.
+    ///
+    /// ```
+    /// let (mut root, mut has_root) = ([ark_bls12_381::Fq::from(7u64)], [false]);
+    /// bls12_field_gpu::backend()?.sqrt_into(&[ark_bls12_381::Fq::from(1u64)], &mut root, &mut has_root)?;
+    /// assert_eq!((root[0], has_root), (ark_bls12_381::Fq::from(1u64), [true]));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn sqrt_into(&self, a: &[Fq], roots: &mut [Fq], has_root: &mut [bool]) -> Result<(), Error> {
         self.ark(Operation::Sqrt, &[a], &[], roots, has_root)
     }
@@ -197,6 +214,12 @@ impl Backend {
     ///
     /// # Errors
     /// As there.
+    ///
+    /// ```
+    /// let one = ark_bls12_381::Fr::from(1u64);
+    /// assert_eq!(bls12_field_gpu::backend()?.equal(&[one], &[one])?, [true]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn equal<F: Element>(&self, a: &[F], b: &[F]) -> Result<Vec<bool>, Error> {
         let mut mask = vec![false; a.len()];
         self.equal_into(a, b, &mut mask)?;
@@ -207,6 +230,13 @@ impl Backend {
     ///
     /// # Errors
     /// As there.
+    ///
+    /// ```
+    /// let (one, mut mask) = (ark_bls12_381::Fr::from(1u64), [false]);
+    /// bls12_field_gpu::backend()?.equal_into(&[one], &[one], &mut mask)?;
+    /// assert_eq!(mask, [true]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn equal_into<F: Element>(&self, a: &[F], b: &[F], mask: &mut [bool]) -> Result<(), Error> {
         self.ark(Operation::Equal, &[a, b], &[], &mut [], mask)
     }

@@ -1,13 +1,13 @@
 //! The backend: checks what it is given, has it computed, checks what it got.
 
-use crate::call::{Call, Prepared, Trust};
+use crate::call::{Call, Prepared};
 use crate::known_answers::KnownAnswers;
 use crate::operation::{Operation, Parameter, Row, TABLE};
 use crate::options::{DeviceChoice, Options, Settings, Verify};
 use crate::{Error, Field, Form};
 use cpu_reference::{Positions, Results};
 use field_kernels::Width;
-use gpu_executor::{Device, DeviceInfo, Job, Kernel, Program, Reach, Slot, ValidationLog, Verdict};
+use gpu_executor::{Device, DeviceInfo, Job, Kernel, Program, Reach, Slot, SlotUse, ValidationLog, Verdict};
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
@@ -32,6 +32,7 @@ pub struct Backend {
 struct Shared {
     settings: Settings,
     engine: Engine,
+    verdicts: Vec<Verdict>,
     vulkan: Option<Vulkan>,
     calls: AtomicU64,
     cpu_calls: AtomicU64,
@@ -50,6 +51,7 @@ pub(crate) struct Vulkan {
 #[non_exhaustive]
 pub enum Engine {
     /// A Vulkan device.
+    #[non_exhaustive]
     Vulkan {
         /// The device.
         device: DeviceInfo,
@@ -69,6 +71,7 @@ pub enum Engine {
 
 /// What came of a [`Call`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Outcome {
     /// The elements, as limbs; empty if the operation gives none.
     pub elements: Vec<u64>,
@@ -108,18 +111,32 @@ impl Backend {
     /// # Errors
     /// [`Error::Environment`] and [`Error::InvalidOption`] for settings that mean nothing; [`Error::Device`] if a device was
     /// asked for and cannot be had, or a Vulkan device is required and none is usable, or another setting does not suit it.
+    ///
+    /// ```
+    /// use bls12_field_gpu::{Backend, DeviceChoice, Options};
+    /// let backend = Backend::new(&Options::new().device(DeviceChoice::Cpu))?;
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn new(options: &Options) -> Result<Self, Error> {
         let settings = Settings::new(options)?;
+        let mut verdicts = Vec::new();
         let device = match settings.device {
             DeviceChoice::Cpu => Err("the CPU was asked for".to_owned()),
             DeviceChoice::Index(_) => Ok(Device::new(&settings.executor)?),
             DeviceChoice::Auto => match Device::new(&settings.executor) {
-                Err(error @ gpu_executor::Error::NoDevice { .. }) if !settings.require_gpu => Err(error.to_string()),
+                Err(error @ gpu_executor::Error::NoDevice { .. }) if !settings.require_gpu => {
+                    let reason = error.to_string();
+                    if let gpu_executor::Error::NoDevice { devices, .. } = error {
+                        verdicts = devices;
+                    }
+                    Err(reason)
+                }
                 made => Ok(made?),
             },
         };
         let (engine, vulkan) = match device {
             Ok(device) => {
+                verdicts = device.verdicts().to_vec();
                 let width = match settings.width {
                     Some(Width::Int64) if !device.info().int64 => {
                         let reason = "the device has no 64-bit integers";
@@ -144,31 +161,83 @@ impl Backend {
             }
         };
         let (calls, cpu_calls, verified) = Default::default();
-        Ok(Self { shared: Arc::new(Shared { settings, engine, vulkan, calls, cpu_calls, verified }) })
+        Ok(Self { shared: Arc::new(Shared { settings, engine, verdicts, vulkan, calls, cpu_calls, verified }) })
     }
 
     /// What computes the results.
+    ///
+    /// ```
+    /// use bls12_field_gpu::Engine;
+    /// match bls12_field_gpu::backend()?.engine() {
+    ///     Engine::Vulkan { device, .. } => println!("on {}", device.name),
+    ///     other => println!("{other}"),
+    /// }
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn engine(&self) -> &Engine {
         &self.shared.engine
     }
 
     /// How much is checked.
+    ///
+    /// ```
+    /// println!("{:?}", bls12_field_gpu::backend()?.verify());
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn verify(&self) -> Verify {
         self.shared.settings.verify
     }
 
-    /// Every Vulkan device of this machine that was looked at, and what was decided about it. Empty if the backend computes on
-    /// the CPU; [`Engine::Cpu`] then has the reasons.
+    /// Every Vulkan device of this machine that was looked at, and what was decided about it. Empty if none was: the CPU was
+    /// asked for, or there is no Vulkan loader or driver.
+    ///
+    /// ```
+    /// bls12_field_gpu::backend()?.verdicts().iter().for_each(|verdict| println!("{verdict}"));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn verdicts(&self) -> &[Verdict] {
-        self.shared.vulkan.as_ref().map_or(&[], |vulkan| vulkan.device.verdicts())
+        &self.shared.verdicts
+    }
+
+    /// Gives the memory that is kept for reuse, up to 2 GiB of device and host memory, back to the driver.
+    ///
+    /// ```
+    /// bls12_field_gpu::backend()?.trim();
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn trim(&self) {
+        if let Some(vulkan) = self.vulkan() {
+            vulkan.device.trim();
+        }
+    }
+
+    /// Whether the device is lost: it was reset, or did not answer in time. Every call then answers so, and a new backend
+    /// must be made.
+    ///
+    /// ```
+    /// assert!(!bls12_field_gpu::backend()?.is_lost());
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn is_lost(&self) -> bool {
+        self.vulkan().is_some_and(|vulkan| vulkan.device.is_lost())
     }
 
     /// What the validation layer said; empty, too, when it is off.
+    ///
+    /// ```
+    /// assert!(bls12_field_gpu::backend()?.validation_log().messages().is_empty());
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn validation_log(&self) -> ValidationLog {
         self.shared.vulkan.as_ref().map(|vulkan| vulkan.device.validation_log()).unwrap_or_default()
     }
 
     /// What the backend has done so far.
+    ///
+    /// ```
+    /// println!("{} dispatches", bls12_field_gpu::backend()?.stats().device.dispatches);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn stats(&self) -> Stats {
         let shared = &*self.shared;
         Stats {
@@ -236,11 +305,11 @@ impl Backend {
     /// # Errors
     /// Any [`Error`]; [`Error::OutputLength`] if a slice has the wrong length.
     pub fn execute_into(&self, call: &Call, elements: &mut [u64], mask: &mut [bool]) -> Result<Report, Error> {
-        self.run(call, Trust::Nothing, elements, mask)
+        self.run(call, elements, mask)
     }
 
     /// Computes a call into the caller's slices.
-    pub(crate) fn run(&self, call: &Call, trust: Trust, elements: &mut [u64], mask: &mut [bool]) -> Result<Report, Error> {
+    pub(crate) fn run(&self, call: &Call, elements: &mut [u64], mask: &mut [bool]) -> Result<Report, Error> {
         let shared = &*self.shared;
         let row = call.operation.row();
         let length = call.check_shape()?;
@@ -253,9 +322,7 @@ impl Backend {
                 return Err(Error::OutputLength { operation: row.name, expected, got });
             }
         }
-        if trust == Trust::Nothing {
-            call.check_values()?;
-        }
+        call.check_values()?;
         if call.operation == Operation::Inverse {
             call.check_no_zero()?;
         }
@@ -326,7 +393,10 @@ impl Vulkan {
         // Not under the lock: the self-test uses rayon, whose workers may be callers that wait for the lock. Threads that
         // arrive together each test; the pipeline is built once.
         let kernel = self.kernel(prepared.row, prepared.field, canonical)?;
-        let made = self.device.prepare(&kernel)?;
+        // SAFETY: the kernel is one of field-kernels', valid by spirv-val, which CI runs; elementwise.comp and io.glsl keep to
+        // the slots and widths that `slots` tells, guard every invocation by the number of elements and use constant 0 for
+        // the workgroup size. A device without 64-bit integers is given the 32-bit variant only.
+        let made = unsafe { self.device.prepare(&kernel) }?;
         self.self_test(settings, &made, prepared.row, prepared.field, canonical)?;
         Ok(self.programs[slot].lock().insert(made).clone())
     }
@@ -342,6 +412,7 @@ impl Vulkan {
                 Width::Int64 => Reach::Addresses,
                 Width::Int32 => Reach::Descriptors,
             },
+            slots: slots(row, field),
             constants: vec![(1, canonical.into()), (2, scalar.into())],
         })
     }
@@ -406,6 +477,23 @@ impl Vulkan {
         let mut job = Job { elements: prepared.length, slots: [a, b, c, result], params: &prepared.words, cost: row.cost };
         Ok(program.run(&mut job)?)
     }
+}
+
+/// What the kernel of a row does with its slots: reads the vectors, writes elements or flags to the last one, or elements to the
+/// last and flags to the third.
+fn slots(row: &Row, field: Field) -> [SlotUse; 4] {
+    let (element, flag) = (field.bytes(), size_of::<u32>());
+    let mut slots = [0, 1, 2].map(|n| if n < row.vectors { SlotUse::Reads(element) } else { SlotUse::None });
+    let result = match (row.has_elements(), row.has_mask()) {
+        (false, _) => SlotUse::Writes(flag),
+        (true, false) => SlotUse::Writes(element),
+        (true, true) => {
+            slots[2] = SlotUse::Writes(flag);
+            SlotUse::Writes(element)
+        }
+    };
+    let [a, b, c] = slots;
+    [a, b, c, result]
 }
 
 #[cfg(feature = "test-faults")]

@@ -21,15 +21,6 @@ pub struct Call<'a> {
     pub parameter: &'a [u64],
 }
 
-/// What is known of the operands' values.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Trust {
-    /// They may be anything.
-    Nothing,
-    /// They are below the modulus, because arkworks' types keep them so.
-    Reduced,
-}
-
 const OPERANDS: [&str; 3] = ["a", "b", "c"];
 
 impl Call<'_> {
@@ -99,9 +90,9 @@ pub(crate) struct Prepared<'a> {
     pub(crate) form: Form,
     pub(crate) length: usize,
     pub(crate) vectors: [&'a [u64]; 3],
-    /// What the twin is given.
+    /// The scalar, or the exponent, of no more limbs than an element has.
     parameter: Vec<u64>,
-    /// What the kernel is given.
+    /// The same in words, as the kernel takes it.
     pub(crate) words: Vec<u32>,
     pub(crate) twin: cpu_reference::Twin,
 }
@@ -116,20 +107,15 @@ impl<'a> Prepared<'a> {
             Some(exponent) => exponent.of(call.field),
             None => call.parameter.to_vec(),
         };
-        let short;
-        let kernel_parameter = if row.parameter == Parameter::Exponent {
-            short = reduced_exponent(&parameter, call.field);
-            &short
-        } else {
-            &parameter
-        };
+        let parameter =
+            if row.parameter == Parameter::Exponent { reduced_exponent(&parameter, call.field) } else { parameter };
         Ok(Self {
             row,
             field: call.field,
             form: call.form,
             length: vector(0).len() / call.field.limbs(),
             vectors: [vector(0), vector(1), vector(2)],
-            words: kernel_parameter.iter().flat_map(|&limb| [limb as u32, (limb >> 32) as u32]).collect(),
+            words: parameter.iter().flat_map(|&limb| [limb as u32, (limb >> 32) as u32]).collect(),
             twin,
             parameter,
         })

@@ -162,6 +162,11 @@ pub enum ErrorKind {
 
 impl Error {
     /// Which of the four kinds this error is.
+    ///
+    /// ```
+    /// use bls12_field_gpu::{ErrorKind, add_u64_limbs};
+    /// assert_eq!(add_u64_limbs(&[1], &[2]).unwrap_err().kind(), ErrorKind::BadInput);
+    /// ```
     pub fn kind(&self) -> ErrorKind {
         use gpu_executor::Error as Device;
         match self {

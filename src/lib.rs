@@ -21,8 +21,8 @@
 //!
 //! # Who computes
 //! A Vulkan 1.2 device with timeline semaphores and buffer device addresses, found at run time: nothing is linked, no SDK is
-//! needed. Where there is none, arkworks computes on all cores, and [`Backend::engine`] says so and why; `GPU_REQUIRE=1` makes
-//! that an error instead. A software Vulkan driver counts as a device; for most work it is slower than arkworks, and
+//! needed. Where there is none, arkworks computes on all cores; [`Backend::engine`] says so and why, as does a warning to whoever subscribes to
+//! `tracing`, and `GPU_REQUIRE=1` makes it an error instead. A software Vulkan driver counts as a device; for most work it is slower than arkworks, and
 //! `GPU_DEVICE=cpu` avoids it.
 //!
 //! # Trust
@@ -32,13 +32,22 @@
 //!
 //! # What to expect
 //! A single operation on data that starts and ends in host memory is bound by the copying: for `add` and `mul`, 16 CPU cores
-//! do as well as any GPU, and calls of a few thousand elements or fewer are faster on one core. The GPU pays for
-//! heavy operations: [`pow`](pow_u64_limbs), [`inverse`](inverse_u64_limbs), [`sqrt`](sqrt_u64_limbs).
-//! `benches/reports/` has measured figures.
+//! do as well as any GPU, and calls of a few thousand elements or fewer are faster on one core. The GPU pays for heavy
+//! operations: [`sqrt`](sqrt_u64_limbs) and [`inverse`](inverse_u64_limbs), which a multiplication checks, and
+//! [`pow`](pow_u64_limbs) with [`Verify::Sample`] or [`Verify::Off`], since checking every power is computing it again. (An
+//! inversion by Fermat's theorem on a GPU does not beat Montgomery's trick, one inversion for many elements, on 16 cores.) And it
+//! pays for chains of operations on a [`Vector`] that stays on the device. `benches/reports/` has measured figures.
+//!
+//! # Features
+//! `oneshot`: the baseline backend of the benches. `cli`: the program `bls12-gpu`. Neither is on by default.
 //!
 //! # Panics and threads
 //! Nothing here panics on bad input or on a failing driver. [`Backend`] is `Send + Sync`, cheap to clone, and there is no
 //! thread-local state.
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 pub mod ark;
 mod backend;
@@ -78,11 +87,11 @@ pub use fq::{
     to_montgomery_u64_limbs, to_montgomery_u64_limbs_into,
 };
 
-use parking_lot::Mutex;
-use std::sync::OnceLock;
+use parking_lot::RwLock;
 
 /// The backend that the free functions use: one for the whole process, made from the environment by the first call and
-/// never dropped. A failure is not remembered: the next call tries again.
+/// never dropped. A failure is not remembered: the next call tries again. If the device is lost, the next call makes a new
+/// backend.
 ///
 /// ```
 /// println!("{}", bls12_field_gpu::backend()?);
@@ -92,18 +101,15 @@ use std::sync::OnceLock;
 /// # Errors
 /// Those of [`Backend::new`].
 pub fn backend() -> Result<&'static Backend, Error> {
-    static BACKEND: OnceLock<Backend> = OnceLock::new();
-    static MAKING: Mutex<()> = Mutex::new(());
-    if let Some(backend) = BACKEND.get() {
+    static BACKEND: RwLock<Option<&'static Backend>> = RwLock::new(None);
+    let usable = |backend: &Option<&'static Backend>| backend.filter(|backend| !backend.is_lost());
+    if let Some(backend) = usable(&BACKEND.read()) {
         return Ok(backend);
     }
-    let _making = MAKING.lock();
-    match BACKEND.get() {
+    let mut slot = BACKEND.write();
+    match usable(&slot) {
         Some(backend) => Ok(backend),
-        None => {
-            let made = Backend::new(&Options::new())?;
-            Ok(BACKEND.get_or_init(|| made))
-        }
+        None => Ok(slot.insert(Box::leak(Box::new(Backend::new(&Options::new())?)))),
     }
 }
 

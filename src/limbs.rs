@@ -1,6 +1,6 @@
 //! The operations on little-endian limbs: methods of [`Limbs`], and the free functions of [`fq`] and [`fr`].
 
-use crate::call::{Call, Trust};
+use crate::call::Call;
 use crate::operation::Operation;
 use crate::{Backend, Error, Field, Form};
 
@@ -24,11 +24,21 @@ pub struct Limbs<'b> {
 
 impl Backend {
     /// The operations on limbs of Fq.
+    ///
+    /// ```
+    /// assert!(bls12_field_gpu::backend()?.fq().add_u64_limbs(&[], &[])?.is_empty());
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn fq(&self) -> Limbs<'_> {
         Limbs { backend: self, field: Field::Fq }
     }
 
     /// The operations on limbs of Fr.
+    ///
+    /// ```
+    /// assert!(bls12_field_gpu::backend()?.fr().add_u64_limbs(&[], &[])?.is_empty());
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn fr(&self) -> Limbs<'_> {
         Limbs { backend: self, field: Field::Fr }
     }
@@ -41,7 +51,7 @@ impl Limbs<'_> {
     }
 
     fn run(&self, call: &Call, elements: &mut [u64], mask: &mut [bool]) -> Result<(), Error> {
-        self.backend.run(call, Trust::Nothing, elements, mask).map(drop)
+        self.backend.run(call, elements, mask).map(drop)
     }
 }
 
@@ -49,19 +59,28 @@ macro_rules! methods {
     ($($name:ident $into:ident $operation:ident ($($vector:ident)+) ($($parameter:ident)?);)+) => {
         impl Limbs<'_> {
             $(
-                #[doc = concat!("See [`fq::", stringify!($name), "`].\n\n# Errors\nAs there.")]
+                #[doc = concat!("See [`fq::", stringify!($name), "`].\n\n# Errors\nAs there.\n\n```\n")]
+                #[doc = "let (backend, one) = (bls12_field_gpu::backend()?, [1, 0, 0, 0]);"]
+                #[doc = concat!("let result = backend.fr().", stringify!($name), "(", $("&", methods!(@one $vector), ",",)+ $("&", methods!(@one $parameter),)? ")?;")]
+                #[doc = concat!("assert_eq!(result, bls12_field_gpu::fr::", stringify!($name), "(", $("&", methods!(@one $vector), ",",)+ $("&", methods!(@one $parameter),)? ")?);")]
+                #[doc = "# Ok::<(), bls12_field_gpu::Error>(())\n```"]
                 pub fn $name(&self, $($vector: &[u64],)+ $($parameter: &[u64])?) -> Result<Vec<u64>, Error> {
                     let outcome = self.backend.execute(&self.call(Operation::$operation, &[$($vector),+], &[$($parameter)?]))?;
                     Ok(outcome.elements)
                 }
 
-                #[doc = concat!("See [`fq::", stringify!($into), "`].\n\n# Errors\nAs there.")]
+                #[doc = concat!("See [`fq::", stringify!($into), "`].\n\n# Errors\nAs there.\n\n```\n")]
+                #[doc = "let (backend, one, mut out) = (bls12_field_gpu::backend()?, [1, 0, 0, 0], [0; 4]);"]
+                #[doc = concat!("backend.fr().", stringify!($into), "(", $("&", methods!(@one $vector), ",",)+ $("&", methods!(@one $parameter), ",",)? "&mut out)?;")]
+                #[doc = concat!("assert_eq!(out.to_vec(), bls12_field_gpu::fr::", stringify!($name), "(", $("&", methods!(@one $vector), ",",)+ $("&", methods!(@one $parameter),)? ")?);")]
+                #[doc = "# Ok::<(), bls12_field_gpu::Error>(())\n```"]
                 pub fn $into(&self, $($vector: &[u64],)+ $($parameter: &[u64],)? out: &mut [u64]) -> Result<(), Error> {
                     self.run(&self.call(Operation::$operation, &[$($vector),+], &[$($parameter)?]), out, &mut [])
                 }
             )+
         }
     };
+    (@one $argument:ident) => { "one" };
 }
 
 methods! {
@@ -87,6 +106,12 @@ impl Limbs<'_> {
     ///
     /// # Errors
     /// As there.
+    ///
+    /// ```
+    /// let (roots, has_root) = bls12_field_gpu::backend()?.fq().sqrt_u64_limbs(&[1, 0, 0, 0, 0, 0])?;
+    /// assert_eq!((roots[0], has_root[0]), (1, true));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn sqrt_u64_limbs(&self, a: &[u64]) -> Result<(Vec<u64>, Vec<bool>), Error> {
         let outcome = self.backend.execute(&self.call(Operation::Sqrt, &[a], &[]))?;
         Ok((outcome.elements, outcome.mask))
@@ -96,6 +121,13 @@ impl Limbs<'_> {
     ///
     /// # Errors
     /// As there.
+    ///
+    /// ```
+    /// let (mut roots, mut has_root) = ([0; 6], [false]);
+    /// bls12_field_gpu::backend()?.fq().sqrt_u64_limbs_into(&[1, 0, 0, 0, 0, 0], &mut roots, &mut has_root)?;
+    /// assert_eq!((roots[0], has_root[0]), (1, true));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn sqrt_u64_limbs_into(&self, a: &[u64], roots: &mut [u64], has_root: &mut [bool]) -> Result<(), Error> {
         self.run(&self.call(Operation::Sqrt, &[a], &[]), roots, has_root)
     }
@@ -104,6 +136,12 @@ impl Limbs<'_> {
     ///
     /// # Errors
     /// As there.
+    ///
+    /// ```
+    /// let mask = bls12_field_gpu::backend()?.fr().equal_u64_limbs(&[1, 0, 0, 0], &[1, 0, 0, 0])?;
+    /// assert_eq!(mask, [true]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn equal_u64_limbs(&self, a: &[u64], b: &[u64]) -> Result<Vec<bool>, Error> {
         Ok(self.backend.execute(&self.call(Operation::Equal, &[a, b], &[]))?.mask)
     }
@@ -112,6 +150,13 @@ impl Limbs<'_> {
     ///
     /// # Errors
     /// As there.
+    ///
+    /// ```
+    /// let mut mask = [true];
+    /// bls12_field_gpu::backend()?.fr().equal_u64_limbs_into(&[1, 0, 0, 0], &[2, 0, 0, 0], &mut mask)?;
+    /// assert_eq!(mask, [false]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn equal_u64_limbs_into(&self, a: &[u64], b: &[u64], mask: &mut [bool]) -> Result<(), Error> {
         self.run(&self.call(Operation::Equal, &[a, b], &[]), &mut [], mask)
     }

@@ -180,11 +180,20 @@ const _: () = {
 
 impl Operation {
     /// The operation's row.
+    ///
+    /// ```
+    /// use bls12_field_gpu::Operation;
+    /// assert_eq!(Operation::MulAdd.row().vectors, 3);
+    /// ```
     pub fn row(self) -> &'static Row {
         &TABLE[self as usize]
     }
 
     /// The operation's name.
+    ///
+    /// ```
+    /// assert_eq!(bls12_field_gpu::Operation::MulAdd.name(), "mul_add");
+    /// ```
     pub fn name(self) -> &'static str {
         self.row().name
     }
@@ -192,6 +201,11 @@ impl Operation {
 
 impl Row {
     /// Whether the operation exists for a field.
+    ///
+    /// ```
+    /// use bls12_field_gpu::{Field, Operation};
+    /// assert!(Operation::Sqrt.row().available(Field::Fq) && !Operation::Sqrt.row().available(Field::Fr));
+    /// ```
     pub fn available(&self, field: Field) -> bool {
         self.twin(field).is_some()
     }

@@ -9,16 +9,17 @@ use std::time::Duration;
 
 /// How much of what the device computes is checked before it is returned, by arkworks on the CPU.
 ///
-/// Checking everything costs what computing on the CPU costs (for `inverse` and `sqrt` much less: a product or a square proves
-/// them, the latter up to the sign of the root): 16 cores recompute a multiplication about as fast as PCIe delivers it, so host-to-host calls lose little, and
-/// resident data would lose a lot.
+/// Checking everything costs what computing on the CPU costs, except that a product proves an inverse and a square proves a
+/// root (up to its sign), in less than a hundredth of the work. 16 cores recompute a multiplication about as fast as PCIe
+/// delivers it, so a checked host-to-host `mul` takes about twice as long as an unchecked one, and a checked `pow` as long as
+/// the CPU takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Verify {
     /// Every element. The default.
     #[default]
     All,
-    /// This many elements at random positions, at least one. A result with a fraction f of wrong elements passes with
-    /// probability (1 - f)^n.
+    /// This many elements at random positions, at least one; a position may be drawn twice. A result with a fraction f of wrong
+    /// elements passes with probability (1 - f)^n.
     Sample(usize),
     /// None: results are whatever the device says.
     Off,
@@ -37,7 +38,8 @@ pub enum DeviceChoice {
     Cpu,
 }
 
-/// How a [`Backend`](crate::Backend) is made. An option that is set beats the environment, which beats the default.
+/// How a [`Backend`](crate::Backend) is made. An option that is set beats the environment, which beats the default. What
+/// concerns a Vulkan device only is not looked at where the CPU computes.
 ///
 /// | option | environment | default |
 /// |---|---|---|
@@ -92,6 +94,12 @@ impl Options {
     }
 
     /// Which device to compute on.
+    ///
+    /// ```
+    /// # use bls12_field_gpu::*;
+    /// let backend = Backend::new(&Options::new().device(DeviceChoice::Cpu))?;
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn device(mut self, device: DeviceChoice) -> Self {
         self.device = Some(device);
         self
@@ -99,30 +107,60 @@ impl Options {
 
     /// Makes the absence of a usable Vulkan device an error rather than a reason to compute on the CPU. Software devices count
     /// as devices.
+    ///
+    /// ```
+    /// # use bls12_field_gpu::*;
+    /// let backend = Backend::new(&Options::new().require_gpu(false))?;
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn require_gpu(mut self, require: bool) -> Self {
         self.require_gpu = Some(require);
         self
     }
 
     /// Where vectors lie while the device works on them.
+    ///
+    /// ```
+    /// # use bls12_field_gpu::*;
+    /// let backend = Backend::new(&Options::new().memory(MemoryMode::Host))?;
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn memory(mut self, memory: MemoryMode) -> Self {
         self.memory = Some(memory);
         self
     }
 
     /// How much is checked.
+    ///
+    /// ```
+    /// # use bls12_field_gpu::*;
+    /// let backend = Backend::new(&Options::new().verify(Verify::Sample(100)))?;
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn verify(mut self, verify: Verify) -> Self {
         self.verify = Some(verify);
         self
     }
 
     /// Invocations per workgroup.
+    ///
+    /// ```
+    /// # use bls12_field_gpu::*;
+    /// let backend = Backend::new(&Options::new().workgroup_size(64))?;
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn workgroup_size(mut self, size: u32) -> Self {
         self.workgroup_size = Some(size);
         self
     }
 
     /// Where compiled pipelines are kept from one process to the next.
+    ///
+    /// ```
+    /// # use bls12_field_gpu::*;
+    /// let backend = Backend::new(&Options::new().cache(CacheDirectory::Off))?;
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn cache(mut self, cache: CacheDirectory) -> Self {
         self.cache = Some(cache);
         self
@@ -130,6 +168,12 @@ impl Options {
 
     /// Whether the Khronos validation layer watches; its messages are in
     /// [`Backend::validation_log`](crate::Backend::validation_log).
+    ///
+    /// ```
+    /// # use bls12_field_gpu::*;
+    /// let backend = Backend::new(&Options::new().validation(Validation::Off))?;
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn validation(mut self, validation: Validation) -> Self {
         self.validation = Some(validation);
         self
@@ -137,24 +181,48 @@ impl Options {
 
     /// The most elements processed at once; longer vectors are processed in chunks. By default, as many as the device's
     /// largest buffer and the memory limit allow.
+    ///
+    /// ```
+    /// # use bls12_field_gpu::*;
+    /// let backend = Backend::new(&Options::new().chunk_elements(1 << 20))?;
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn chunk_elements(mut self, elements: usize) -> Self {
         self.chunk_elements = Some(elements);
         self
     }
 
     /// The most bytes of device memory to use, over all threads' calls together. By default, three quarters of the device's.
+    ///
+    /// ```
+    /// # use bls12_field_gpu::*;
+    /// let backend = Backend::new(&Options::new().device_memory(1 << 30))?;
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn device_memory(mut self, bytes: u64) -> Self {
         self.device_memory = Some(bytes);
         self
     }
 
     /// How long one chunk may take before the device counts as lost. By default two minutes.
+    ///
+    /// ```
+    /// # use bls12_field_gpu::*;
+    /// let backend = Backend::new(&Options::new().timeout(std::time::Duration::from_secs(10)))?;
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
     /// Which variant of the kernels to use. By default the 64-bit one where the device has 64-bit integers.
+    ///
+    /// ```
+    /// # use bls12_field_gpu::*;
+    /// let backend = Backend::new(&Options::new().width(Width::Int32))?;
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn width(mut self, width: Width) -> Self {
         self.width = Some(width);
         self
@@ -234,6 +302,12 @@ impl Settings {
         };
         if verify == Verify::Sample(0) {
             return Err(Error::InvalidOption { option: "verify", reason: "a sample of 0 checks nothing; say Verify::Off" });
+        }
+        if options.workgroup_size == Some(0) {
+            return Err(Error::InvalidOption {
+                option: "workgroup_size",
+                reason: "a workgroup has at least one invocation",
+            });
         }
         if options.chunk_elements == Some(0) {
             return Err(Error::InvalidOption { option: "chunk_elements", reason: "a chunk holds at least one element" });

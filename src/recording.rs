@@ -57,6 +57,13 @@ impl Backend {
     ///
     /// # Errors
     /// [`Error::Device`] if the vector does not fit the device's memory, or one allocation.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// assert_eq!(backend.zeros::<Fr>(1)?.download()?, [Fr::from(0u64)]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn zeros<F: Element>(&self, length: usize) -> Result<Vector<F>, Error> {
         let vector = self.vector(length)?;
         let mut recording = self.record();
@@ -69,6 +76,14 @@ impl Backend {
     ///
     /// # Errors
     /// [`Error::Device`] if the vector does not fit the device's memory, or one allocation.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let vector = backend.upload(&[Fr::from(1u64), Fr::from(2u64)])?;
+    /// assert_eq!(vector.len(), 2);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn upload<F: Element>(&self, elements: &[F]) -> Result<Vector<F>, Error> {
         let vector = self.vector(elements.len())?;
         let mut recording = self.record();
@@ -78,6 +93,13 @@ impl Backend {
     }
 
     /// An empty recording.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// assert!(backend.record().is_empty());
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn record(&self) -> Recording {
         Recording { backend: self.clone(), steps: Vec::new() }
     }
@@ -98,11 +120,25 @@ impl Backend {
 
 impl<F: Element> Vector<F> {
     /// The number of elements.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// assert_eq!(backend.zeros::<Fr>(5)?.len(), 5);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn len(&self) -> usize {
         self.length
     }
 
     /// Whether there are no elements.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// assert!(backend.zeros::<Fr>(0)?.is_empty());
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
@@ -111,6 +147,14 @@ impl<F: Element> Vector<F> {
     ///
     /// # Errors
     /// [`Error::OutOfRange`].
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let vector = backend.upload(&[Fr::from(1u64), Fr::from(2u64)])?;
+    /// assert_eq!(vector.slice(1..2)?.download()?, [Fr::from(2u64)]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn slice(&self, range: Range<usize>) -> Result<Vector<F>, Error> {
         if range.start > range.end || range.end > self.length {
             return Err(Error::OutOfRange { start: range.start, end: range.end, length: self.length });
@@ -134,6 +178,14 @@ impl<F: Element> Vector<F> {
     ///
     /// # Errors
     /// [`Error::Device`].
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let vector = backend.upload(&[Fr::from(1u64), Fr::from(2u64)])?;
+    /// assert_eq!(vector.download()?[1], Fr::from(2u64));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn download(&self) -> Result<Vec<F>, Error> {
         let mut elements = zeroed_vec(self.length);
         self.download_into(&mut elements)?;
@@ -144,6 +196,16 @@ impl<F: Element> Vector<F> {
     ///
     /// # Errors
     /// [`Error::OutputLength`], in elements; [`Error::Device`].
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let vector = backend.upload(&[Fr::from(1u64), Fr::from(2u64)])?;
+    /// let mut elements = [Fr::from(0u64); 2];
+    /// vector.download_into(&mut elements)?;
+    /// assert_eq!(elements[1], Fr::from(2u64));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn download_into(&self, elements: &mut [F]) -> Result<(), Error> {
         if elements.len() != self.length {
             return Err(Error::OutputLength { operation: "download", expected: self.length, got: elements.len() });
@@ -199,11 +261,27 @@ struct Applied {
 
 impl Recording {
     /// The number of operations recorded.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let mut recording = backend.record();
+    /// recording.zero(&backend.zeros::<Fr>(1)?)?;
+    /// assert_eq!(recording.len(), 1);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn len(&self) -> usize {
         self.steps.len()
     }
 
     /// Whether nothing is recorded.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// assert!(backend.record().is_empty());
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }
@@ -212,6 +290,17 @@ impl Recording {
     ///
     /// # Errors
     /// [`Error::LengthMismatch`], [`Error::ForeignVector`].
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let vector = backend.upload(&[Fr::from(1u64), Fr::from(2u64)])?;
+    /// let mut recording = backend.record();
+    /// recording.write(&vector.slice(0..1)?, &[Fr::from(7u64)])?;
+    /// recording.submit()?;
+    /// assert_eq!(vector.download()?, [Fr::from(7u64), Fr::from(2u64)]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn write<F: Element>(&mut self, to: &Vector<F>, elements: &[F]) -> Result<(), Error> {
         self.check("write", to, elements.len())?;
         if !to.is_empty() {
@@ -225,6 +314,17 @@ impl Recording {
     ///
     /// # Errors
     /// [`Error::ForeignVector`].
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let vector = backend.upload(&[Fr::from(1u64), Fr::from(2u64)])?;
+    /// let mut recording = backend.record();
+    /// recording.zero(&vector)?;
+    /// recording.submit()?;
+    /// assert_eq!(vector.download()?, [Fr::from(0u64); 2]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn zero<F: Element>(&mut self, to: &Vector<F>) -> Result<(), Error> {
         self.check("zero", to, to.len())?;
         if !to.is_empty() {
@@ -237,6 +337,17 @@ impl Recording {
     ///
     /// # Errors
     /// [`Error::ForeignVector`]; [`Error::Device`] if there is no memory for it.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let vector = backend.upload(&[Fr::from(1u64), Fr::from(2u64)])?;
+    /// let mut recording = backend.record();
+    /// let copy = recording.duplicate(&vector)?;
+    /// recording.submit()?;
+    /// assert_eq!(copy.download()?, vector.download()?);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn duplicate<F: Element>(&mut self, from: &Vector<F>) -> Result<Vector<F>, Error> {
         self.check("duplicate", from, from.len())?;
         let to = self.backend.vector(from.len())?;
@@ -252,6 +363,18 @@ impl Recording {
     /// # Errors
     /// [`Error::OperandCount`], [`Error::LengthMismatch`], [`Error::ScalarLength`], [`Error::ForeignVector`];
     /// [`Error::NotAvailable`] for operations that give a mask.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// use bls12_field_gpu::Operation;
+    /// let vector = backend.upload(&[Fr::from(1u64), Fr::from(2u64)])?;
+    /// let mut recording = backend.record();
+    /// recording.apply_into(Operation::Mul, &[&vector, &vector], &[], &vector)?;
+    /// recording.submit()?;
+    /// assert_eq!(vector.download()?, [Fr::from(1u64), Fr::from(4u64)]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn apply_into<F: Element>(
         &mut self,
         operation: Operation,
@@ -298,6 +421,14 @@ impl Recording {
     ///
     /// # Errors
     /// [`Error::Device`]; [`Error::SelfTestFailed`]. Then nothing has been done.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let ticket = backend.record().submit()?;
+    /// ticket.wait()?;
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn submit(self) -> Result<Ticket, Error> {
         let Some(vulkan) = self.backend.vulkan() else {
             self.steps.iter().try_for_each(Step::compute)?;
@@ -406,6 +537,13 @@ impl Ticket {
     ///
     /// # Errors
     /// [`Error::Device`] if the device is lost.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// assert!(backend.record().submit()?.is_done()?);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn is_done(&self) -> Result<bool, Error> {
         Ok(self.device.as_ref().map_or(Ok(true), gpu_executor::Ticket::is_done)?)
     }
@@ -414,6 +552,13 @@ impl Ticket {
     ///
     /// # Errors
     /// [`Error::Device`] if the device is lost or takes longer than its timeout.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// backend.record().submit()?.wait()?;
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn wait(self) -> Result<(), Error> {
         Ok(self.device.map_or(Ok(()), |ticket| ticket.finish(&mut []))?)
     }
@@ -422,6 +567,13 @@ impl Ticket {
     ///
     /// # Errors
     /// [`Error::Device`] if the device is lost.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// assert!(backend.record().submit()?.wait_timeout(std::time::Duration::from_secs(1))?);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
     pub fn wait_timeout(&self, timeout: Duration) -> Result<bool, Error> {
         Ok(self.device.as_ref().map_or(Ok(true), |ticket| ticket.wait_timeout(timeout))?)
     }
@@ -431,7 +583,15 @@ macro_rules! operations {
     ($($name:ident $into:ident $operation:ident ($first:ident $($vector:ident)*) ($($parameter:ident: $kind:ident)?) $summary:literal;)+) => {
         impl Recording {
             $(
-                #[doc = concat!("Records ", $summary, ", into new memory.\n\n# Errors\nThose of [`Recording::apply_into`]; [`Error::Device`] if there is no memory.")]
+                #[doc = concat!("Records ", $summary, ", into new memory.\n\n# Errors\nThose of [`Recording::apply_into`]; [`Error::Device`] if there is no memory.\n\n```\n")]
+                #[doc = "let one = ark_bls12_381::Fr::from(1u64);"]
+                #[doc = "let backend = bls12_field_gpu::backend()?;"]
+                #[doc = "let v = backend.upload(&[one])?;"]
+                #[doc = "let mut recording = backend.record();"]
+                #[doc = concat!("let out = recording.", stringify!($name), "(", "&v, ", $("&", operations!(@v $vector), ", ",)* $(operations!(@example $kind),)? ")?;")]
+                #[doc = "recording.submit()?;"]
+                #[doc = concat!("assert_eq!(out.download()?, backend.", stringify!($name), "(", "&[one], ", $("&", operations!(@one $vector), ", ",)* $(operations!(@example $kind),)? ")?);")]
+                #[doc = "# Ok::<(), bls12_field_gpu::Error>(())\n```"]
                 pub fn $name<F: Element>(
                     &mut self, $first: &Vector<F>, $($vector: &Vector<F>,)* $($parameter: operations!(@type $kind))?
                 ) -> Result<Vector<F>, Error> {
@@ -440,7 +600,16 @@ macro_rules! operations {
                     Ok(out)
                 }
 
-                #[doc = concat!("Records ", $summary, ", into `out`.\n\n# Errors\nThose of [`Recording::apply_into`].")]
+                #[doc = concat!("Records ", $summary, ", into `out`.\n\n# Errors\nThose of [`Recording::apply_into`].\n\n```\n")]
+                #[doc = "let one = ark_bls12_381::Fr::from(1u64);"]
+                #[doc = "let backend = bls12_field_gpu::backend()?;"]
+                #[doc = "let v = backend.upload(&[one])?;"]
+                #[doc = "let mut recording = backend.record();"]
+                #[doc = "let out = backend.zeros(1)?;"]
+                #[doc = concat!("recording.", stringify!($into), "(", "&v, ", $("&", operations!(@v $vector), ", ",)* $(operations!(@example $kind),)? "&out)?;")]
+                #[doc = "recording.submit()?;"]
+                #[doc = concat!("assert_eq!(out.download()?, backend.", stringify!($name), "(", "&[one], ", $("&", operations!(@one $vector), ", ",)* $(operations!(@example $kind),)? ")?);")]
+                #[doc = "# Ok::<(), bls12_field_gpu::Error>(())\n```"]
                 pub fn $into<F: Element>(
                     &mut self, $first: &Vector<F>, $($vector: &Vector<F>,)* $($parameter: operations!(@type $kind),)? out: &Vector<F>,
                 ) -> Result<(), Error> {
@@ -450,6 +619,10 @@ macro_rules! operations {
             )+
         }
     };
+    (@v $vector:ident) => { "v" };
+    (@one $vector:ident) => { "[one]" };
+    (@example element) => { "&one, " };
+    (@example exponent) => { "&[3], " };
     (@type element) => { &F };
     (@type exponent) => { &[u64] };
     (@limbs) => { &[] };

@@ -304,3 +304,39 @@ fn options_that_contradict_themselves() {
     let error = impossible(Options::new().chunk_elements(0));
     assert!(matches!(error, Error::InvalidOption { option: "chunk_elements", .. }), "{error}");
 }
+
+/// `new_unchecked` makes elements of arkworks that are none. They are refused, rather than blamed on the device.
+#[test]
+fn elements_of_arkworks_that_are_not_reduced_are_refused() {
+    use ark_ff::{BigInt, One as _};
+    let backend = Watched::new(Options::new());
+    let bad = ark_bls12_381::Fq::new_unchecked(BigInt([u64::MAX; 6]));
+    let one = ark_bls12_381::Fq::one();
+    for backend in [&*backend, &support::cpu()] {
+        let error = backend.mul(&[one, one], &[one, bad]).unwrap_err();
+        assert!(matches!(error, Error::NotBelowModulus { operand: "b", index: 1, .. }), "{error}");
+    }
+}
+
+/// Limits that are no limits.
+#[test]
+fn huge_limits_are_fine() {
+    for bytes in [u64::MAX, 1 << 63] {
+        let backend = Watched::new(Options::new().device_memory(bytes).chunk_elements(usize::MAX));
+        assert_eq!(backend.fr().add_u64_limbs(&[2, 0, 0, 0], &[3, 0, 0, 0]).unwrap(), [5, 0, 0, 0]);
+        let allocations = backend.stats().device.allocations;
+        assert_eq!(backend.fr().add_u64_limbs(&[2, 0, 0, 0], &[4, 0, 0, 0]).unwrap(), [6, 0, 0, 0]);
+        assert_eq!(backend.stats().device.allocations, allocations, "buffers are reused");
+    }
+}
+
+#[test]
+fn memory_can_be_given_back() {
+    let backend = Watched::new(Options::new());
+    let call = || assert_eq!(backend.fr().add_u64_limbs(&[2, 0, 0, 0], &[3, 0, 0, 0]).unwrap(), [5, 0, 0, 0]);
+    call();
+    let before = backend.stats().device.allocations;
+    backend.trim();
+    call();
+    assert!(backend.stats().device.allocations > before);
+}

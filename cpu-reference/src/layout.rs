@@ -4,7 +4,7 @@ use ark_ff::PrimeField;
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 
 /// A field of arkworks whose elements are, byte for byte, `LIMBS` little-endian 64-bit limbs.
-pub trait LimbField: PrimeField {
+pub trait LimbField: PrimeField + sealed::Sealed {
     /// 64-bit limbs per element.
     const LIMBS: usize;
     /// The limbs of a vector of elements. They are the elements' Montgomery form.
@@ -71,6 +71,13 @@ macro_rules! limb_field {
             const R2: Self::Integer = <$field>::R2;
         }
     };
+}
+
+mod sealed {
+    /// `zeroed_vec` rests on what the implementations here are.
+    pub trait Sealed {}
+    impl Sealed for ark_bls12_381::Fq {}
+    impl Sealed for ark_bls12_381::Fr {}
 }
 
 trait RadixSquared {

@@ -48,7 +48,7 @@ impl fmt::Display for Report {
 impl Report {
     /// Who computed, and if it was no GPU, why.
     fn engine(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Engine::Vulkan { device, device_local, width, workgroup_size } = self.backend.engine() else {
+        let Engine::Vulkan { device, device_local, width, workgroup_size, .. } = self.backend.engine() else {
             fact(f, "device", "none: no GPU takes part")?;
             fact(f, "computed by", self.backend.engine())?;
             fact(f, "memory", "the host's")?;

@@ -12,20 +12,20 @@ use std::path::{Path, PathBuf};
 
 /// The device and driver that a cache belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// PCI vendor, or a Khronos vendor id.
-    pub vendor: u32,
+    pub(crate) vendor: u32,
     /// The vendor's device id.
-    pub device: u32,
+    pub(crate) device: u32,
     /// The driver's version, in the driver's own encoding.
-    pub driver: u32,
+    pub(crate) driver: u32,
     /// `pipelineCacheUUID`: changes when the driver can no longer read its old caches.
-    pub uuid: [u8; 16],
+    pub(crate) uuid: [u8; 16],
 }
 
 /// Why a file is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Rejected {
+pub(crate) enum Rejected {
     /// It is too short, or does not begin as such a file does.
     #[error("not a pipeline cache file")]
     NotACache,
@@ -74,7 +74,7 @@ impl Identity {
 }
 
 /// The bytes of a file that holds `blob`.
-pub fn encode(identity: &Identity, blob: &[u8]) -> Vec<u8> {
+pub(crate) fn encode(identity: &Identity, blob: &[u8]) -> Vec<u8> {
     let mut file = Vec::with_capacity(HEADER + blob.len());
     file.extend_from_slice(MAGIC);
     file.extend_from_slice(&VERSION.to_le_bytes());
@@ -89,7 +89,7 @@ pub fn encode(identity: &Identity, blob: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// Why the file must not be used.
-pub fn decode<'a>(identity: &Identity, file: &'a [u8]) -> Result<&'a [u8], Rejected> {
+pub(crate) fn decode<'a>(identity: &Identity, file: &'a [u8]) -> Result<&'a [u8], Rejected> {
     let header = file.get(..HEADER).ok_or(Rejected::NotACache)?;
     let blob = &file[HEADER..];
     if header[..8] != *MAGIC {

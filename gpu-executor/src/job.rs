@@ -16,8 +16,22 @@ pub struct Kernel {
     pub spirv: &'static [u8],
     /// How the kernel reaches its slots.
     pub reach: Reach,
+    /// What the kernel does with each slot; jobs that give it anything else are refused.
+    pub slots: [SlotUse; SLOTS],
     /// Specialization constants besides constant 0, which is the workgroup size: (id, value).
     pub constants: Vec<(u32, u32)>,
+}
+
+/// What a kernel does with a slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SlotUse {
+    /// Nothing.
+    #[default]
+    None,
+    /// Reads this many bytes per element.
+    Reads(usize),
+    /// Writes this many bytes per element.
+    Writes(usize),
 }
 
 /// How a kernel reaches its slots.
@@ -44,7 +58,7 @@ pub enum Slot<'a> {
 /// A program applied to vectors of `elements` elements.
 #[derive(Debug)]
 pub struct Job<'a> {
-    /// Elements per vector. Each used slot's length must be a multiple of it, and of 4 bytes an element.
+    /// Elements per vector. Each slot must have the kernel's bytes per element.
     pub elements: usize,
     /// The vectors.
     pub slots: [Slot<'a>; SLOTS],
@@ -66,22 +80,23 @@ impl Slot<'_> {
 }
 
 impl Job<'_> {
-    /// Bytes per element of each slot; 0 for unused ones.
-    pub(crate) fn widths(&self, kernel: &'static str) -> Result<[usize; SLOTS], Error> {
+    /// Bytes per element of each slot; 0 for unused ones. Refuses a job whose slots are not those of the kernel.
+    pub(crate) fn widths(&self, kernel: &'static str, slots: &[SlotUse; SLOTS]) -> Result<[usize; SLOTS], Error> {
         let malformed = |reason: String| Error::MalformedJob { kernel, reason };
         if self.params.len() > MAX_PARAMS {
             return Err(malformed(format!("{} parameters, at most {MAX_PARAMS}", self.params.len())));
         }
         let mut widths = [0; SLOTS];
-        for (slot, width) in self.slots.iter().zip(&mut widths) {
-            let bytes = slot.bytes();
-            if bytes == 0 {
-                continue;
+        for (index, (slot, needed)) in self.slots.iter().zip(slots).enumerate() {
+            widths[index] = match (slot, needed) {
+                (Slot::Unused, SlotUse::None) => 0,
+                (Slot::Read(_), SlotUse::Reads(width)) | (Slot::Write(_), SlotUse::Writes(width)) => *width,
+                _ => return Err(malformed(format!("slot {index} is not used as the kernel uses it"))),
+            };
+            if self.elements.checked_mul(widths[index]) != Some(slot.bytes()) {
+                let bytes = slot.bytes();
+                return Err(malformed(format!("slot {index} has {bytes} bytes for {} elements", self.elements)));
             }
-            if self.elements == 0 || !bytes.is_multiple_of(self.elements) || !(bytes / self.elements).is_multiple_of(4) {
-                return Err(malformed(format!("a slot of {bytes} bytes for {} elements", self.elements)));
-            }
-            *width = bytes / self.elements;
         }
         Ok(widths)
     }
@@ -123,8 +138,10 @@ pub(crate) fn push_constants(addresses: [u64; SLOTS], count: u32, params: &[u32]
 mod tests {
     use super::*;
 
+    const READS_A: [SlotUse; SLOTS] = [SlotUse::Reads(4), SlotUse::None, SlotUse::None, SlotUse::None];
+
     fn kernel() -> Kernel {
-        Kernel { name: "k", spirv: &[1, 2, 3, 4], reach: Reach::Addresses, constants: vec![(1, 0)] }
+        Kernel { name: "k", spirv: &[1, 2, 3, 4], reach: Reach::Addresses, slots: READS_A, constants: vec![(1, 0)] }
     }
 
     #[test]
@@ -155,10 +172,16 @@ mod tests {
             params: &[],
             cost: 1,
         };
-        assert_eq!(job(2, &[0; 8]).widths("k").unwrap(), [4, 0, 0, 0]);
-        assert!(job(3, &[0; 8]).widths("k").is_err());
-        assert!(job(4, &[0; 8]).widths("k").is_err());
-        assert!(job(0, &[0; 8]).widths("k").is_err());
-        assert!(Job { params: &[0; 13], ..job(2, &[0; 8]) }.widths("k").is_err());
+        let widths = |job: Job| job.widths("k", &READS_A);
+        assert_eq!(widths(job(2, &[0; 8])).unwrap(), [4, 0, 0, 0]);
+        assert_eq!(widths(job(0, &[])).unwrap(), [4, 0, 0, 0]);
+        assert!(widths(job(3, &[0; 8])).is_err());
+        assert!(widths(job(usize::MAX, &[0; 8])).is_err());
+        assert!(widths(job(0, &[0; 8])).is_err());
+        assert!(widths(Job { params: &[0; 13], ..job(2, &[0; 8]) }).is_err());
+        assert!(widths(Job { slots: Default::default(), ..job(2, &[0; 8]) }).is_err());
+        let mut out = [0; 8];
+        let extra = [Slot::Read(&[0; 8]), Slot::Unused, Slot::Unused, Slot::Write(&mut out)];
+        assert!(widths(Job { slots: extra, ..job(2, &[0; 8]) }).is_err());
     }
 }

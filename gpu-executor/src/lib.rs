@@ -22,8 +22,7 @@ mod options;
 pub mod plan;
 mod vulkan;
 
-pub use cache_file::{Identity, Rejected, decode, encode};
 pub use error::{Error, Verdict};
-pub use job::{Job, Kernel, MAX_PARAMS, Reach, Slot};
+pub use job::{Job, Kernel, MAX_PARAMS, Reach, Slot, SlotUse};
 pub use options::{CacheDirectory, MemoryMode, Options, Validation};
 pub use vulkan::{Batch, Device, DeviceInfo, DeviceKind, Program, Region, Stats, Ticket, ValidationLog, survey};

@@ -4,5 +4,5 @@
 mod barriers;
 mod chunks;
 
-pub use barriers::{Access, Barrier, Command, Hazard, Stage, Stages, Step, find_hazard, plan};
+pub use barriers::{Access, Barrier, Command, Hazard, Stage, Stages, Step, every_barrier_matters, find_hazard, plan};
 pub use chunks::{Bounds, elements_per_chunk, size_class, workgroups};

@@ -4,8 +4,8 @@ use super::encode::{Op, Span};
 use super::memory::{Buffer, Place, Reservation};
 use super::queue::InFlight;
 use super::{Device, Program, Shared, count};
-use crate::Error;
 use crate::job::{MAX_PARAMS, SLOTS};
+use crate::{Error, SlotUse};
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
@@ -91,7 +91,7 @@ enum Work {
     Upload { to: Region, bytes: Arc<[u8]> },
     Copy { from: Region, to: Region },
     Zero { to: Region },
-    Launch { program: Program, slots: [Option<(Region, bool)>; SLOTS], elements: u32, params: Vec<u32> },
+    Launch { program: Program, slots: Box<[Option<(Region, bool)>; SLOTS]>, elements: u32, params: Vec<u32> },
     Download { from: Region },
 }
 
@@ -113,7 +113,7 @@ impl Batch {
 
     /// Runs a program on `elements` elements. Each slot is a region, and whether the program writes it.
     pub fn launch(&mut self, program: &Program, slots: [Option<(Region, bool)>; SLOTS], elements: u32, params: &[u32]) {
-        self.work.push(Work::Launch { program: program.clone(), slots, elements, params: params.to_vec() });
+        self.work.push(Work::Launch { program: program.clone(), slots: Box::new(slots), elements, params: params.to_vec() });
     }
 
     /// Fetches what a region holds at this point. The ticket has the downloads in the order in which they were asked for.
@@ -154,9 +154,15 @@ impl Batch {
                     return malformed(program.name, "too many parameters");
                 }
                 Work::Launch { program, slots, elements, .. } => {
-                    let whole = |region: &Region| *elements > 0 && region.bytes().is_multiple_of(4 * u64::from(*elements));
-                    if !slots.iter().flatten().all(|(region, _)| whole(region)) {
-                        return malformed(program.name, "a slot is not a whole number of words per element");
+                    let suits = |(slot, needed): (&Option<(Region, bool)>, &SlotUse)| match (slot, *needed) {
+                        (None, SlotUse::None) => true,
+                        (Some((region, false)), SlotUse::Reads(width)) | (Some((region, true)), SlotUse::Writes(width)) => {
+                            *elements > 0 && u64::from(*elements).checked_mul(width as u64) == Some(region.bytes())
+                        }
+                        _ => false,
+                    };
+                    if !slots.iter().zip(&program.slots).all(suits) || !Arc::ptr_eq(&program.shared, shared) {
+                        return malformed(program.name, "the slots are not those of the kernel, or it is another device's");
                     }
                     for (index, (region, write)) in slots.iter().enumerate().filter_map(|(i, s)| Some((i, s.as_ref()?))) {
                         let others = slots.iter().enumerate().filter(|(other, _)| *other != index);
@@ -244,7 +250,7 @@ impl Device {
                 Work::Zero { to } => ops.push(Op::Zero { to: to.span()? }),
                 Work::Launch { program, slots, elements, params } => {
                     let mut spans = [None; SLOTS];
-                    for (span, slot) in spans.iter_mut().zip(slots) {
+                    for (span, slot) in spans.iter_mut().zip(slots.iter()) {
                         if let Some((region, write)) = slot {
                             *span = Some((region.span()?, *write));
                         }

@@ -56,6 +56,8 @@ impl Shared {
         let steps: Vec<Step> = ops.iter().map(Op::step).collect();
         let commands = plan::plan(&steps);
         debug_assert_eq!(plan::find_hazard(&steps, &commands), None);
+        // Takes the cube of the number of steps.
+        debug_assert!(steps.len() > 32 || plan::every_barrier_matters(&steps, &commands));
         let raw = &self.gpu.raw;
         let begin = vk::CommandBufferBeginInfo::default().flags(vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT);
         // SAFETY: the lane is this thread's alone and its last submission has finished.

@@ -21,6 +21,8 @@ impl ValidationLog {
 pub(crate) struct Instance {
     pub(crate) raw: ash::Instance,
     pub(crate) log: ValidationLog,
+    /// The version of Vulkan asked for.
+    pub(crate) version: u32,
     messenger: Option<(ash::ext::debug_utils::Instance, vk::DebugUtilsMessengerEXT)>,
     // Declared last: the loader must outlive everything made with it.
     _entry: ash::Entry,
@@ -75,9 +77,9 @@ impl Instance {
         // SAFETY: all pointers in `info` outlive the call; the layer and the extensions were just found to exist.
         let raw = unsafe { entry.create_instance(&info, None) }.map_err(|result| match result {
             vk::Result::ERROR_INCOMPATIBLE_DRIVER => nothing("no Vulkan driver is installed".into()),
-            other => driver_error("vkCreateInstance")(other),
+            other => nothing(format!("the Vulkan driver fails: vkCreateInstance: {other}")),
         })?;
-        let mut instance = Self { raw, log, messenger: None, _entry: entry };
+        let mut instance = Self { raw, log, version: application.api_version, messenger: None, _entry: entry };
         if validation != Validation::Off {
             let debug = ash::ext::debug_utils::Instance::new(&instance._entry, &instance.raw);
             let info = self::messenger_info(&instance.log);

@@ -96,7 +96,7 @@ impl Pipelines {
             data.extend_from_slice(&value.to_le_bytes());
         }
         let specialization = vk::SpecializationInfo::default().map_entries(&entries).data(&data);
-        // SAFETY: the SPIR-V was compiled for Vulkan 1.2 and passes spirv-val.
+        // SAFETY: the SPIR-V is valid, as whoever calls `Device::prepare` promises.
         let module = unsafe { gpu.raw.create_shader_module(&vk::ShaderModuleCreateInfo::default().code(&words), None) }
             .map_err(driver_error("vkCreateShaderModule"))?;
         let stage = vk::PipelineShaderStageCreateInfo::default()
@@ -132,11 +132,7 @@ impl Pipelines {
         // SAFETY: the cache is alive; the driver synchronises it internally.
         let stored = match unsafe { gpu.raw.get_pipeline_cache_data(self.cache) } {
             Ok(blob) if blob == *saved => return,
-            Ok(blob) => {
-                let stored = file.store(&blob).map_err(|error| error.to_string());
-                *saved = blob;
-                stored
-            }
+            Ok(blob) => file.store(&blob).map(|()| *saved = blob).map_err(|error| error.to_string()),
             Err(result) => Err(result.to_string()),
         };
         if let Err(error) = stored {

@@ -27,7 +27,7 @@ impl Program {
     /// [`Error::MalformedJob`] before anything is done; [`Error::OutOfMemory`], [`Error::TimedOut`], [`Error::Lost`] or what
     /// the driver answered, and then what the job's output slices hold is unspecified.
     pub fn run(&self, job: &mut Job) -> Result<usize, Error> {
-        let widths = job.widths(self.name)?;
+        let widths = job.widths(self.name, &self.slots)?;
         if job.elements == 0 {
             return Ok(0);
         }
@@ -55,7 +55,8 @@ impl Program {
     }
 }
 
-/// The most bytes of one vector in a chunk. Larger chunks gain nothing on any device measured, and pin more memory.
+/// The most bytes of one vector in a chunk: more pins more memory for longer. (lavapipe allows no more anyway. Where chunks are
+/// not overlapped, their size does not matter much; to be measured when they are.)
 const CHUNK_BYTES: u64 = 128 << 20;
 
 /// The buffers and the command buffer of one job; goes back to the device's pools on drop.

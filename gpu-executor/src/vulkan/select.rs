@@ -1,6 +1,6 @@
-use super::driver_error;
 use super::instance::Instance;
-use crate::{Error, Identity, Validation, Verdict};
+use crate::cache_file::Identity;
+use crate::{Error, Validation, Verdict};
 use ash::vk;
 use std::fmt;
 
@@ -57,11 +57,12 @@ pub(crate) struct Limits {
     pub(crate) buffer: u64,
     pub(crate) workgroups: [u32; 2],
     pub(crate) workgroup_size: u32,
+    /// Invocations that run in step.
+    pub(crate) subgroup: u32,
 }
 
 /// A device that was looked at.
 pub(crate) struct Candidate {
-    pub(crate) physical: vk::PhysicalDevice,
     pub(crate) verdict: Verdict,
     pub(crate) identity: Identity,
     pub(crate) limits: Limits,
@@ -82,8 +83,10 @@ pub fn survey() -> Result<Vec<Verdict>, Error> {
 
 pub(crate) fn candidates(instance: &Instance) -> Result<Vec<Candidate>, Error> {
     // SAFETY: no preconditions beyond a live instance.
-    let physicals =
-        unsafe { instance.raw.enumerate_physical_devices() }.map_err(driver_error("vkEnumeratePhysicalDevices"))?;
+    let physicals = unsafe { instance.raw.enumerate_physical_devices() }.map_err(|result| Error::NoDevice {
+        reason: Some(format!("the Vulkan driver fails: vkEnumeratePhysicalDevices: {result}")),
+        devices: Vec::new(),
+    })?;
     Ok(physicals.into_iter().enumerate().map(|(index, physical)| look_at(instance, index, physical)).collect())
 }
 
@@ -101,6 +104,15 @@ pub(crate) fn ranked(candidates: &[Candidate], index: Option<usize>) -> Result<V
     Ok(ranked)
 }
 
+impl Candidate {
+    /// The device in another instance than the one that it was found in.
+    pub(crate) fn physical_in(&self, instance: &Instance) -> Result<vk::PhysicalDevice, Error> {
+        // SAFETY: a live instance.
+        let physicals = unsafe { instance.raw.enumerate_physical_devices() }.unwrap_or_default();
+        physicals.get(self.verdict.device.index).copied().ok_or(Error::Lost { during: "vkEnumeratePhysicalDevices" })
+    }
+}
+
 /// The error that no candidate can be used.
 pub(crate) fn no_device(devices: Vec<Verdict>) -> Error {
     Error::NoDevice { reason: devices.is_empty().then(|| "no Vulkan driver offers a device".into()), devices }
@@ -112,10 +124,12 @@ fn look_at(instance: &Instance, index: usize, physical: vk::PhysicalDevice) -> C
     let recent = base.api_version >= vk::API_VERSION_1_2;
     let mut driver = vk::PhysicalDeviceDriverProperties::default();
     let mut maintenance = vk::PhysicalDeviceMaintenance3Properties::default();
+    let mut subgroup = vk::PhysicalDeviceSubgroupProperties::default();
     let mut vulkan12 = vk::PhysicalDeviceVulkan12Features::default();
     let mut int64 = false;
     if recent {
         let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut driver).push_next(&mut maintenance);
+        properties = properties.push_next(&mut subgroup);
         let mut features = vk::PhysicalDeviceFeatures2::default().push_next(&mut vulkan12);
         // SAFETY: the structures in both chains belong to Vulkan 1.2, which the device supports.
         unsafe {
@@ -132,17 +146,7 @@ fn look_at(instance: &Instance, index: usize, physical: vk::PhysicalDevice) -> C
     let extensions = unsafe { instance.raw.enumerate_device_extension_properties(physical) }.unwrap_or_default();
     let queue_family = families.iter().position(|family| family.queue_flags.contains(vk::QueueFlags::COMPUTE));
 
-    let turned_down = if !recent {
-        Some(format!("it supports Vulkan {} and 1.2 is needed", version(base.api_version)))
-    } else if vulkan12.timeline_semaphore == 0 {
-        Some("it has no timeline semaphores".into())
-    } else if vulkan12.buffer_device_address == 0 {
-        Some("it has no buffer device addresses".into())
-    } else if queue_family.is_none() {
-        Some("it has no compute queue".into())
-    } else {
-        None
-    };
+    let turned_down = turned_down(base.api_version, &vulkan12, queue_family);
     let heap = memory.memory_heaps_as_slice().iter().filter(|heap| heap.flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL));
     let text = |name: Result<&std::ffi::CStr, _>| name.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let device = DeviceInfo {
@@ -162,7 +166,6 @@ fn look_at(instance: &Instance, index: usize, physical: vk::PhysicalDevice) -> C
     };
     let limits = base.limits;
     Candidate {
-        physical,
         verdict: Verdict { device, turned_down },
         identity: Identity {
             vendor: base.vendor_id,
@@ -174,10 +177,30 @@ fn look_at(instance: &Instance, index: usize, physical: vk::PhysicalDevice) -> C
             buffer: u64::from(limits.max_storage_buffer_range).min(maintenance.max_memory_allocation_size),
             workgroups: [limits.max_compute_work_group_count[0], limits.max_compute_work_group_count[1]],
             workgroup_size: limits.max_compute_work_group_invocations.min(limits.max_compute_work_group_size[0]),
+            subgroup: subgroup.subgroup_size,
         },
         queue_family: queue_family.unwrap_or(0) as u32,
-        feedback: base.api_version >= vk::API_VERSION_1_3,
+        feedback: base.api_version.min(instance.version) >= vk::API_VERSION_1_3,
         portability_subset: extensions.iter().any(|e| e.extension_name_as_c_str() == Ok(ash::khr::portability_subset::NAME)),
+    }
+}
+
+/// What a device lacks of what is needed.
+fn turned_down(
+    api_version: u32,
+    features: &vk::PhysicalDeviceVulkan12Features,
+    queue_family: Option<usize>,
+) -> Option<String> {
+    if api_version < vk::API_VERSION_1_2 {
+        Some(format!("it supports Vulkan {} and 1.2 is needed", version(api_version)))
+    } else if features.timeline_semaphore == 0 {
+        Some("it has no timeline semaphores".into())
+    } else if features.buffer_device_address == 0 {
+        Some("it has no buffer device addresses".into())
+    } else if queue_family.is_none() {
+        Some("it has no compute queue".into())
+    } else {
+        None
     }
 }
 
@@ -202,10 +225,9 @@ mod tests {
             int64: true,
         };
         Candidate {
-            physical: vk::PhysicalDevice::null(),
             verdict: Verdict { device, turned_down: turned_down.map(Into::into) },
             identity: Identity { vendor: 0, device: 0, driver: 0, uuid: [0; 16] },
-            limits: Limits { buffer: 1 << 27, workgroups: [65535; 2], workgroup_size: 1024 },
+            limits: Limits { buffer: 1 << 27, workgroups: [65535; 2], workgroup_size: 1024, subgroup: 32 },
             queue_family: 0,
             feedback: false,
             portability_subset: false,
@@ -228,6 +250,18 @@ mod tests {
         assert_eq!(indices(&all, Some(0)).unwrap(), [0]);
         assert!(indices(&all, Some(2)).unwrap().is_empty());
         assert!(matches!(indices(&all, Some(4)), Err(Error::NoSuchDevice { requested: 4, available: 4 })));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let features = vk::PhysicalDeviceVulkan12Features::default;
+        let all = || features().timeline_semaphore(true).buffer_device_address(true);
+        let reason = |version, features, family| turned_down(version, &features, family).unwrap_or_default();
+        assert_eq!(turned_down(vk::API_VERSION_1_2, &all(), Some(0)), None);
+        assert!(reason(vk::API_VERSION_1_1, all(), Some(0)).contains("Vulkan 1.1.0"));
+        assert!(reason(vk::API_VERSION_1_3, features(), Some(0)).contains("timeline semaphores"));
+        assert!(reason(vk::API_VERSION_1_3, all().buffer_device_address(false), Some(0)).contains("addresses"));
+        assert!(reason(vk::API_VERSION_1_2, all(), None).contains("compute queue"));
     }
 
     #[test]

@@ -20,17 +20,27 @@ impl Effort {
     pub(crate) const QUICK: Self = Self { warm_up: 0, repetitions: (1, 1), budget: Duration::ZERO };
 }
 
-/// The median duration of `work`.
-pub(crate) fn median<E>(effort: Effort, mut work: impl FnMut() -> Result<(), E>) -> Result<Duration, E> {
+/// The median duration of `work`, which writes all of `out`. Before each repetition `out` is spoiled, after it compared with
+/// `expected`, neither of which is timed.
+pub(crate) fn median<T: Copy + PartialEq>(
+    effort: Effort,
+    (out, spoil, expected): (&mut [T], T, &[T]),
+    mut work: impl FnMut(&mut [T]) -> Result<(), Error>,
+) -> Result<Duration, Box<dyn std::error::Error>> {
+    let mut once = || {
+        out.fill(spoil);
+        let start = Instant::now();
+        work(out)?;
+        let time = start.elapsed();
+        if out == expected { Ok(time) } else { Err(Box::<dyn std::error::Error>::from("a result is wrong")) }
+    };
     for _ in 0..effort.warm_up {
-        work()?;
+        once()?;
     }
     let begin = Instant::now();
     let mut times = Vec::new();
     while times.len() < effort.repetitions.0 || (times.len() < effort.repetitions.1 && begin.elapsed() < effort.budget) {
-        let start = Instant::now();
-        work()?;
-        times.push(start.elapsed());
+        times.push(once()?);
     }
     times.sort();
     Ok(times[times.len() / 2])

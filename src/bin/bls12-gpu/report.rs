@@ -106,11 +106,10 @@ pub(crate) fn measure(options: &Options, commit: String, quick: bool) -> Result<
             let expected = inputs.call(Form::Canonical, |call| cpu.execute(call))?;
             let mut line = Vec::new();
             for (name, column) in &columns {
-                let mut out = vec![u64::MAX; expected.elements.len()];
-                let time = median(column.effort(quick), || column.run(options, &inputs, &mut out))?;
-                if out != expected.elements {
-                    return Err(format!("{} of {length} elements by {name} is wrong", operation.name()).into());
-                }
+                let mut out = vec![0; expected.elements.len()];
+                let checked = (&mut out[..], u64::MAX, &expected.elements[..]);
+                let time = median(column.effort(quick), checked, |out| column.run(options, &inputs, out))
+                    .map_err(|error| format!("{} of {length} elements by {name}: {error}", operation.name()))?;
                 line.push(Some(micros(time)));
                 let prefix = match *name {
                     "one-shot" => "oneshot_",
@@ -140,7 +139,7 @@ pub(crate) fn commit_here() -> String {
 
 fn head(backend: &Backend, commit: String, quick: bool) -> Vec<(&'static str, String)> {
     let mut head = Vec::new();
-    if let Engine::Vulkan { device, device_local, width, workgroup_size } = backend.engine() {
+    if let Engine::Vulkan { device, device_local, width, workgroup_size, .. } = backend.engine() {
         let memory = if *device_local { "device-local" } else { "host" };
         head.push(("gpu", device.name.clone()));
         head.push(("driver", device.driver.clone()));
@@ -188,7 +187,8 @@ impl Report {
         let columns = vec!["GPU, us", "one core, us", "one core over GPU"];
         let title = "Fq on arkworks' types, host to host, unverified, against arkworks on one core";
         let mut table = Table { title, columns, lines: Vec::new() };
-        let infallible = |time: Result<Duration, std::convert::Infallible>| time.unwrap_or_else(|never| match never {});
+        let cpu = Backend::new(&Options::new().device(DeviceChoice::Cpu))?;
+        let spoil = Fq::from(0u64);
         for (length, size) in SIZES {
             // One core takes ten seconds for a million inverses.
             if length > if quick { 1 << 10 } else { 1 << 16 } {
@@ -196,36 +196,32 @@ impl Report {
             }
             let pow = Inputs::new(Operation::Pow, Field::Fq, length);
             let a = Fq::elements(pow.vector(0));
-            let mut out = vec![Fq::from(0u64); length];
-            let mut expected = out.clone();
-
-            let gpu = median(effort, || backend.inverse_into(a, &mut out))?;
-            let one = infallible(median(slow, || {
-                expected.iter_mut().zip(a).for_each(|(to, from)| *to = from.inverse().unwrap_or_default());
-                Ok(())
-            }));
-            let batch = infallible(median(slow, || {
-                expected.copy_from_slice(a);
-                batch_inversion(&mut expected);
-                Ok(())
-            }));
-            if out != expected {
-                return Err(format!("inverse of {length} elements is wrong").into());
-            }
+            let mut out = vec![spoil; length];
             let ratio = |cpu: Duration, gpu: Duration| cpu.as_secs_f64() / gpu.as_secs_f64();
+
+            let expected = cpu.inverse(a)?;
+            let gpu = median(effort, (&mut out, spoil, &expected), |out| backend.inverse_into(a, out))?;
+            let one = median(slow, (&mut out, spoil, &expected), |out| {
+                out.iter_mut().zip(a).for_each(|(to, from)| *to = from.inverse().unwrap_or_default());
+                Ok(())
+            })?;
+            let batch = median(slow, (&mut out, spoil, &expected), |out| {
+                out.copy_from_slice(a);
+                batch_inversion(out);
+                Ok(())
+            })?;
             table.line(format!("inverse(), {length}"), gpu, one);
             table.line(format!("batch_inversion, {length}"), gpu, batch);
             self.row(format!("inverse_{size}_vs_1core"), ratio(one, gpu), "ratio");
             self.row(format!("inverse_{size}_vs_batch_1core"), ratio(batch, gpu), "ratio");
 
-            let gpu = median(effort, || backend.pow_into(a, pow.parameter(), &mut out))?;
-            let one = infallible(median(slow, || {
-                expected.iter_mut().zip(a).for_each(|(to, from)| *to = from.pow(pow.parameter()));
+            let exponent = pow.parameter();
+            let expected = cpu.pow(a, exponent)?;
+            let gpu = median(effort, (&mut out, spoil, &expected), |out| backend.pow_into(a, exponent, out))?;
+            let one = median(slow, (&mut out, spoil, &expected), |out| {
+                out.iter_mut().zip(a).for_each(|(to, from)| *to = from.pow(exponent));
                 Ok(())
-            }));
-            if out != expected {
-                return Err(format!("pow of {length} elements is wrong").into());
-            }
+            })?;
             table.line(format!("pow, 381 bits, {length}"), gpu, one);
             self.row(format!("pow_{size}_vs_1core"), ratio(one, gpu), "ratio");
             self.row(format!("pow_{size}_host_us"), micros(gpu), "us");
@@ -236,12 +232,9 @@ impl Report {
             let length = 1 << 20;
             let pow = Inputs::new(Operation::Pow, Field::Fq, length);
             let a = Fq::elements(pow.vector(0));
-            let mut out = vec![Fq::from(0u64); length];
-            let gpu = median(effort, || backend.pow_into(a, pow.parameter(), &mut out))?;
-            let cpu = Backend::new(&Options::new().device(DeviceChoice::Cpu))?;
-            if out != cpu.pow(a, pow.parameter())? {
-                return Err("pow of a million elements is wrong".into());
-            }
+            let expected = cpu.pow(a, pow.parameter())?;
+            let mut out = vec![spoil; length];
+            let gpu = median(effort, (&mut out, spoil, &expected), |out| backend.pow_into(a, pow.parameter(), out))?;
             self.row("pow_1m_host_us", micros(gpu), "us");
         }
         Ok(())
@@ -249,39 +242,48 @@ impl Report {
 
     /// Vectors that stay on the device.
     fn resident(&mut self, backend: &Backend, quick: bool) -> Result<(), Box<dyn std::error::Error>> {
-        let effort = if quick { Effort::QUICK } else { Effort::FULL };
-        let a = backend.upload(&vec![Fq::from(7u64); 64])?;
+        let (seven, fourteen) = ([Fq::from(7u64); 64], [Fq::from(14u64); 64]);
+        let a = backend.upload(&seven)?;
         let out = backend.zeros(64)?;
-        let one = median(effort, || {
-            let mut recording = backend.record();
-            recording.add_into(&a, &a, &out)?;
-            recording.submit()?.wait()
-        })?;
-        let mut cpu = Duration::ZERO;
-        let mut calls = 0;
-        median(effort, || {
-            let begin = Instant::now();
-            let mut recording = backend.record();
-            for _ in 0..256 {
-                recording.add_into(&a, &a, &out)?;
+        // What is timed ends before the result is fetched, to be compared.
+        let mut fetched = seven;
+        let mut times = Vec::new();
+        let mut cpu = Vec::new();
+        for _ in 0..if quick { 3 } else { 300 } {
+            for launches in [1, 256] {
+                let begin = Instant::now();
+                let mut recording = backend.record();
+                for _ in 0..launches {
+                    recording.add_into(&a, &a, &out)?;
+                }
+                let ticket = recording.submit()?;
+                let submitted = begin.elapsed();
+                ticket.wait()?;
+                if launches == 1 {
+                    times.push(begin.elapsed());
+                } else {
+                    cpu.push(submitted);
+                }
+                out.download_into(&mut fetched)?;
+                if fetched != fourteen {
+                    return Err("a resident addition is wrong".into());
+                }
+                let mut recording = backend.record();
+                recording.zero(&out)?;
+                recording.submit()?.wait()?;
             }
-            let ticket = recording.submit()?;
-            cpu += begin.elapsed();
-            calls += 256;
-            ticket.wait()
-        })?;
-        if out.download()? != vec![Fq::from(14u64); 64] {
-            return Err("resident addition is wrong".into());
         }
-        self.row("add_64_resident_us", micros(one), "us");
-        self.row("cpu_per_dispatch_us", micros(cpu) / f64::from(calls), "us");
+        times.sort();
+        cpu.sort();
+        self.row("add_64_resident_us", micros(times[times.len() / 2]), "us");
+        self.row("cpu_per_dispatch_us", micros(cpu[cpu.len() / 2]) / 256.0, "us");
 
         let title = "Resident vectors: one recording of independent operations, G elements a second, G bytes a second";
         let columns = vec!["G elem/s", "GB/s"];
         let mut table = Table { title, columns, lines: Vec::new() };
         let length = if quick { 1 << 10 } else { 1 << 24 };
-        table.lines.extend(self.stream::<Fq>(backend, "fq", length, effort)?);
-        table.lines.extend(self.stream::<Fr>(backend, "fr", length, effort)?);
+        table.lines.extend(self.stream::<Fq>(backend, "fq", length, quick)?);
+        table.lines.extend(self.stream::<Fr>(backend, "fr", length, quick)?);
         self.tables.push(table);
         Ok(())
     }
@@ -292,7 +294,7 @@ impl Report {
         backend: &Backend,
         field: &'static str,
         length: usize,
-        effort: Effort,
+        quick: bool,
     ) -> Result<Vec<Line>, Box<dyn std::error::Error>> {
         let elements = |salt: u64| -> Vec<F> {
             (0..length as u64)
@@ -308,16 +310,23 @@ impl Report {
         for (operation, moved) in [(Operation::Add, 3.0), (Operation::Mul, 3.0), (Operation::Square, 2.0)] {
             let inputs = if operation == Operation::Square { vec![&a] } else { vec![&a, &b] };
             let launches = 16;
-            let run = |launches: usize| {
+            let run = |launches: usize| -> Result<Duration, Error> {
                 let mut recording = backend.record();
                 for _ in 0..launches {
                     recording.apply_into(operation, &inputs, &[], &out)?;
                 }
-                recording.submit()?.wait()
+                let begin = Instant::now();
+                recording.submit()?.wait()?;
+                Ok(begin.elapsed())
             };
             // The difference of two lengths: what a submission costs besides cancels out.
-            let (few, many) = (median(effort, || run(launches))?, median(effort, || run(3 * launches))?);
-            let each = many.saturating_sub(few).as_secs_f64() / (2 * launches) as f64;
+            let mut each = Vec::new();
+            for _ in 0..if quick { 1 } else { 12 } {
+                let (few, many) = (run(launches)?, run(3 * launches)?);
+                each.push(many.saturating_sub(few).as_secs_f64().max(1e-9) / (2 * launches) as f64);
+            }
+            each.sort_by(f64::total_cmp);
+            let each = each[each.len() / 2];
             let expected = |i: usize| match operation {
                 Operation::Add => x[i] + y[i],
                 Operation::Mul => x[i] * y[i],
@@ -337,8 +346,10 @@ impl Report {
     /// The first multiplication of a process, with this library's cache cold and warm.
     fn pipelines(&mut self, options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         let directory = std::env::temp_dir().join(format!("bls12-gpu-report-{}", std::process::id()));
-        let options = options.clone().cache(CacheDirectory::At(directory.clone()));
+        let options = options.clone().cache(CacheDirectory::At(directory.clone())).verify(Verify::Off);
+        let cpu = Backend::new(&Options::new().device(DeviceChoice::Cpu))?;
         let inputs = Inputs::new(Operation::Mul, Field::Fq, 64);
+        let expected = inputs.call(Form::Montgomery, |call| cpu.execute(call))?.elements;
         let mut table = Table {
             title: "First Fq mul of a new backend: milliseconds, and hits in the pipeline cache kept on disk",
             columns: vec!["backend", "first call", "second call", "hits"],
@@ -348,9 +359,11 @@ impl Report {
             let begin = Instant::now();
             let backend = Backend::new(&options)?;
             let made = begin.elapsed();
-            let call = || {
+            let call = || -> Result<Duration, Box<dyn std::error::Error>> {
                 let begin = Instant::now();
-                inputs.call(Form::Montgomery, |call| backend.execute(call)).map(|_| begin.elapsed())
+                let outcome = inputs.call(Form::Montgomery, |call| backend.execute(call))?;
+                let time = begin.elapsed();
+                if outcome.elements == expected { Ok(time) } else { Err("a first multiplication is wrong".into()) }
             };
             let (first, second) = (call()?, call()?);
             let hits = backend.stats().device.pipeline_cache_hits as f64;
@@ -370,7 +383,7 @@ impl Report {
         for (name, value) in &self.head {
             let _ = writeln!(text, "- {name}: {value}");
         }
-        text.push_str("\nMedians after warm-up. Every output was compared with the CPU reference.\n");
+        text.push_str("\nMedians after warm-up. Every output of every repetition was compared with the CPU reference (of the streams, the last).\n");
         for table in &self.tables {
             let _ = write!(text, "\n## {}\n\n| |", table.title);
             table.columns.iter().for_each(|column| text.push_str(&format!(" {column} |")));
