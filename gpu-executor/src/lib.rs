@@ -8,9 +8,11 @@
 //!
 //! # Synchronisation
 //! Inside one submission, a pure planner ([`plan`]) turns the list of copies and dispatches into the fewest barriers and a
-//! separate checker proves the plan free of hazards (in debug builds, for every submission). Across submissions nothing is
-//! shared: a job owns its buffers until the queue's timeline semaphore has passed the job's value, which the calling thread
-//! waits for. The queue itself is behind a mutex that is held only for `vkQueueSubmit`.
+//! separate checker proves the plan free of hazards (in debug builds, for every submission, and that it would notice each
+//! barrier missing). Across submissions the queue's timeline semaphore orders: a [`Job`] owns its buffers until the semaphore
+//! has passed the job's value, which the calling thread waits for; a [`Batch`] of work on [`Region`]s of device memory waits,
+//! on the device, for the last unfinished submission that touched one of them. The queue itself is behind a mutex that is held
+//! only for `vkQueueSubmit`. Memory goes back to the pool when the value of its last use has passed.
 //!
 //! # Limits
 //! One queue; a job's chunks run one after another, without overlap of transfers and compute.
