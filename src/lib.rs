@@ -27,7 +27,7 @@
 //!
 //! # Trust
 //! By default every element that a device returns is checked on the CPU with arkworks' arithmetic ([`Verify`]), and a
-//! mismatch is [`Error::VerificationFailed`], never a returned vector. Whatever is checked, each kernel must pass a self-test at
+//! mismatch is [`Error::VerificationFailed`], never a returned vector. (Recordings on resident vectors are not checked yet.) Whatever is checked, each kernel must pass a self-test at
 //! the edges (0, 1, p - 1, carries) before its first result is used.
 //!
 //! # What to expect

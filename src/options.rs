@@ -204,7 +204,8 @@ impl Options {
         self
     }
 
-    /// How long one chunk may take before the device counts as lost. By default two minutes.
+    /// How long one chunk may take before the device counts as lost. By default two minutes. (Destroying a backend still waits for
+    /// its device: what a device may be using cannot be freed.)
     ///
     /// ```
     /// # use bls12_field_gpu::*;

@@ -1,7 +1,7 @@
 //! Memory that stays on the device, and batches of work on it.
 
 use super::encode::{Op, Span};
-use super::memory::{Buffer, Place, Reservation};
+use super::memory::{Buffer, Place};
 use super::queue::InFlight;
 use super::{Device, Program, Shared, count};
 use crate::job::{MAX_PARAMS, SLOTS};
@@ -44,7 +44,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         // No region and no submission uses the buffer any more.
         if let (Some(buffer), Some(shared)) = (self.buffer.take(), self.device.upgrade()) {
-            shared.memory.release(buffer.size);
+            shared.memory.release_resident(buffer.size);
             shared.memory.give(&shared.gpu, buffer);
         }
     }
@@ -191,12 +191,13 @@ impl Device {
         if bytes > limit {
             return Err(Error::OutOfMemory { during: "one allocation", needed: bytes, available: limit });
         }
-        shared.reap();
         let place = if shared.settings.staging.applies(usize::MAX) { Place::Device } else { Place::Host };
-        let reservation = shared.memory.try_reserve(crate::plan::size_class(bytes))?;
-        let buffer = shared.memory.take(&shared.gpu, &shared.counters, place, bytes)?;
-        // From here on the region itself holds the reservation.
-        reservation.keep();
+        let size = crate::plan::size_class(bytes);
+        shared.with_memory(|| shared.memory.reserve_resident(size))?;
+        let buffer = shared
+            .memory
+            .take(&shared.gpu, &shared.counters, place, bytes)
+            .inspect_err(|_| shared.memory.release_resident(size))?;
         let held = Held { device: Arc::downgrade(shared), buffer: Some(buffer), last_use: AtomicU64::new(0) };
         Ok(Region { held: Arc::new(held), shared: shared.clone(), range: 0..bytes })
     }
@@ -373,12 +374,5 @@ impl Drop for Ticket {
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Ticket({})", self.value)
-    }
-}
-
-impl Reservation<'_> {
-    /// Turns the reservation into one that whoever calls `Memory::release` ends.
-    fn keep(self) {
-        std::mem::forget(self);
     }
 }

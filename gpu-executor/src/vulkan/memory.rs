@@ -72,8 +72,15 @@ pub(crate) struct Memory {
     allocator: Mutex<Option<Allocator>>,
     idle: Mutex<Idle>,
     pub(crate) limit: u64,
-    reserved: Mutex<u64>,
+    used: Mutex<Used>,
     released: Condvar,
+}
+
+/// Bytes of the memory limit that are spoken for.
+#[derive(Default)]
+struct Used {
+    jobs: u64,
+    resident: u64,
 }
 
 #[derive(Default)]
@@ -101,35 +108,46 @@ impl Memory {
             allocator: Mutex::new(Some(allocator)),
             idle: Mutex::default(),
             limit,
-            reserved: Mutex::new(0),
+            used: Mutex::default(),
             released: Condvar::new(),
         })
     }
 
-    /// Waits until `bytes`, at most the limit, fit beside what other jobs have reserved.
-    pub(crate) fn reserve(&self, bytes: u64) -> Reservation<'_> {
-        let mut reserved = self.reserved.lock();
-        while *reserved > 0 && reserved.saturating_add(bytes) > self.limit {
-            self.released.wait(&mut reserved);
-        }
-        *reserved += bytes;
-        Reservation { memory: self, bytes }
+    /// What resident vectors leave to jobs of the memory limit.
+    pub(crate) fn for_jobs(&self) -> u64 {
+        self.limit.saturating_sub(self.used.lock().resident)
     }
 
-    /// Reserves `bytes` if they fit now: what resident vectors hold is not given back by waiting.
-    pub(crate) fn try_reserve(&self, bytes: u64) -> Result<Reservation<'_>, Error> {
-        let mut reserved = self.reserved.lock();
-        let available = self.limit.saturating_sub(*reserved);
+    /// Waits until `bytes` fit beside what other jobs have reserved. What resident vectors hold does not come back by
+    /// waiting: if they leave too little, that is an error.
+    pub(crate) fn reserve(&self, bytes: u64) -> Result<Reservation<'_>, Error> {
+        let mut used = self.used.lock();
+        loop {
+            let available = self.limit.saturating_sub(used.resident);
+            if used.jobs.saturating_add(bytes) <= available {
+                used.jobs += bytes;
+                return Ok(Reservation { memory: self, bytes });
+            }
+            if used.jobs == 0 {
+                return Err(Error::OutOfMemory { during: "the memory limit", needed: bytes, available });
+            }
+            self.released.wait(&mut used);
+        }
+    }
+
+    /// Reserves `bytes` for a resident vector, if they fit now, until [`Memory::release_resident`].
+    pub(crate) fn reserve_resident(&self, bytes: u64) -> Result<(), Error> {
+        let mut used = self.used.lock();
+        let available = self.limit.saturating_sub(used.jobs).saturating_sub(used.resident);
         if bytes > available {
             return Err(Error::OutOfMemory { during: "the memory limit", needed: bytes, available });
         }
-        *reserved += bytes;
-        Ok(Reservation { memory: self, bytes })
+        used.resident += bytes;
+        Ok(())
     }
 
-    /// Ends a reservation that outlived its guard.
-    pub(crate) fn release(&self, bytes: u64) {
-        *self.reserved.lock() -= bytes;
+    pub(crate) fn release_resident(&self, bytes: u64) {
+        self.used.lock().resident -= bytes;
         self.released.notify_all();
     }
 
@@ -144,8 +162,8 @@ impl Memory {
             }
         }
         // Idle buffers of other sizes must not push the total over the limit.
-        let reserved = *self.reserved.lock();
-        if reserved.saturating_add(self.idle.lock().bytes) > self.limit {
+        let used = self.used();
+        if used.saturating_add(self.idle.lock().bytes) > self.limit {
             self.trim(gpu);
         }
         match self.create(gpu, place, size) {
@@ -168,6 +186,11 @@ impl Memory {
             idle.bytes += buffer.size;
             idle.buffers.entry((buffer.place, buffer.size)).or_default().push(buffer);
         }
+    }
+
+    fn used(&self) -> u64 {
+        let used = self.used.lock();
+        used.jobs.saturating_add(used.resident)
     }
 
     /// Gives all idle buffers back to the driver.
@@ -231,7 +254,7 @@ impl Memory {
             AllocationError::OutOfMemory => Error::OutOfMemory {
                 during: "vkAllocateMemory",
                 needed: requirements.size,
-                available: self.limit.saturating_sub(*self.reserved.lock()),
+                available: self.limit.saturating_sub(self.used()),
             },
             other => Error::Driver { call: "gpu-allocator", code: other.to_string() },
         })
@@ -271,6 +294,7 @@ pub(crate) struct Reservation<'a> {
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        self.memory.release(self.bytes);
+        self.memory.used.lock().jobs -= self.bytes;
+        self.memory.released.notify_all();
     }
 }

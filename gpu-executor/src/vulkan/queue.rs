@@ -150,6 +150,20 @@ impl Shared {
         }
     }
 
+    /// Tries something that takes memory; if there is none, once more after all submissions have given back theirs.
+    pub(super) fn with_memory<T>(&self, attempt: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+        self.reap();
+        match attempt() {
+            Err(Error::OutOfMemory { .. }) if !self.in_flight.lock().is_empty() => {
+                let submitted = self.queue.lock().submitted;
+                self.wait(submitted)?;
+                self.reap();
+                attempt()
+            }
+            answer => answer,
+        }
+    }
+
     pub(super) fn refuse_if_lost(&self) -> Result<(), Error> {
         if self.lost.load(Relaxed) { Err(Error::Lost { during: "an earlier job" }) } else { Ok(()) }
     }

@@ -33,18 +33,21 @@ impl Program {
         }
         let shared = &*self.shared;
         let settings = &shared.settings;
-        let bounds = plan::Bounds {
-            buffer: settings.limits.buffer.min(CHUNK_BYTES),
-            memory: shared.memory.limit,
-            elements: settings.chunk_elements,
-            work: settings.work,
-            workgroups: settings.limits.workgroups.map(u64::from).iter().product(),
-            workgroup_size: self.workgroup_size,
+        let plan = || {
+            let bounds = plan::Bounds {
+                buffer: settings.limits.buffer.min(CHUNK_BYTES),
+                memory: shared.memory.for_jobs(),
+                elements: settings.chunk_elements,
+                work: settings.work,
+                workgroups: settings.limits.workgroups.map(u64::from).iter().product(),
+                workgroup_size: self.workgroup_size,
+            };
+            let chunk = plan::elements_per_chunk(job.elements, &widths, job.cost, &bounds)?;
+            let used = widths.iter().filter(|&&width| width > 0);
+            let footprint = used.map(|&width| plan::size_class((width * chunk) as u64)).sum();
+            Ok((chunk, shared.memory.reserve(footprint)?))
         };
-        let chunk = plan::elements_per_chunk(job.elements, &widths, job.cost, &bounds)?;
-        let footprint =
-            widths.iter().filter(|&&width| width > 0).map(|&width| plan::size_class((width * chunk) as u64)).sum();
-        let _reservation = shared.memory.reserve(footprint);
+        let (chunk, _reservation) = shared.with_memory(plan)?;
         let mut chunks = Chunks::new(self, job, &widths, chunk)?;
         let mut dispatches = 0;
         for start in (0..job.elements).step_by(chunk) {
