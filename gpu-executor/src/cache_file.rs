@@ -221,12 +221,45 @@ mod tests {
         assert_eq!(decode(&IDENTITY, &encode(&IDENTITY, b"short")), Err(Rejected::Foreign));
     }
 
+    /// Keeps the text of warnings.
+    #[derive(Clone, Default)]
+    struct Warnings(std::sync::Arc<parking_lot::Mutex<String>>);
+
+    impl tracing::Subscriber for Warnings {
+        fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+            *metadata.level() == tracing::Level::WARN
+        }
+        fn event(&self, event: &tracing::Event<'_>) {
+            struct Text<'a>(&'a mut String);
+            impl tracing::field::Visit for Text<'_> {
+                fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                    self.0.push_str(&format!("{field}={value:?} "));
+                }
+            }
+            event.record(&mut Text(&mut self.0.lock()));
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
     #[test]
-    fn a_bad_file_is_ignored_and_replaced() {
+    fn a_bad_file_is_ignored_with_a_warning_and_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let file = CacheFile::open(directory.path(), IDENTITY).unwrap();
-        std::fs::write(&file.path, b"garbage").unwrap();
-        assert_eq!(file.load(), None);
+        let mut foreign = encode(&IDENTITY, &blob(&IDENTITY, b"x"));
+        foreign[12] ^= 1;
+        for (bytes, reason) in [(&b"garbage"[..], "not a pipeline cache"), (&foreign, "another device or driver")] {
+            std::fs::write(&file.path, bytes).unwrap();
+            let warnings = Warnings::default();
+            tracing::subscriber::with_default(warnings.clone(), || assert_eq!(file.load(), None));
+            let text = warnings.0.lock().clone();
+            assert!(text.contains(reason) && text.contains("replaced"), "{text}");
+        }
         file.store(&blob(&IDENTITY, b"good")).unwrap();
         assert_eq!(file.load().unwrap(), blob(&IDENTITY, b"good"));
     }
