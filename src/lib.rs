@@ -60,6 +60,7 @@ pub mod oneshot;
 mod operation;
 mod options;
 mod recording;
+mod vector;
 
 pub use backend::{Backend, Engine, Outcome, Report, Stats};
 pub use call::Call;
@@ -75,7 +76,8 @@ pub use operation::{Operation, Output, Parameter, Row, TABLE};
 #[cfg(feature = "test-faults")]
 pub use options::Fault;
 pub use options::{DeviceChoice, Options, Verify};
-pub use recording::{Recording, Ticket, Vector};
+pub use recording::{Recording, Ticket};
+pub use vector::Vector;
 
 pub use fq::{
     add_scalar_u64_limbs, add_scalar_u64_limbs_into, add_u64_limbs, add_u64_limbs_into, double_u64_limbs,
