@@ -44,7 +44,7 @@ impl Backend {
     ) -> Result<(), Error> {
         let limbs: Vec<&[u64]> = vectors.iter().map(|vector| F::limbs(vector)).collect();
         let call = Call { operation, field: F::FIELD, form: Form::Montgomery, vectors: &limbs, parameter };
-        self.run(&call, F::limbs_mut(out), mask).map(drop)
+        self.execute_into(&call, F::limbs_mut(out), mask).map(drop)
     }
 }
 

@@ -305,11 +305,6 @@ impl Backend {
     /// # Errors
     /// Any [`Error`]; [`Error::OutputLength`] if a slice has the wrong length.
     pub fn execute_into(&self, call: &Call, elements: &mut [u64], mask: &mut [bool]) -> Result<Report, Error> {
-        self.run(call, elements, mask)
-    }
-
-    /// Computes a call into the caller's slices.
-    pub(crate) fn run(&self, call: &Call, elements: &mut [u64], mask: &mut [bool]) -> Result<Report, Error> {
         let shared = &*self.shared;
         let row = call.operation.row();
         let length = call.check_shape()?;
@@ -460,40 +455,32 @@ impl Vulkan {
 
     fn run(&self, program: &Program, prepared: &Prepared, elements: &mut [u64], flags: &mut [u32]) -> Result<usize, Error> {
         let row = prepared.row;
-        let mut slots = prepared.vectors.map(|vector| match vector {
+        let vectors = prepared.vectors.map(|vector| match vector {
             [] => Slot::Unused,
             limbs => Slot::Read(bytemuck::cast_slice(limbs)),
         });
         let (elements, flags) = (bytemuck::cast_slice_mut(elements), bytemuck::cast_slice_mut(flags));
-        let result = match (row.has_elements(), row.has_mask()) {
-            (false, _) => Slot::Write(flags),
-            (true, false) => Slot::Write(elements),
-            (true, true) => {
-                slots[2] = Slot::Write(flags);
-                Slot::Write(elements)
-            }
-        };
-        let [a, b, c] = slots;
-        let mut job = Job { elements: prepared.length, slots: [a, b, c, result], params: &prepared.words, cost: row.cost };
+        let slots = arranged(row, vectors, Slot::Write(elements), Slot::Write(flags));
+        let mut job = Job { elements: prepared.length, slots, params: &prepared.words, cost: row.cost };
         Ok(program.run(&mut job)?)
     }
 }
 
-/// What the kernel of a row does with its slots: reads the vectors, writes elements or flags to the last one, or elements to the
-/// last and flags to the third.
+/// What the kernel of a row does with its slots.
 fn slots(row: &Row, field: Field) -> [SlotUse; 4] {
     let (element, flag) = (field.bytes(), size_of::<u32>());
-    let mut slots = [0, 1, 2].map(|n| if n < row.vectors { SlotUse::Reads(element) } else { SlotUse::None });
-    let result = match (row.has_elements(), row.has_mask()) {
-        (false, _) => SlotUse::Writes(flag),
-        (true, false) => SlotUse::Writes(element),
-        (true, true) => {
-            slots[2] = SlotUse::Writes(flag);
-            SlotUse::Writes(element)
-        }
-    };
-    let [a, b, c] = slots;
-    [a, b, c, result]
+    let vectors = [0, 1, 2].map(|n| if n < row.vectors { SlotUse::Reads(element) } else { SlotUse::None });
+    arranged(row, vectors, SlotUse::Writes(element), SlotUse::Writes(flag))
+}
+
+/// Where a row's kernel has its vectors and its results: the vectors first, the elements or the flags last; if there are both,
+/// the flags third.
+fn arranged<T>(row: &Row, [a, b, c]: [T; 3], elements: T, flags: T) -> [T; 4] {
+    match (row.has_elements(), row.has_mask()) {
+        (false, _) => [a, b, c, flags],
+        (true, false) => [a, b, c, elements],
+        (true, true) => [a, b, flags, elements],
+    }
 }
 
 #[cfg(feature = "test-faults")]

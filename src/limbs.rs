@@ -51,7 +51,7 @@ impl Limbs<'_> {
     }
 
     fn run(&self, call: &Call, elements: &mut [u64], mask: &mut [bool]) -> Result<(), Error> {
-        self.backend.run(call, elements, mask).map(drop)
+        self.backend.execute_into(call, elements, mask).map(drop)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::ark::Element;
 use crate::backend::Vulkan;
 use crate::call::{Call, Prepared};
-use crate::operation::{Operation, Output, Parameter};
+use crate::operation::{Operation, Output};
 use crate::vector::{Memory, Vector};
 use crate::{Backend, Error, Form};
 use cpu_reference::Results;
@@ -177,19 +177,14 @@ impl Recording {
         output: &Vector<F>,
     ) -> Result<(), Error> {
         let row = operation.row();
-        if row.output != Output::Elements || !row.available(F::FIELD) {
+        if row.output != Output::Elements {
             return Err(Error::NotAvailable { operation: row.name, field: F::FIELD });
         }
-        if inputs.len() != row.vectors {
-            return Err(Error::OperandCount { operation: row.name, expected: row.vectors, got: inputs.len() });
-        }
-        let scalar = row.parameter == Parameter::Scalar;
-        if scalar && parameter.len() != F::LIMBS {
-            return Err(Error::ScalarLength { operation: row.name, limbs: parameter.len(), per_element: F::LIMBS });
-        }
-        if scalar && !F::FIELD.is_canonical(parameter) {
-            return Err(Error::NotBelowModulus { operation: row.name, field: F::FIELD, operand: "scalar", index: 0 });
-        }
+        // Everything but the vectors, which lie elsewhere, is checked as for any call.
+        let vectors = vec![&[][..]; inputs.len()];
+        let call = Call { operation, field: F::FIELD, form: Form::Montgomery, vectors: &vectors, parameter };
+        call.check_shape()?;
+        call.check_values()?;
         for vector in inputs.iter().copied().chain([output]) {
             self.check(row.name, vector, inputs[0].len())?;
         }
@@ -282,7 +277,7 @@ impl Step {
         match self {
             Step::Write { limbs, to } => to.store(&bytemuck::allocation::pod_collect_to_vec(limbs)),
             Step::Copy { from, to } => to.store(&from.load()),
-            Step::Zero { to } => to.store(&vec![0; to.load().len()]),
+            Step::Zero { to } => to.store(&vec![0; to.limbs()]),
             Step::Apply { call, inputs, output } => {
                 let vectors: Vec<Vec<u64>> = inputs.iter().map(Memory::load).collect();
                 let vectors: Vec<&[u64]> = vectors.iter().map(Vec::as_slice).collect();

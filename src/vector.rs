@@ -217,6 +217,11 @@ impl<F> fmt::Debug for Vector<F> {
 }
 
 impl Memory {
+    /// How many limbs of host memory the vector has.
+    pub(crate) fn limbs(&self) -> usize {
+        if let Memory::Host { range, .. } = self { range.len() } else { 0 }
+    }
+
     /// The limbs of a vector in host memory.
     pub(crate) fn load(&self) -> Vec<u64> {
         match self {

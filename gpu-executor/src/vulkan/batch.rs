@@ -221,26 +221,24 @@ impl Device {
         shared.refuse_if_lost()?;
         shared.reap();
         let mut staging = Staged { shared, buffers: Vec::new() };
-        let mut uploads = Vec::new();
-        for work in &batch.work {
-            if let Work::Upload { bytes, .. } = work {
-                uploads.push((staging.take(bytes.len() as u64)?, bytes));
-            }
-        }
         let mut downloads = Staged { shared, buffers: Vec::new() };
+        let mut uploads: Vec<&[u8]> = Vec::new();
         for work in &batch.work {
-            if let Work::Download { from } = work {
-                downloads.take(from.bytes())?;
+            match work {
+                Work::Upload { bytes, .. } => {
+                    staging.take(bytes.len() as u64)?;
+                    uploads.push(bytes);
+                }
+                Work::Download { from } => downloads.take(from.bytes())?,
+                _ => {}
             }
         }
-        let mut copies: Vec<(&mut [u8], &[u8])> = Vec::new();
-        for (buffer, (_, bytes)) in staging.buffers.iter_mut().zip(&uploads) {
-            copies.push((buffer.bytes()?, bytes));
-        }
-        count(&shared.counters.uploaded, shared.copier.copy(copies));
+        let copies = staging.buffers.iter_mut().zip(uploads).map(|(buffer, bytes)| Ok((buffer.bytes()?, bytes)));
+        count(&shared.counters.uploaded, shared.copier.copy(copies.collect::<Result<_, Error>>()?));
 
         let (mut up, mut down) = (staging.buffers.iter(), downloads.buffers.iter());
         let mut ops = Vec::with_capacity(batch.work.len());
+        let mut read_backs = Vec::new();
         for work in &batch.work {
             match work {
                 Work::Upload { to, .. } => {
@@ -262,15 +260,12 @@ impl Device {
                     let Some(buffer) = down.next() else { continue };
                     let to = Span { buffer, offset: 0, bytes: from.bytes() };
                     ops.push(Op::Copy { from: from.span()?, to });
+                    read_backs.push(Op::ReadBack { of: to });
                 }
             }
         }
-        for (buffer, work) in downloads.buffers.iter().zip(batch.work.iter().filter(|w| matches!(w, Work::Download { .. })))
-        {
-            if let Work::Download { from } = work {
-                ops.push(Op::ReadBack { of: Span { buffer, offset: 0, bytes: from.bytes() } });
-            }
-        }
+        // Last, so that they share one barrier.
+        ops.append(&mut read_backs);
         let lane = shared.lane()?;
         let last_uses: Vec<&AtomicU64> = batch.regions().map(|region| &region.held.last_use).collect();
         let submitted = shared.record(&lane, &ops).and_then(|()| shared.submit_after(&lane, &last_uses));

@@ -89,8 +89,8 @@ struct Idle {
     bytes: u64,
 }
 
-/// The most bytes of idle buffers that are kept for reuse: a few jobs' worth of the largest chunks, staging included. (Chosen, not
-/// tuned: making a buffer takes the H200's driver from 0.1 ms to tens of milliseconds, by its size.)
+/// The most bytes of idle buffers that are kept for reuse: a few jobs' worth of the largest chunks, staging included. Chosen, not
+/// measured.
 const KEEP: u64 = 2 << 30;
 
 impl Memory {

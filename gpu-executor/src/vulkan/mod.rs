@@ -356,7 +356,7 @@ impl Settings {
 }
 
 /// One subgroup a workgroup, where subgroups are of the usual sizes. On the H200 (32), Fq add streams 28.1 G elements a second in
-/// workgroups of 32, 25.2 of 64 or 128, 25.0 of 256; Fr add 45.2, 42.5, 42.6, 42.8; multiplications are within 1% of each other;
+/// workgroups of 32, 25.2 of 64 or 128, 25.0 of 256; Fr add 45.2, 42.5, 42.6, 42.8; multiplications are within 5% of each other;
 /// a power of 1024 elements, which leaves most of the GPU idle, takes 0.7 ms in workgroups of 32 and 1.2 of 256. A software
 /// device is given enough to do at a time.
 fn default_workgroup_size(kind: DeviceKind, subgroup: u32) -> u32 {
@@ -367,8 +367,8 @@ fn default_workgroup_size(kind: DeviceKind, subgroup: u32) -> u32 {
 }
 
 /// The most work in one dispatch, in multiplications of field elements or about: some seconds of the slowest device of its
-/// kind, since many systems reset a GPU that does not answer for longer. (Guessed from published rates, but for the H200, which
-/// does 2^32 in 0.2 s, and lavapipe on two cores, which does 2^25 in about 2 s.)
+/// kind, since many systems reset a GPU that does not answer for longer. Guesses, but for two: the H200's rate on powers makes
+/// 2^32 take 0.2 s, lavapipe's on two cores makes 2^25 take half a second.
 const fn most_work(kind: DeviceKind) -> u64 {
     match kind {
         DeviceKind::Discrete => 1 << 32,
