@@ -32,13 +32,6 @@ Fe params_element() {
     return element;
 }
 
-Fe load_b(uint index) {
-    if (SCALAR) { return params_element(); }
-    Fe b;
-    LOAD(SLOT_B, index, b)
-    return b;
-}
-
 // The product of two elements in the form the vectors are in.
 Fe product(Fe a, Fe b) {
     Fe r = fe_mul(a, b);
@@ -78,28 +71,43 @@ Fe fe_pow(Fe base) {
 }
 #endif
 
+#if defined(KERNEL_ADD) || defined(KERNEL_SUB) || defined(KERNEL_MUL) || defined(KERNEL_MUL_ADD) || defined(KERNEL_EQUAL)
+#define TAKES_B
+#endif
+
 void main() {
-    uint index = launch_index();
-    if (index >= push.count) { return; }
-    Fe a, r;
-    LOAD(SLOT_A, index, a)
+    // Everything is fetched before anything is waited for. Invocations past the end have zeros for elements and compute with
+    // them: they are needed at the barriers.
+    Quads quads_a, quads_b, quads_c;
+    FETCH(SLOT_A, quads_a)
+#if defined(TAKES_B)
+    if (!SCALAR) { FETCH(SLOT_B, quads_b) }
+#endif
+#if defined(KERNEL_MUL_ADD)
+    FETCH(SLOT_C, quads_c)
+#endif
+    uint index = workgroup_start() + gl_LocalInvocationID.x;
+    Fe a = gathered(quads_a);
+#if defined(TAKES_B)
+    Fe b;
+    if (SCALAR) { b = params_element(); } else { b = gathered(quads_b); }
+#endif
+    Fe r;
 
 #if defined(KERNEL_ADD)
-    r = fe_add(a, load_b(index));
+    r = fe_add(a, b);
 #elif defined(KERNEL_SUB)
-    r = fe_sub(a, load_b(index));
+    r = fe_sub(a, b);
 #elif defined(KERNEL_NEG)
     r = fe_neg(a);
 #elif defined(KERNEL_DOUBLE)
     r = fe_add(a, a);
 #elif defined(KERNEL_MUL)
-    r = product(a, load_b(index));
+    r = product(a, b);
 #elif defined(KERNEL_SQUARE)
     r = product(a, a);
 #elif defined(KERNEL_MUL_ADD)
-    Fe c;
-    LOAD(SLOT_C, index, c)
-    r = fe_add(product(a, load_b(index)), c);
+    r = fe_add(product(a, b), gathered(quads_c));
 #elif defined(KERNEL_TO_MONTGOMERY)
     r = fe_mul(a, fe_r2());
 #elif defined(KERNEL_FROM_MONTGOMERY)
@@ -115,8 +123,9 @@ void main() {
 #endif
 
 #if defined(KERNEL_EQUAL)
-    STORE_FLAG(SLOT_R, index, fe_equal(a, load_b(index)))
+    STORE_FLAG(SLOT_R, index, fe_equal(a, b))
 #else
-    STORE(SLOT_R, index, r)
+    Quads quads_r = scattered(r);
+    PUT(SLOT_R, quads_r)
 #endif
 }
