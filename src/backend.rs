@@ -7,9 +7,10 @@ use crate::options::{DeviceChoice, Options, Settings, Verify};
 use crate::{Error, Field, Form};
 use cpu_reference::{Positions, Results};
 use field_kernels::Width;
-use gpu_executor::{Device, DeviceInfo, Job, Kernel, Program, Reach, Slot, SlotUse, ValidationLog, Verdict};
+use gpu_executor::{Device, DeviceInfo, DeviceKind, Job, Kernel, Program, Reach, Slot, SlotUse, ValidationLog, Verdict};
 use parking_lot::Mutex;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -42,6 +43,7 @@ struct Shared {
 pub(crate) struct Vulkan {
     device: Device,
     width: Width,
+    tiled: bool,
     /// By operation, field and form; filled when first used, after its self-test.
     programs: Vec<Mutex<Option<Program>>>,
 }
@@ -59,6 +61,8 @@ pub enum Engine {
         device_local: bool,
         /// The variant of the kernels.
         width: Width,
+        /// Whether workgroups exchange elements through shared memory.
+        tiled: bool,
         /// Invocations per workgroup.
         workgroup_size: u32,
     },
@@ -146,14 +150,16 @@ impl Backend {
                     None if device.info().int64 => Width::Int64,
                     None => Width::Int32,
                 };
+                let tiled = settings.tiled.unwrap_or(device.info().kind != DeviceKind::Software);
                 let engine = Engine::Vulkan {
                     device: device.info().clone(),
                     device_local: device.is_staged(),
                     width,
+                    tiled,
                     workgroup_size: device.workgroup_size(),
                 };
                 let programs = (0..TABLE.len() * 4).map(|_| Mutex::new(None)).collect();
-                (engine, Some(Vulkan { device, width, programs }))
+                (engine, Some(Vulkan { device, width, tiled, programs }))
             }
             Err(reason) => {
                 tracing::warn!(reason, "no GPU: computing on the CPU");
@@ -329,12 +335,26 @@ impl Backend {
         let report = match &shared.vulkan {
             Some(vulkan) => {
                 let program = vulkan.program(&shared.settings, &prepared)?;
-                let dispatches = vulkan.run(&program, &prepared, elements, &mut flags)?;
-                #[cfg(feature = "test-faults")]
-                if let Some(crate::Fault::FlipBit(bit)) = shared.settings.fault {
-                    flip(elements, &mut flags, bit);
+                // Each chunk is checked while the device is at the next ones. Not if the caller is a rayon worker: waiting for
+                // others' help, it could take up a task that waits for the memory that this call holds.
+                let at_once = self.verify() == Verify::All && rayon::current_thread_index().is_none();
+                let mut verified = 0;
+                let dispatches = vulkan.run(&program, &prepared, elements, &mut flags, &mut |range, elements, flags| {
+                    #[cfg(feature = "test-faults")]
+                    if let Some(crate::Fault::FlipBit(bit)) = shared.settings.fault {
+                        flip(elements, flags, (&range, length), bit);
+                    }
+                    if at_once {
+                        let first_wrong = prepared.part(&range).first_wrong(elements, flags, Positions::All);
+                        self.right(vulkan, &prepared, first_wrong.map(|index| range.start + index))?;
+                        verified += range.len();
+                    }
+                    Ok(())
+                })?;
+                if !at_once {
+                    verified = self.check(vulkan, &prepared, elements, &flags)?;
                 }
-                let verified = self.check(vulkan, &prepared, elements, &flags)?;
+                shared.verified.fetch_add(verified as u64, Relaxed);
                 Report { dispatches, verified }
             }
             None => {
@@ -360,16 +380,20 @@ impl Backend {
             }
             Verify::All | Verify::Sample(_) => (Positions::All, length),
         };
-        if let Some(index) = (prepared.twin.first_wrong)(&prepared.operands(), elements, flags, positions) {
-            return Err(Error::VerificationFailed {
+        self.right(vulkan, prepared, prepared.first_wrong(elements, flags, positions))?;
+        Ok(checked)
+    }
+
+    /// An error if an element was found wrong.
+    fn right(&self, vulkan: &Vulkan, prepared: &Prepared, first_wrong: Option<usize>) -> Result<(), Error> {
+        first_wrong.map_or(Ok(()), |index| {
+            Err(Error::VerificationFailed {
                 operation: prepared.row.name,
                 field: prepared.field,
                 index,
                 device: vulkan.device.info().to_string(),
-            });
-        }
-        self.shared.verified.fetch_add(checked as u64, Relaxed);
-        Ok(checked)
+            })
+        })
     }
 }
 
@@ -400,6 +424,9 @@ impl Vulkan {
         let not_available = Error::NotAvailable { operation: row.name, field };
         let shader = row.kernel.shader(field, self.width).ok_or(not_available)?;
         let scalar = row.parameter == Parameter::Scalar;
+        // Every device has 16 KiB of shared memory.
+        let tile = self.device.workgroup_size() * field.bytes() as u32;
+        let tiled = self.tiled && tile <= 16 << 10;
         Ok(Kernel {
             name: shader.name,
             spirv: shader.spirv,
@@ -408,7 +435,12 @@ impl Vulkan {
                 Width::Int32 => Reach::Descriptors,
             },
             slots: slots(row, field),
-            constants: vec![(1, canonical.into()), (2, scalar.into())],
+            constants: vec![
+                (1, canonical.into()),
+                (2, scalar.into()),
+                (3, tiled.into()),
+                (4, if tiled { tile / 16 } else { 1 }),
+            ],
         })
     }
 
@@ -428,10 +460,10 @@ impl Vulkan {
             Prepared::new(&Call { operation: row.operation, field, form, vectors: &vectors, parameter: &known.parameter })?;
         let mut elements = vec![0; if row.has_elements() { prepared.length * field.limbs() } else { 0 }];
         let mut flags = vec![0; if row.has_mask() { prepared.length } else { 0 }];
-        self.run(program, &prepared, &mut elements, &mut flags)?;
+        self.run(program, &prepared, &mut elements, &mut flags, &mut |_, _, _| Ok(()))?;
         #[cfg(feature = "test-faults")]
         if let Some(crate::Fault::FlipBitInSelfTest(bit)) = settings.fault {
-            flip(&mut elements, &mut flags, bit);
+            flip(&mut elements, &mut flags, (&(0..prepared.length), prepared.length), bit);
         }
         #[cfg(not(feature = "test-faults"))]
         let _ = settings;
@@ -453,7 +485,15 @@ impl Vulkan {
         }
     }
 
-    fn run(&self, program: &Program, prepared: &Prepared, elements: &mut [u64], flags: &mut [u32]) -> Result<usize, Error> {
+    /// Has a program compute a call. `landed` is called for each chunk of the result, in order.
+    fn run(
+        &self,
+        program: &Program,
+        prepared: &Prepared,
+        elements: &mut [u64],
+        flags: &mut [u32],
+        landed: &mut (dyn FnMut(Range<usize>, &mut [u64], &mut [u32]) -> Result<(), Error> + Send),
+    ) -> Result<usize, Error> {
         let row = prepared.row;
         let vectors = prepared.vectors.map(|vector| match vector {
             [] => Slot::Unused,
@@ -462,7 +502,17 @@ impl Vulkan {
         let (elements, flags) = (bytemuck::cast_slice_mut(elements), bytemuck::cast_slice_mut(flags));
         let slots = arranged(row, vectors, Slot::Write(elements), Slot::Write(flags));
         let mut job = Job { elements: prepared.length, slots, params: &prepared.words, cost: row.cost };
-        Ok(program.run(&mut job)?)
+        program.run(&mut job, &mut |range, [a, b, c, r]| {
+            // The elements' slot or the flags' is one of these, as `slots` says.
+            let [_, _, elements, flags] = match (row.has_elements(), row.has_mask()) {
+                (true, true) => [a, b, r, c],
+                (true, false) => [a, b, r, None],
+                (false, _) => [a, b, None, r],
+            };
+            let (mut none, mut nothing) = ([], []);
+            let elements = elements.map_or(&mut none[..], bytemuck::cast_slice_mut);
+            landed(range, elements, flags.map_or(&mut nothing[..], bytemuck::cast_slice_mut))
+        })
     }
 }
 
@@ -484,18 +534,27 @@ fn arranged<T>(row: &Row, [a, b, c]: [T; 3], elements: T, flags: T) -> [T; 4] {
 }
 
 #[cfg(feature = "test-faults")]
-fn flip(elements: &mut [u64], flags: &mut [u32], bit: u64) {
+fn flip(elements: &mut [u64], flags: &mut [u32], (range, length): (&Range<usize>, usize), bit: u64) {
     let words: &mut [u32] = if elements.is_empty() { flags } else { bytemuck::cast_slice_mut(elements) };
-    let bit = bit % (32 * words.len() as u64);
-    words[(bit / 32) as usize] ^= 1 << (bit % 32);
+    let per_element = words.len() / range.len();
+    let bit = bit % (32 * (per_element * length) as u64);
+    let word = (bit / 32) as usize;
+    if range.contains(&(word / per_element)) {
+        words[word - range.start * per_element] ^= 1 << (bit % 32);
+    }
 }
 
 impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Engine::Vulkan { device, device_local, width, workgroup_size } => {
+            Engine::Vulkan { device, device_local, width, tiled, workgroup_size } => {
                 let memory = if *device_local { "device-local memory" } else { "host memory" };
-                write!(f, "Vulkan device {device}, {memory}, {} kernels, workgroups of {workgroup_size}", width.name())
+                let tiled = if *tiled { "tiled " } else { "" };
+                write!(
+                    f,
+                    "Vulkan device {device}, {memory}, {tiled}{} kernels, workgroups of {workgroup_size}",
+                    width.name()
+                )
             }
             Engine::Cpu { reason } => {
                 write!(f, "CPU reference (arkworks, {} threads): {reason}", rayon::current_num_threads())

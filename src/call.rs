@@ -2,9 +2,10 @@
 
 use crate::operation::{FixedExponent, Operation, Parameter, Row};
 use crate::{Error, Field, Form};
-use cpu_reference::Operands;
+use cpu_reference::{Operands, Positions};
 use num_bigint::BigUint;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// One application of an operation, as data: the form in which the table of operations is walked.
 #[derive(Clone, Copy, Debug)]
@@ -121,8 +122,33 @@ impl<'a> Prepared<'a> {
         })
     }
 
+    /// The same on a range of positions.
+    pub(crate) fn part(&self, range: &Range<usize>) -> Part<'_> {
+        let limbs = self.field.limbs();
+        let vectors = self.vectors.map(|vector| vector.get(range.start * limbs..range.end * limbs).unwrap_or(&[]));
+        Part { operands: Operands { vectors, ..self.operands() }, twin: self.twin }
+    }
+
+    /// The lowest of the positions at which an answer is wrong.
+    pub(crate) fn first_wrong(&self, elements: &[u64], flags: &[u32], positions: Positions) -> Option<usize> {
+        self.part(&(0..self.length)).first_wrong(elements, flags, positions)
+    }
+
     pub(crate) fn operands(&self) -> Operands<'_> {
         Operands { vectors: self.vectors, parameter: &self.parameter, form: self.form }
+    }
+}
+
+/// A call on a range of its positions.
+pub(crate) struct Part<'a> {
+    operands: Operands<'a>,
+    twin: cpu_reference::Twin,
+}
+
+impl Part<'_> {
+    /// As [`Prepared::first_wrong`], positions counted from the range's beginning.
+    pub(crate) fn first_wrong(&self, elements: &[u64], flags: &[u32], positions: Positions) -> Option<usize> {
+        (self.twin.first_wrong)(&self.operands, elements, flags, positions)
     }
 }
 

@@ -59,6 +59,7 @@ mod limbs;
 pub mod oneshot;
 mod operation;
 mod options;
+mod pinned;
 mod recording;
 mod vector;
 
@@ -76,6 +77,7 @@ pub use operation::{Operation, Output, Parameter, Row, TABLE};
 #[cfg(feature = "test-faults")]
 pub use options::Fault;
 pub use options::{DeviceChoice, Options, Verify};
+pub use pinned::Pinned;
 pub use recording::{Recording, Ticket};
 pub use vector::Vector;
 

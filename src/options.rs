@@ -50,6 +50,7 @@ pub enum DeviceChoice {
 /// | [`workgroup_size`](Self::workgroup_size) | `GPU_WORKGROUP_SIZE` | by the kind of device |
 /// | [`cache`](Self::cache) | `GPU_CACHE_DIR`: a directory | the user's cache directory |
 /// | [`validation`](Self::validation) | `GPU_VALIDATION`: `1` or `0` | `0` |
+/// | [`wipe`](Self::wipe) | `GPU_WIPE`: `1` or `0` | `0` |
 ///
 /// ```
 /// use bls12_field_gpu::{Backend, Options, Verify};
@@ -70,6 +71,8 @@ pub struct Options {
     device_memory: Option<u64>,
     timeout: Option<Duration>,
     width: Option<Width>,
+    tiled: Option<bool>,
+    wipe: Option<bool>,
     #[cfg(feature = "test-faults")]
     fault: Option<Fault>,
 }
@@ -229,6 +232,34 @@ impl Options {
         self
     }
 
+    /// Whether a workgroup's invocations read and write neighbouring addresses and exchange elements through shared memory, rather
+    /// than each its own element. By default on everything but software devices. Workgroups too large for 16 KiB of shared memory
+    /// never do.
+    ///
+    /// ```
+    /// # use bls12_field_gpu::*;
+    /// let backend = Backend::new(&Options::new().tiled(true))?;
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn tiled(mut self, tiled: bool) -> Self {
+        self.tiled = Some(tiled);
+        self
+    }
+
+    /// Whether memory that held a caller's data, on the device or staged for it, is filled with zeros when nobody uses it any more,
+    /// before it is reused or returned to the driver. Costs one more pass over that memory. See the crate's documentation for
+    /// what it guards against and what not.
+    ///
+    /// ```
+    /// # use bls12_field_gpu::*;
+    /// let backend = Backend::new(&Options::new().wipe(true))?;
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn wipe(mut self, wipe: bool) -> Self {
+        self.wipe = Some(wipe);
+        self
+    }
+
     /// Injects a fault.
     #[cfg(feature = "test-faults")]
     pub fn fault(mut self, fault: Fault) -> Self {
@@ -244,6 +275,7 @@ pub(crate) struct Settings {
     pub(crate) require_gpu: bool,
     pub(crate) verify: Verify,
     pub(crate) width: Option<Width>,
+    pub(crate) tiled: Option<bool>,
     pub(crate) executor: gpu_executor::Options,
     #[cfg(feature = "test-faults")]
     pub(crate) fault: Option<Fault>,
@@ -301,6 +333,10 @@ impl Settings {
                 _ => Validation::Off,
             },
         };
+        let wipe = match options.wipe {
+            Some(wipe) => wipe,
+            None => read.parse("GPU_WIPE", ZERO_OR_ONE, flag)?.unwrap_or(false),
+        };
         if verify == Verify::Sample(0) {
             return Err(Error::InvalidOption { option: "verify", reason: "a sample of 0 checks nothing; say Verify::Off" });
         }
@@ -327,6 +363,7 @@ impl Settings {
             cache,
             chunk_elements: options.chunk_elements,
             device_memory: options.device_memory,
+            wipe,
             timeout: options.timeout.unwrap_or(gpu_executor::Options::default().timeout),
             #[cfg(feature = "test-faults")]
             omit_barriers: options.fault == Some(Fault::OmitBarriers),
@@ -336,6 +373,7 @@ impl Settings {
             require_gpu,
             verify,
             width: options.width,
+            tiled: options.tiled,
             executor,
             #[cfg(feature = "test-faults")]
             fault: options.fault,
@@ -404,6 +442,7 @@ mod tests {
         assert_eq!((s.device, s.require_gpu, s.verify), (DeviceChoice::Auto, false, Verify::All));
         assert_eq!((s.executor.memory, s.executor.workgroup_size), (MemoryMode::Auto, None));
         assert_eq!((s.executor.validation, s.executor.cache), (Validation::Off, CacheDirectory::User));
+        assert!(!s.executor.wipe);
     }
 
     #[test]
@@ -418,12 +457,13 @@ mod tests {
                 ("GPU_WORKGROUP_SIZE", "96"),
                 ("GPU_CACHE_DIR", "/somewhere"),
                 ("GPU_VALIDATION", "1"),
+                ("GPU_WIPE", "1"),
             ],
         )
         .unwrap();
         assert_eq!((s.device, s.require_gpu, s.verify), (DeviceChoice::Index(3), true, Verify::Sample(7)));
         assert_eq!((s.executor.device, s.executor.memory), (Some(3), MemoryMode::Host));
-        assert_eq!((s.executor.workgroup_size, s.executor.validation), (Some(96), Validation::On));
+        assert_eq!((s.executor.workgroup_size, s.executor.validation, s.executor.wipe), (Some(96), Validation::On, true));
         assert_eq!(s.executor.cache, CacheDirectory::At("/somewhere".into()));
         assert_eq!(settings(Options::new(), &[("GPU_DEVICE_LOCAL", "1")]).unwrap().executor.memory, MemoryMode::DeviceLocal);
     }
@@ -437,7 +477,8 @@ mod tests {
             .verify(Verify::Off)
             .workgroup_size(32)
             .cache(CacheDirectory::Off)
-            .validation(Validation::Off);
+            .validation(Validation::Off)
+            .wipe(true);
         // Values that would be errors are not even looked at.
         let nonsense = [
             ("GPU_DEVICE", "x"),
@@ -447,10 +488,12 @@ mod tests {
             ("GPU_WORKGROUP_SIZE", "x"),
             ("GPU_CACHE_DIR", ""),
             ("GPU_VALIDATION", "x"),
+            ("GPU_WIPE", "x"),
         ];
         let s = settings(options, &nonsense).unwrap();
         assert_eq!((s.device, s.verify, s.executor.memory), (DeviceChoice::Cpu, Verify::Off, MemoryMode::DeviceLocal));
         assert_eq!((s.executor.workgroup_size, s.executor.cache), (Some(32), CacheDirectory::Off));
+        assert!(s.executor.wipe);
     }
 
     #[test]
@@ -463,6 +506,7 @@ mod tests {
             ("GPU_WORKGROUP_SIZE", &["0", "", "many", "-64"]),
             ("GPU_CACHE_DIR", &[""]),
             ("GPU_VALIDATION", &["on", ""]),
+            ("GPU_WIPE", &["yes", "2"]),
         ] {
             for value in values {
                 let error = settings(Options::new(), &[(variable, value)]).unwrap_err();

@@ -101,9 +101,10 @@ fn expensive_operations_come_in_smaller_chunks() {
     let backend = Watched::new(Options::new());
     let Engine::Vulkan { device, .. } = backend.engine() else { panic!("{}", backend.engine()) };
     let dispatches = if device.kind == DeviceKind::Software { 2 } else { 1 };
+    // One chunk of cheap ones, unless they are many.
     let power = Case { parameter: vec![3], ..Case::new(Operation::Pow, Field::Fr, Form::Montgomery, 80_000) };
     assert_eq!(check(&backend, &cpu(), &power, &[0, 68_415, 68_416, 79_999]), dispatches);
-    let sum = Case::new(Operation::Add, Field::Fr, Form::Montgomery, 80_000);
+    let sum = Case::new(Operation::Add, Field::Fr, Form::Montgomery, 8000);
     assert_eq!(check(&backend, &cpu(), &sum, &[]), 1);
 }
 
@@ -128,8 +129,8 @@ fn little_memory_means_small_chunks() {
             };
             let at_most = limit as usize / (row.vectors * field.bytes() + outputs);
             let fewest = length.div_ceil(at_most);
-            // Sizes are rounded, and chunks are whole workgroups.
-            let most = length.div_ceil((at_most * 2 / 3).next_multiple_of(workgroup_size) - workgroup_size);
+            // Sizes are rounded, chunks are whole workgroups, and up to four are under way at a time.
+            let most = length.div_ceil((at_most / 4 * 2 / 3).next_multiple_of(workgroup_size) - workgroup_size);
             assert!((fewest..=most).contains(&dispatches), "{operation:?}: {fewest} <= {dispatches} <= {most}");
         }
     }
@@ -192,7 +193,9 @@ fn vectors_past_the_largest_buffer() {
         Case { operation: Operation::Add, field: Field::Fq, form: Form::Canonical, vectors: vec![a, b], parameter: vec![] };
     let outcome = case.on(&backend).unwrap();
     assert_eq!(backend.verify(), Verify::All);
-    assert_eq!((outcome.report.dispatches, outcome.report.verified), (2, length));
+    // Cut finer than it must be, so that transfers, kernels and checks overlap.
+    assert!(outcome.report.dispatches > 2);
+    assert_eq!(outcome.report.verified, length);
     let [a, b] = &case.vectors[..] else { panic!() };
     for index in (0..length).step_by(5003).chain([length / 2, length - 2, length - 1]) {
         let at = index * 6..index * 6 + 6;

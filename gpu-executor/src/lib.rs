@@ -18,6 +18,7 @@
 //! One queue; a job's chunks run one after another, without overlap of transfers and compute.
 
 mod cache_file;
+mod combine;
 mod error;
 mod job;
 mod options;
@@ -27,4 +28,6 @@ mod vulkan;
 pub use error::{Error, Verdict};
 pub use job::{Job, Kernel, MAX_PARAMS, Reach, Slot, SlotUse};
 pub use options::{CacheDirectory, MemoryMode, Options, Validation};
-pub use vulkan::{Batch, Device, DeviceInfo, DeviceKind, Program, Region, Stats, Ticket, ValidationLog, survey};
+pub use vulkan::{
+    Batch, Device, DeviceInfo, DeviceKind, Landed, Pinned, Program, Region, Stats, Ticket, ValidationLog, survey,
+};

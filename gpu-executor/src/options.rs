@@ -20,6 +20,8 @@ pub struct Options {
     /// The most bytes of buffers that kernels work on, over all jobs at once; `None` takes three quarters of the largest
     /// device-local heap. Jobs that find no room wait for others to finish.
     pub device_memory: Option<u64>,
+    /// Fills memory with zeros when nobody uses it any more, before others get it.
+    pub wipe: bool,
     /// How long to wait for one chunk before the device counts as lost.
     pub timeout: Duration,
     /// Records no barrier at all, so that one sees synchronization validation notice.
@@ -37,6 +39,7 @@ impl Default for Options {
             cache: CacheDirectory::User,
             chunk_elements: None,
             device_memory: None,
+            wipe: false,
             timeout: Duration::from_secs(120),
             #[cfg(feature = "test-faults")]
             omit_barriers: false,

@@ -66,6 +66,13 @@ pub struct Step {
     pub accesses: Vec<Access>,
 }
 
+impl Step {
+    /// Whether the two touch the same memory, one of them writing it.
+    pub(crate) fn conflicts(&self, other: &Step) -> bool {
+        self.accesses.iter().any(|mine| other.accesses.iter().any(|theirs| mine.conflicts(theirs)))
+    }
+}
+
 /// A memory barrier over everything: what `from` did is finished and visible before `to` goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Barrier {
@@ -148,7 +155,7 @@ pub fn find_hazard(steps: &[Step], commands: &[Command]) -> Option<Hazard> {
         let Command::Run(b) = *command_b else { continue };
         for (position_a, command_a) in commands[..position_b].iter().enumerate() {
             let Command::Run(a) = *command_a else { continue };
-            let conflict = steps[a].accesses.iter().any(|x| steps[b].accesses.iter().any(|y| x.conflicts(y)));
+            let conflict = steps[a].conflicts(&steps[b]);
             let ordered = commands[position_a..position_b].iter().any(|command| match command {
                 Command::Barrier(barrier) => barrier.from.contains(steps[a].stage) && barrier.to.contains(steps[b].stage),
                 Command::Run(_) => false,
@@ -172,11 +179,11 @@ pub fn every_barrier_matters(steps: &[Step], commands: &[Command]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn step() -> impl Strategy<Value = Step> {
+    pub(crate) fn step() -> impl Strategy<Value = Step> {
         let stage = prop_oneof![Just(Stage::Transfer), Just(Stage::Compute), Just(Stage::Host)];
         let access = (0usize..4, 0u64..4, 1u64..4, any::<bool>()).prop_map(|(buffer, start, length, write)| Access {
             buffer,

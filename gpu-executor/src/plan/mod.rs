@@ -1,8 +1,10 @@
-//! Arithmetic about commands, without Vulkan: how a job is cut into chunks, how a chunk is spread over workgroups, and
-//! where barriers go. All of it is pure and tested without a device.
+//! Arithmetic about commands, without Vulkan: how a job is cut into chunks, how a chunk is spread over workgroups, which queue
+//! does what, and where barriers and waits go. All of it is pure and tested without a device.
 
 mod barriers;
 mod chunks;
+mod queues;
 
 pub use barriers::{Access, Barrier, Command, Hazard, Stage, Stages, Step, every_barrier_matters, find_hazard, plan};
 pub use chunks::{Bounds, elements_per_chunk, size_class, workgroups};
+pub use queues::{Role, Submission, find_hazard_across, submissions};

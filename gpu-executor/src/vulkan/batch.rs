@@ -1,10 +1,12 @@
 //! Memory that stays on the device, and batches of work on it.
 
+use super::copier::Towards;
 use super::encode::{Op, Span};
 use super::memory::{Buffer, Place};
-use super::queue::InFlight;
+use super::queue::{InFlight, Point};
 use super::{Device, Program, Shared, count};
 use crate::job::{MAX_PARAMS, SLOTS};
+use crate::plan::Role;
 use crate::{Error, SlotUse};
 use std::fmt;
 use std::ops::Range;
@@ -45,7 +47,7 @@ impl Drop for Held {
         // No region and no submission uses the buffer any more.
         if let (Some(buffer), Some(shared)) = (self.buffer.take(), self.device.upgrade()) {
             shared.memory.release_resident(buffer.size);
-            shared.memory.give(&shared.gpu, buffer);
+            shared.release(buffer);
         }
     }
 }
@@ -234,7 +236,7 @@ impl Device {
             }
         }
         let copies = staging.buffers.iter_mut().zip(uploads).map(|(buffer, bytes)| Ok((buffer.bytes()?, bytes)));
-        count(&shared.counters.uploaded, shared.copier.copy(copies.collect::<Result<_, Error>>()?));
+        count(&shared.counters.uploaded, shared.copier.copy(copies.collect::<Result<_, Error>>()?, Towards::Device));
 
         let (mut up, mut down) = (staging.buffers.iter(), downloads.buffers.iter());
         let mut ops = Vec::with_capacity(batch.work.len());
@@ -266,20 +268,20 @@ impl Device {
         }
         // Last, so that they share one barrier.
         ops.append(&mut read_backs);
-        let lane = shared.lane()?;
+        let lane = shared.lane(Role::Compute)?;
         let last_uses: Vec<&AtomicU64> = batch.regions().map(|region| &region.held.last_use).collect();
-        let submitted = shared.record(&lane, &ops).and_then(|()| shared.submit_after(&lane, &last_uses));
+        let submitted = shared.record(&lane, &ops).and_then(|()| shared.submit_in_order(&lane, &last_uses));
         drop(ops);
-        let value = match submitted {
-            Ok(value) => value,
+        let until = match submitted {
+            Ok(until) => until,
             Err(error) => {
-                shared.lanes.lock().push(lane);
+                shared.queues.keep(lane);
                 return Err(error);
             }
         };
         let keep = batch.regions().map(|region| region.held.clone()).collect();
-        shared.in_flight.lock().push(InFlight { value, lane: Some(lane), held: keep, staging: staging.keep() });
-        Ok(Ticket { shared: shared.clone(), value, downloads: downloads.keep() })
+        shared.in_flight.lock().push(InFlight { until, lanes: vec![lane], held: keep, staging: staging.keep() });
+        Ok(Ticket { shared: shared.clone(), until, downloads: downloads.keep() })
     }
 }
 
@@ -303,7 +305,7 @@ impl Staged<'_> {
 
 impl Drop for Staged<'_> {
     fn drop(&mut self) {
-        self.buffers.drain(..).for_each(|buffer| self.shared.memory.give(&self.shared.gpu, buffer));
+        self.buffers.drain(..).for_each(|buffer| self.shared.release(buffer));
     }
 }
 
@@ -311,7 +313,7 @@ impl Drop for Staged<'_> {
 #[must_use]
 pub struct Ticket {
     shared: Arc<Shared>,
-    value: u64,
+    until: Point,
     downloads: Vec<Buffer>,
 }
 
@@ -321,7 +323,7 @@ impl Ticket {
     /// # Errors
     /// [`Error::Lost`].
     pub fn is_done(&self) -> Result<bool, Error> {
-        Ok(self.shared.completed()? >= self.value)
+        self.shared.is_finished(self.until)
     }
 
     /// Waits until the batch has finished, at most for `timeout`; whether it has.
@@ -329,7 +331,7 @@ impl Ticket {
     /// # Errors
     /// [`Error::Lost`].
     pub fn wait_timeout(&self, timeout: Duration) -> Result<bool, Error> {
-        self.shared.wait_at_most(self.value, timeout)
+        self.shared.wait_at_most(self.until, timeout)
     }
 
     /// Waits until the batch has finished and copies its downloads, in the order in which they were asked for, to slices of
@@ -338,7 +340,7 @@ impl Ticket {
     /// # Errors
     /// [`Error::TimedOut`] and [`Error::Lost`]; [`Error::MalformedJob`] if the slices do not fit the downloads.
     pub fn finish(mut self, targets: &mut [&mut [u8]]) -> Result<(), Error> {
-        self.shared.wait(self.value)?;
+        self.shared.wait(self.until)?;
         let fits = |(target, buffer): (&&mut [u8], &Buffer)| target.len() as u64 <= buffer.size;
         if targets.len() != self.downloads.len() || !targets.iter().zip(&self.downloads).all(fits) {
             return Err(Error::MalformedJob { kernel: "download", reason: "slices do not fit the downloads".into() });
@@ -348,7 +350,7 @@ impl Ticket {
             let length = target.len();
             copies.push((target, &buffer.bytes()?[..length]));
         }
-        count(&self.shared.counters.downloaded, self.shared.copier.copy(copies));
+        count(&self.shared.counters.downloaded, self.shared.copier.copy(copies, Towards::Caller));
         self.shared.reap();
         Ok(())
     }
@@ -359,7 +361,7 @@ impl Drop for Ticket {
         // The submission may still be writing them.
         let staging = std::mem::take(&mut self.downloads);
         if !staging.is_empty() {
-            let done = InFlight { value: self.value, lane: None, held: Vec::new(), staging };
+            let done = InFlight { until: self.until, lanes: Vec::new(), held: Vec::new(), staging };
             self.shared.in_flight.lock().push(done);
             self.shared.reap();
         }
@@ -368,6 +370,6 @@ impl Drop for Ticket {
 
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ticket({})", self.value)
+        write!(f, "Ticket({})", self.until.value)
     }
 }

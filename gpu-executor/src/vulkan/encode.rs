@@ -37,7 +37,7 @@ impl Span<'_> {
 
 impl Op<'_> {
     /// The operation as the planner sees it.
-    fn step(&self) -> Step {
+    pub(super) fn step(&self) -> Step {
         let (stage, accesses) = match self {
             Op::Copy { from, to } => (Stage::Transfer, vec![from.access(false), to.access(true)]),
             Op::Zero { to } => (Stage::Transfer, vec![to.access(true)]),
@@ -58,6 +58,11 @@ impl Shared {
         debug_assert_eq!(plan::find_hazard(&steps, &commands), None);
         // Takes the cube of the number of steps.
         debug_assert!(steps.len() > 32 || plan::every_barrier_matters(&steps, &commands));
+        self.record_commands(lane, ops, &commands)
+    }
+
+    /// Records operations as planned, into a lane that no submission uses.
+    pub(super) fn record_commands(&self, lane: &Lane, ops: &[Op], commands: &[Command]) -> Result<(), Error> {
         let raw = &self.gpu.raw;
         let begin = vk::CommandBufferBeginInfo::default().flags(vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT);
         // SAFETY: the lane is this thread's alone and its last submission has finished.
@@ -68,8 +73,8 @@ impl Shared {
         }
         for command in commands {
             match command {
-                Command::Barrier(barrier) => self.record_barrier(lane, &barrier),
-                Command::Run(step) => self.record_op(lane, &ops[step])?,
+                Command::Barrier(barrier) => self.record_barrier(lane, barrier),
+                Command::Run(step) => self.record_op(lane, &ops[*step])?,
             }
         }
         // SAFETY: recording was begun above.

@@ -5,6 +5,7 @@ use gpu_allocator::vulkan::{Allocation, AllocationCreateDesc, AllocationScheme, 
 use gpu_allocator::{AllocationError, AllocationSizes, AllocatorDebugSettings, MemoryLocation};
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
+use std::ptr::NonNull;
 
 /// Where a buffer lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,12 +21,20 @@ pub(crate) struct Buffer {
     pub(crate) raw: vk::Buffer,
     pub(crate) size: u64,
     pub(crate) address: vk::DeviceAddress,
-    place: Place,
+    pub(crate) place: Place,
+    /// Whether it may hold somebody's data.
+    pub(crate) dirty: bool,
     allocation: Allocation,
     descriptor: Mutex<Option<(vk::DescriptorPool, vk::DescriptorSet)>>,
 }
 
 impl Buffer {
+    /// Where the CPU finds the buffer, if it lies in host memory.
+    pub(crate) fn pointer(&self) -> Result<NonNull<u8>, Error> {
+        let pointer = self.allocation.mapped_ptr().map(NonNull::cast);
+        pointer.ok_or(Error::Driver { call: "vkMapMemory", code: "host memory is not mapped".into() })
+    }
+
     /// The buffer's bytes, if it lies in host memory.
     pub(crate) fn bytes(&mut self) -> Result<&mut [u8], Error> {
         self.allocation
@@ -74,6 +83,8 @@ pub(crate) struct Memory {
     pub(crate) limit: u64,
     used: Mutex<Used>,
     released: Condvar,
+    /// The families of all queues: any of them may use any buffer.
+    families: Vec<u32>,
 }
 
 /// Bytes of the memory limit that are spoken for.
@@ -94,7 +105,7 @@ struct Idle {
 const KEEP: u64 = 2 << 30;
 
 impl Memory {
-    pub(crate) fn new(gpu: &Gpu, limit: u64) -> Result<Self, Error> {
+    pub(crate) fn new(gpu: &Gpu, limit: u64, families: Vec<u32>) -> Result<Self, Error> {
         let allocator = Allocator::new(&AllocatorCreateDesc {
             instance: gpu.instance.raw.clone(),
             device: gpu.raw.clone(),
@@ -110,6 +121,7 @@ impl Memory {
             limit,
             used: Mutex::default(),
             released: Condvar::new(),
+            families,
         })
     }
 
@@ -158,7 +170,7 @@ impl Memory {
             let mut idle = self.idle.lock();
             if let Some(buffer) = idle.buffers.get_mut(&(place, size)).and_then(Vec::pop) {
                 idle.bytes -= size;
-                return Ok(buffer);
+                return Ok(Buffer { dirty: true, ..buffer });
             }
         }
         // Idle buffers of other sizes must not push the total over the limit.
@@ -202,7 +214,10 @@ impl Memory {
     fn create(&self, gpu: &Gpu, place: Place, size: u64) -> Result<Buffer, Error> {
         use vk::BufferUsageFlags as Usage;
         let usage = Usage::STORAGE_BUFFER | Usage::SHADER_DEVICE_ADDRESS | Usage::TRANSFER_SRC | Usage::TRANSFER_DST;
-        let info = vk::BufferCreateInfo::default().size(size).usage(usage);
+        let mut info = vk::BufferCreateInfo::default().size(size).usage(usage);
+        if self.families.len() > 1 {
+            info = info.sharing_mode(vk::SharingMode::CONCURRENT).queue_family_indices(&self.families);
+        }
         // SAFETY: a live device; the size is not zero.
         let raw = unsafe { gpu.raw.create_buffer(&info, None) }.map_err(driver_error("vkCreateBuffer"))?;
         // SAFETY: the buffer was just made.
@@ -227,9 +242,9 @@ impl Memory {
         };
         // SAFETY: the buffer is bound and was made with SHADER_DEVICE_ADDRESS.
         let address = unsafe { gpu.raw.get_buffer_device_address(&vk::BufferDeviceAddressInfo::default().buffer(raw)) };
-        // The kernels read and write 16 bytes at a time.
+        // Kernels read and write 16 bytes at a time.
         debug_assert!(address.is_multiple_of(16));
-        Ok(Buffer { raw, size, address, place, allocation, descriptor: Mutex::new(None) })
+        Ok(Buffer { raw, size, address, place, dirty: true, allocation, descriptor: Mutex::new(None) })
     }
 
     fn allocate(&self, place: Place, raw: vk::Buffer, requirements: vk::MemoryRequirements) -> Result<Allocation, Error> {

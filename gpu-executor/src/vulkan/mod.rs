@@ -5,10 +5,12 @@ mod copier;
 mod encode;
 mod instance;
 mod memory;
+mod pinned;
 mod pipeline;
 mod queue;
 mod run;
 mod select;
+mod wipe;
 
 use crate::cache_file::CacheFile;
 use crate::job::SLOTS;
@@ -20,8 +22,11 @@ use instance::Instance;
 pub use instance::ValidationLog;
 use memory::Memory;
 use parking_lot::Mutex;
+pub use pinned::Pinned;
+use pinned::Registry;
 use pipeline::Pipelines;
-use queue::{InFlight, Lane, Queue};
+use queue::{InFlight, Queues};
+pub use run::Landed;
 use select::{Candidate, Limits};
 pub use select::{DeviceInfo, DeviceKind, survey};
 use std::fmt;
@@ -57,11 +62,8 @@ struct Gpu {
 struct Shared {
     pipelines: Pipelines,
     memory: Memory,
-    queue: Mutex<Queue>,
-    /// Signalled by each submission with its number, in order.
-    timeline: vk::Semaphore,
-    /// Command buffers that no pending submission uses.
-    lanes: Mutex<Vec<Lane>>,
+    queues: Queues,
+    pinned: Registry,
     /// What submissions use that nobody waits for, and those that never finished.
     in_flight: Mutex<Vec<InFlight>>,
     copier: Copier,
@@ -76,8 +78,8 @@ struct Settings {
     info: DeviceInfo,
     verdicts: Vec<Verdict>,
     limits: Limits,
-    queue_family: u32,
     staging: Staging,
+    wipe: bool,
     workgroup_size: u32,
     chunk_elements: usize,
     work: u64,
@@ -278,27 +280,21 @@ impl Shared {
     ) -> Result<Self, Error> {
         let physical = candidate.physical_in(&instance)?;
         let gpu = Gpu { raw: logical_device(&instance, physical, candidate)?, physical, instance };
-        let mut kind = vk::SemaphoreTypeCreateInfo::default().semaphore_type(vk::SemaphoreType::TIMELINE);
-        let info = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
-        // SAFETY: the device has one queue of this family; timeline semaphores are enabled.
-        let (queue, timeline) = unsafe {
-            let queue = gpu.raw.get_device_queue(candidate.queue_family, 0);
-            (queue, gpu.raw.create_semaphore(&info, None).map_err(driver_error("vkCreateSemaphore"))?)
-        };
+        // SAFETY: these are the queues that the device was made with.
+        let queues = unsafe { Queues::new(&gpu, candidate.compute_queue(), candidate.transfer) }?;
         let parts = Pipelines::new(&gpu, file, candidate.feedback).and_then(|pipelines| {
-            let memory = Memory::new(&gpu, limit).inspect_err(|_| pipelines.destroy(&gpu))?;
+            let memory = Memory::new(&gpu, limit, candidate.families()).inspect_err(|_| pipelines.destroy(&gpu))?;
             Ok((pipelines, memory))
         });
         let (pipelines, memory) = parts.inspect_err(|_| {
             // SAFETY: nothing was submitted.
-            unsafe { gpu.raw.destroy_semaphore(timeline, None) };
+            unsafe { queues.destroy(&gpu) };
         })?;
         Ok(Self {
             pipelines,
             memory,
-            queue: Mutex::new(Queue { raw: queue, submitted: 0 }),
-            timeline,
-            lanes: Mutex::default(),
+            queues,
+            pinned: Registry::default(),
             in_flight: Mutex::default(),
             copier: Copier::default(),
             lost: AtomicBool::new(false),
@@ -335,7 +331,6 @@ impl Settings {
         Ok(Self {
             verdicts: Vec::new(),
             limits: candidate.limits,
-            queue_family: candidate.queue_family,
             staging: match options.memory {
                 MemoryMode::DeviceLocal => Staging::Always,
                 MemoryMode::Host => Staging::Never,
@@ -344,6 +339,7 @@ impl Settings {
                 }
                 MemoryMode::Auto => Staging::Never,
             },
+            wipe: options.wipe,
             workgroup_size,
             chunk_elements: options.chunk_elements.unwrap_or(usize::MAX).max(1),
             work: most_work(info.kind),
@@ -398,9 +394,15 @@ fn cache_file(directory: &CacheDirectory, candidate: &Candidate) -> Result<Optio
 }
 
 fn logical_device(instance: &Instance, physical: vk::PhysicalDevice, candidate: &Candidate) -> Result<ash::Device, Error> {
-    let priorities = [1.0];
-    let queues =
-        [vk::DeviceQueueCreateInfo::default().queue_family_index(candidate.queue_family).queue_priorities(&priorities)];
+    let priorities = [1.0; 2];
+    let queues: Vec<_> = candidate
+        .families()
+        .into_iter()
+        .map(|family| {
+            let count = candidate.queues().filter(|(f, _)| *f == family).count();
+            vk::DeviceQueueCreateInfo::default().queue_family_index(family).queue_priorities(&priorities[..count])
+        })
+        .collect();
     let mut vulkan12 = vk::PhysicalDeviceVulkan12Features::default().timeline_semaphore(true).buffer_device_address(true);
     let features = vk::PhysicalDeviceFeatures::default().shader_int64(candidate.verdict.device.int64);
     let mut extensions = Vec::new();
@@ -430,21 +432,22 @@ impl Drop for Shared {
         unsafe {
             let _ = self.gpu.raw.device_wait_idle();
             let in_flight = std::mem::take(&mut *self.in_flight.lock());
-            let mut held = Vec::new();
+            let mut buffers = Vec::new();
             for submission in in_flight {
-                held.extend(submission.held);
-                submission.staging.into_iter().for_each(|buffer| self.memory.destroy(&self.gpu, buffer));
-                self.lanes.lock().extend(submission.lane);
+                submission.lanes.into_iter().for_each(|lane| self.queues.keep(lane));
+                buffers.extend(submission.staging);
+                buffers.extend(submission.held.into_iter().filter_map(|held| Arc::into_inner(held)?.into_buffer()));
             }
-            held.into_iter()
-                .filter_map(|held| Arc::into_inner(held)?.into_buffer())
-                .for_each(|buffer| self.memory.destroy(&self.gpu, buffer));
-            for lane in self.lanes.lock().drain(..) {
-                self.gpu.raw.destroy_command_pool(lane.pool, None);
+            buffers.into_iter().for_each(|buffer| self.release(buffer));
+            // What is being wiped.
+            let _ = self.gpu.raw.device_wait_idle();
+            for submission in std::mem::take(&mut *self.in_flight.lock()) {
+                submission.lanes.into_iter().for_each(|lane| self.queues.keep(lane));
+                submission.staging.into_iter().for_each(|buffer| self.memory.destroy(&self.gpu, buffer));
             }
             self.memory.shut_down(&self.gpu);
             self.pipelines.destroy(&self.gpu);
-            self.gpu.raw.destroy_semaphore(self.timeline, None);
+            self.queues.destroy(&self.gpu);
         }
     }
 }

@@ -1,158 +1,376 @@
-//! Jobs: vectors in host memory, chunk after chunk through the device.
+//! Jobs: vectors in host memory, chunk after chunk through the device, several chunks under way at a time.
 
+use super::copier::Towards;
 use super::encode::{Op, Span};
-use super::memory::{Buffer, Place};
-use super::queue::{InFlight, Lane};
-use super::{Program, count};
+use super::memory::{Buffer, Place, Reservation};
+use super::queue::{InFlight, Lane, Point};
+use super::{Program, Shared, count};
 use crate::job::{Job, SLOTS, Slot};
-use crate::{Error, plan};
+use crate::plan::{self, Role};
+use crate::{Error, SlotUse};
+use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// A slot in use: its bytes per element and its buffers.
-struct Bound {
-    slot: usize,
-    width: usize,
-    write: bool,
-    /// What the kernel works on, as an index into the chunk's buffers.
-    kernel: usize,
-    /// What the CPU fills or reads: the same buffer, unless vectors are staged.
-    host: usize,
-}
+/// The results of a chunk: for each slot that the kernel writes, the part of the job's slice that the chunk is.
+pub type Landed<'a> = [Option<&'a mut [u8]>; SLOTS];
 
 impl Program {
     /// Runs the program over a job's vectors, chunk after chunk, and returns when the results are in the job's slices, with
     /// the number of dispatches it took. Any number of threads may do so at once.
     ///
+    /// `landed` is called for each chunk, in order, when its results are in the job's slices, with the chunk's range of elements;
+    /// meanwhile the device goes on with the next chunks. Unless the caller is a rayon worker it runs on threads of the device's
+    /// own, in a rayon pool, so that it may use rayon. An error that it returns ends the job.
+    ///
     /// # Errors
     /// [`Error::MalformedJob`] before anything is done; [`Error::OutOfMemory`], [`Error::TimedOut`], [`Error::Lost`] or what
     /// the driver answered, and then what the job's output slices hold is unspecified.
-    pub fn run(&self, job: &mut Job) -> Result<usize, Error> {
+    pub fn run<E: From<Error> + Send>(
+        &self,
+        job: &mut Job,
+        landed: &mut (dyn FnMut(Range<usize>, Landed) -> Result<(), E> + Send),
+    ) -> Result<usize, E> {
         let widths = job.widths(self.name, &self.slots)?;
         if job.elements == 0 {
             return Ok(0);
         }
-        let shared = &*self.shared;
-        let settings = &shared.settings;
-        let plan = || {
-            let bounds = plan::Bounds {
-                buffer: settings.limits.buffer.min(CHUNK_BYTES),
-                memory: shared.memory.for_jobs(),
-                elements: settings.chunk_elements,
-                work: settings.work,
-                workgroups: settings.limits.workgroups.map(u64::from).iter().product(),
-                workgroup_size: self.workgroup_size,
-            };
-            let chunk = plan::elements_per_chunk(job.elements, &widths, job.cost, &bounds)?;
-            let used = widths.iter().filter(|&&width| width > 0);
-            let footprint = used.map(|&width| plan::size_class((width * chunk) as u64)).sum();
-            Ok((chunk, shared.memory.reserve(footprint)?))
-        };
-        let (chunk, _reservation) = shared.with_memory(plan)?;
-        let mut chunks = Chunks::new(self, job, &widths, chunk)?;
+        self.shared.refuse_if_lost()?;
+        let mut stream = Stream::new(self, job, &widths)?;
         let mut dispatches = 0;
-        for start in (0..job.elements).step_by(chunk) {
-            chunks.run(job, start..job.elements.min(start + chunk))?;
+        for start in (0..job.elements).step_by(stream.chunk) {
+            if stream.under_way.len() == stream.most {
+                stream.finish(job, landed)?;
+            }
+            stream.begin(job, start..job.elements.min(start + stream.chunk))?;
             dispatches += 1;
+        }
+        while !stream.under_way.is_empty() {
+            stream.finish(job, landed)?;
         }
         Ok(dispatches)
     }
+
+    /// How much device memory a job of `elements` elements takes while it runs, in bytes, and how much host memory beside the
+    /// caller's slices, if none of these is pinned.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if the device's limits do not allow even one element.
+    pub fn memory_required(&self, elements: usize, cost: u64) -> Result<(u64, u64), Error> {
+        let widths = self.slots.map(|slot| match slot {
+            SlotUse::None => 0,
+            SlotUse::Reads(width) | SlotUse::Writes(width) => width,
+        });
+        if elements == 0 {
+            return Ok((0, 0));
+        }
+        let staged = self.shared.settings.staging.applies(widths.iter().sum::<usize>().saturating_mul(elements));
+        let (chunk, most) = self.shared.chunks(elements, &widths, cost, self.workgroup_size, usize::MAX)?;
+        let bytes = footprint(&widths, chunk) * most as u64;
+        Ok(if staged { (bytes, bytes) } else { (0, bytes) })
+    }
 }
 
-/// The most bytes of one vector in a chunk: more pins more memory for longer. (lavapipe allows no more anyway. Where chunks are
-/// not overlapped, their size does not matter much; to be measured when they are.)
+/// The most chunks of a job under way at a time: one on its way in, one being computed, one on its way out, and one that the
+/// CPU fills or empties.
+const UNDER_WAY: usize = 4;
+
+/// The most bytes of one vector in a chunk. Larger ones pin more memory for longer and gain nothing.
 const CHUNK_BYTES: u64 = 128 << 20;
 
-/// The buffers and the command buffer of one job; goes back to the device's pools on drop.
-struct Chunks<'a> {
-    program: &'a Program,
-    bound: Vec<Bound>,
-    buffers: Vec<Buffer>,
-    lane: Option<Lane>,
+/// What a chunk must be worth, in multiplications or about, so that the time that it takes to get it going does not show. H200:
+/// see benches/reports.
+const CHUNK_WORK: u64 = 1 << 15;
+
+/// The chunks that a job is cut into at least, if they are worth it.
+const CHUNKS: usize = 16;
+
+fn footprint(widths: &[usize; SLOTS], chunk: usize) -> u64 {
+    widths.iter().filter(|&&width| width > 0).map(|&width| plan::size_class((width * chunk) as u64)).sum()
 }
 
-impl<'a> Chunks<'a> {
-    fn new(program: &'a Program, job: &Job, widths: &[usize; SLOTS], chunk: usize) -> Result<Self, Error> {
-        let shared = &*program.shared;
-        shared.refuse_if_lost()?;
-        let mut chunks = Self { program, bound: Vec::new(), buffers: Vec::new(), lane: None };
-        let staged = shared.settings.staging.applies(job.slots.iter().map(Slot::bytes).sum());
-        for (slot, &width) in widths.iter().enumerate().filter(|(_, width)| **width > 0) {
-            let mut take = |place| -> Result<usize, Error> {
-                chunks.buffers.push(shared.memory.take(&shared.gpu, &shared.counters, place, (width * chunk) as u64)?);
-                Ok(chunks.buffers.len() - 1)
-            };
-            let host = take(Place::Host)?;
-            let kernel = if staged { take(Place::Device)? } else { host };
-            chunks.bound.push(Bound { slot, width, write: matches!(job.slots[slot], Slot::Write(_)), kernel, host });
+impl Shared {
+    /// How many elements a chunk of a job has, and how many chunks are under way at a time; at most `most_elements` in a chunk.
+    fn chunks(
+        &self,
+        elements: usize,
+        widths: &[usize; SLOTS],
+        cost: u64,
+        workgroup_size: u32,
+        most_elements: usize,
+    ) -> Result<(usize, usize), Error> {
+        let settings = &self.settings;
+        // Enough of them that transfers, kernels and the CPU's work overlap. What is dear to compute is not cut fine: small
+        // dispatches leave most of the device idle.
+        let fine = elements.div_ceil(CHUNKS).next_multiple_of(1024).max((CHUNK_WORK.saturating_mul(cost) / 2).try_into().unwrap_or(usize::MAX));
+        let bounds = |memory| plan::Bounds {
+            buffer: settings.limits.buffer.min(CHUNK_BYTES),
+            memory,
+            elements: settings.chunk_elements.min(most_elements).min(fine),
+            work: settings.work,
+            workgroups: settings.limits.workgroups.map(u64::from).iter().product(),
+            workgroup_size,
+        };
+        let memory = self.memory.for_jobs();
+        // Rather fewer chunks at a time than chunks of a few elements.
+        for most in [UNDER_WAY, 2] {
+            let chunk = plan::elements_per_chunk(elements, widths, cost, &bounds(memory / most as u64));
+            if let Ok(chunk) = chunk
+                && chunk >= elements.min(4096)
+            {
+                return Ok((chunk, most.min(elements.div_ceil(chunk))));
+            }
         }
-        chunks.lane = Some(shared.lane()?);
-        Ok(chunks)
+        Ok((plan::elements_per_chunk(elements, widths, cost, &bounds(memory))?, 1))
+    }
+}
+
+/// A slot in use.
+#[derive(Clone)]
+struct Bound {
+    slot: usize,
+    /// Bytes per element.
+    width: usize,
+    write: bool,
+    /// The caller's slice itself, and where in pinned memory it begins.
+    pinned: Option<(Arc<Buffer>, u64)>,
+}
+
+/// The buffers of a slot in one chunk: what the CPU fills or reads, unless the caller's slice is pinned, and what the kernel works
+/// on, unless that is the same.
+#[derive(Default)]
+struct Buffers {
+    host: Option<Buffer>,
+    device: Option<Buffer>,
+}
+
+/// A chunk under way, or the resources for one.
+struct Chunk {
+    range: Range<usize>,
+    buffers: Vec<Buffers>,
+    lanes: Vec<Lane>,
+    /// The end of what has been submitted of it.
+    until: Option<Point>,
+}
+
+/// A job on its way through the device.
+struct Stream<'a> {
+    program: &'a Program,
+    bound: Vec<Bound>,
+    staged: bool,
+    /// Elements in a chunk, but for the last.
+    chunk: usize,
+    /// The most chunks under way.
+    most: usize,
+    /// In order.
+    under_way: VecDeque<Chunk>,
+    /// Resources of chunks that are done.
+    idle: Vec<Chunk>,
+    _reservation: Reservation<'a>,
+}
+
+impl<'a> Stream<'a> {
+    fn new(program: &'a Program, job: &Job, widths: &[usize; SLOTS]) -> Result<Self, Error> {
+        let shared = &*program.shared;
+        let staged = shared.settings.staging.applies(job.slots.iter().map(Slot::bytes).sum());
+        let bind = |(slot, &width): (usize, &usize)| {
+            let (bytes, write): (&[u8], _) = match &job.slots[slot] {
+                Slot::Unused => return None,
+                Slot::Read(bytes) => (bytes, false),
+                Slot::Write(bytes) => (bytes, true),
+            };
+            let pinned = shared.pinned.find(bytes).map(|found| (found.buffer, found.offset));
+            Some(Bound { slot, width, write, pinned })
+        };
+        let bound: Vec<Bound> = widths.iter().enumerate().filter_map(bind).collect();
+        // What needs no buffers needs no memory.
+        let mut needed = *widths;
+        bound.iter().filter(|bound| bound.pinned.is_some() && !staged).for_each(|bound| needed[bound.slot] = 0);
+        let mut most_elements = usize::MAX;
+        loop {
+            let plan = || {
+                let (elements, cost) = (job.elements, job.cost);
+                let (chunk, most) = shared.chunks(elements, &needed, cost, program.workgroup_size, most_elements)?;
+                Ok((chunk, most, shared.memory.reserve(footprint(&needed, chunk) * most as u64)?))
+            };
+            let (chunk, most, reservation) = shared.with_memory(plan)?;
+            let mut stream = Stream {
+                program,
+                bound: bound.clone(),
+                staged,
+                chunk,
+                most,
+                under_way: VecDeque::new(),
+                idle: Vec::new(),
+                _reservation: reservation,
+            };
+            match stream.allocate() {
+                Ok(()) => return Ok(stream),
+                // The driver has less than the limit promises.
+                Err(Error::OutOfMemory { .. }) if chunk > 1 => most_elements = chunk.div_ceil(2),
+                Err(error) => return Err(error),
+            }
+        }
     }
 
-    fn run(&mut self, job: &mut Job, range: Range<usize>) -> Result<(), Error> {
+    /// Takes the buffers of all chunks that will be under way at a time.
+    fn allocate(&mut self) -> Result<(), Error> {
         let shared = &*self.program.shared;
-        let bytes = |bound: &Bound| range.start * bound.width..range.end * bound.width;
-        let copies = hosts(&self.bound, &mut self.buffers).filter_map(|(bound, buffer)| match &job.slots[bound.slot] {
-            Slot::Read(source) => Some(buffer.bytes().map(|to| (to, &source[bytes(bound)]))),
-            _ => None,
-        });
-        count(&shared.counters.uploaded, shared.copier.copy(copies.collect::<Result<_, _>>()?));
-        let Some(lane) = &self.lane else { return Err(Error::Lost { during: "an earlier chunk" }) };
-        shared.record(lane, &self.ops(range.len(), job.params))?;
-        let value = shared.submit(lane)?;
-        if let Err(error) = shared.wait(value) {
-            // The submission may still be using these.
-            let (lane, staging) = (self.lane.take(), std::mem::take(&mut self.buffers));
-            shared.in_flight.lock().push(InFlight { value, lane, held: Vec::new(), staging });
-            return Err(error);
+        for _ in 0..self.most {
+            self.idle.push(Chunk { range: 0..0, buffers: Vec::new(), lanes: Vec::new(), until: None });
+            let Some(chunk) = self.idle.last_mut() else { break };
+            for slot in &self.bound {
+                let bytes = (slot.width * self.chunk) as u64;
+                let take = |place| shared.memory.take(&shared.gpu, &shared.counters, place, bytes);
+                chunk.buffers.push(Buffers::default());
+                let Some(buffers) = chunk.buffers.last_mut() else { break };
+                if slot.pinned.is_none() {
+                    buffers.host = Some(take(Place::Host)?);
+                }
+                if self.staged {
+                    buffers.device = Some(take(Place::Device)?);
+                }
+            }
         }
-        let mut targets: [Option<&mut [u8]>; SLOTS] = job.slots.each_mut().map(|slot| match slot {
-            Slot::Write(target) => Some(&mut **target),
-            _ => None,
-        });
-        let copies = hosts(&self.bound, &mut self.buffers).filter_map(|(bound, buffer)| {
-            let target = &mut targets[bound.slot].take()?[bytes(bound)];
-            Some(buffer.bytes().map(|from| {
-                let from = &from[..target.len()];
-                (target, from)
-            }))
-        });
-        count(&shared.counters.downloaded, shared.copier.copy(copies.collect::<Result<_, _>>()?));
         Ok(())
     }
 
-    /// What a chunk takes: copies in, one launch, copies out, the CPU's reading.
-    fn ops<'b>(&'b self, elements: usize, params: &'b [u32]) -> Vec<Op<'b>> {
-        let span = |bound: &Bound, buffer: usize| Span {
-            buffer: &self.buffers[buffer],
-            offset: 0,
-            bytes: (bound.width * elements) as u64,
-        };
-        let staged = |write| self.bound.iter().filter(move |bound| bound.write == write && bound.kernel != bound.host);
+    /// Copies a chunk in and submits it.
+    fn begin(&mut self, job: &Job, range: Range<usize>) -> Result<(), Error> {
+        let shared = &*self.program.shared;
+        let Some(mut chunk) = self.idle.pop() else { return Err(Error::Lost { during: "an earlier chunk" }) };
+        chunk.range = range;
+        let mut copies = Vec::new();
+        for (bound, buffers) in self.bound.iter().zip(&mut chunk.buffers) {
+            if let (Some(buffer), Slot::Read(source)) = (&mut buffers.host, &job.slots[bound.slot]) {
+                copies.push((buffer.bytes()?, &source[bound.bytes(&chunk.range)]));
+            }
+        }
+        count(&shared.counters.uploaded, shared.copier.copy(copies, Towards::Device));
+        let submitted = self.submit(&mut chunk, job.params);
+        self.under_way.push_back(chunk);
+        submitted
+    }
+
+    fn submit(&self, chunk: &mut Chunk, params: &[u32]) -> Result<(), Error> {
+        let shared = &*self.program.shared;
+        let Chunk { range, buffers, lanes, until } = chunk;
+        let (ops, roles) = self.ops(buffers, range, params);
+        let steps: Vec<plan::Step> = ops.iter().map(Op::step).collect();
+        let submissions = plan::submissions(&steps, &roles);
+        debug_assert_eq!(plan::find_hazard_across(&steps, &submissions), None);
+        let mut ends: Vec<Point> = Vec::with_capacity(submissions.len());
+        for (number, submission) in submissions.iter().enumerate() {
+            if lanes.len() == number {
+                lanes.push(shared.lane(submission.queue)?);
+            }
+            let lane = &lanes[number];
+            shared.record_commands(lane, &ops, &submission.commands)?;
+            let after: Vec<Point> = submission.after.iter().map(|&earlier| ends[earlier]).collect();
+            let end = if after.is_empty() { shared.submit(lane)? } else { shared.submit_after(lane, &after)? };
+            ends.push(end);
+            *until = Some(end);
+        }
+        Ok(())
+    }
+
+    /// What a chunk takes, and which queue does it: copies in, one launch, copies out, the CPU's reading.
+    fn ops<'b>(&'b self, buffers: &'b [Buffers], range: &Range<usize>, params: &'b [u32]) -> (Vec<Op<'b>>, Vec<Role>) {
+        // A job of one chunk has nothing to overlap, and waiting for another queue takes time.
+        let role = |role| if self.most > 1 { self.program.shared.queues.role(role) } else { Role::Compute };
+        let elements = range.len();
         let mut slots = [None; SLOTS];
-        self.bound.iter().for_each(|bound| slots[bound.slot] = Some((span(bound, bound.kernel), bound.write)));
-        let mut ops = Vec::with_capacity(2 * SLOTS + 1);
-        ops.extend(staged(false).map(|bound| Op::Copy { from: span(bound, bound.host), to: span(bound, bound.kernel) }));
+        let (mut before, mut after, mut read) = (Vec::new(), Vec::new(), Vec::new());
+        for (bound, buffers) in self.bound.iter().zip(buffers) {
+            let bytes = (bound.width * elements) as u64;
+            let host = match (&buffers.host, &bound.pinned) {
+                (Some(buffer), _) => Some(Span { buffer, offset: 0, bytes }),
+                (None, Some((buffer, start))) => {
+                    Some(Span { buffer, offset: start + (bound.width * range.start) as u64, bytes })
+                }
+                (None, None) => None,
+            };
+            let kernel = buffers.device.as_ref().map_or(host, |buffer| Some(Span { buffer, offset: 0, bytes }));
+            slots[bound.slot] = kernel.map(|span| (span, bound.write));
+            if let (Some(host), Some(kernel), true) = (host, kernel, buffers.device.is_some()) {
+                match bound.write {
+                    false => before.push(Op::Copy { from: host, to: kernel }),
+                    true => after.push(Op::Copy { from: kernel, to: host }),
+                }
+            }
+            if let (Some(host), true) = (host, bound.write) {
+                read.push(Op::ReadBack { of: host });
+            }
+        }
+        let mut roles = vec![role(Role::Upload); before.len()];
+        roles.push(Role::Compute);
+        let out = if after.is_empty() { Role::Compute } else { role(Role::Download) };
+        roles.resize(roles.len() + after.len() + read.len(), out);
+        let mut ops = before;
         ops.push(Op::Launch { program: self.program, slots, elements: elements as u32, params });
-        ops.extend(staged(true).map(|bound| Op::Copy { from: span(bound, bound.kernel), to: span(bound, bound.host) }));
-        let written = self.bound.iter().filter(|bound| bound.write);
-        ops.extend(written.map(|bound| Op::ReadBack { of: span(bound, bound.host) }));
-        ops
+        ops.append(&mut after);
+        ops.append(&mut read);
+        (ops, roles)
+    }
+
+    /// Waits for the first chunk under way and hands its results over.
+    fn finish<E: From<Error> + Send>(
+        &mut self,
+        job: &mut Job,
+        landed: &mut (dyn FnMut(Range<usize>, Landed) -> Result<(), E> + Send),
+    ) -> Result<(), E> {
+        let shared = &*self.program.shared;
+        let Some(chunk) = self.under_way.front_mut() else { return Ok(()) };
+        if let Some(until) = chunk.until {
+            shared.wait(until)?;
+            chunk.until = None;
+        }
+        let mut results: Landed = [const { None }; SLOTS];
+        let mut copies = Vec::new();
+        // One bound per slot in use, in order.
+        let slots = results.iter_mut().zip(&mut job.slots).filter(|(_, slot)| !matches!(slot, Slot::Unused));
+        for ((result, slot), (bound, buffers)) in slots.zip(self.bound.iter().zip(&mut chunk.buffers)) {
+            let Slot::Write(whole) = slot else { continue };
+            *result = whole.get_mut(bound.bytes(&chunk.range));
+            if let (Some(buffer), Some(target)) = (&mut buffers.host, result) {
+                let from = &buffer.bytes()?[..target.len()];
+                copies.push((&mut **target, from));
+            }
+        }
+        count(&shared.counters.downloaded, shared.copier.copy(copies, Towards::Caller));
+        let range = chunk.range.clone();
+        shared.copier.install(|| landed(range, results))?;
+        self.idle.extend(self.under_way.pop_front());
+        Ok(())
     }
 }
 
-impl Drop for Chunks<'_> {
+impl Bound {
+    fn bytes(&self, range: &Range<usize>) -> Range<usize> {
+        range.start * self.width..range.end * self.width
+    }
+}
+
+impl Drop for Stream<'_> {
     fn drop(&mut self) {
         let shared = &*self.program.shared;
-        self.buffers.drain(..).for_each(|buffer| shared.memory.give(&shared.gpu, buffer));
-        shared.lanes.lock().extend(self.lane.take());
+        let pinned = self.bound.iter().any(|bound| bound.pinned.is_some());
+        for chunk in self.under_way.drain(..).chain(self.idle.drain(..)) {
+            let buffers = chunk.buffers.into_iter().flat_map(|buffers| [buffers.host, buffers.device]).flatten();
+            match chunk.until {
+                None => {
+                    buffers.for_each(|buffer| shared.release(buffer));
+                    chunk.lanes.into_iter().for_each(|lane| shared.queues.keep(lane));
+                }
+                // A job that ended early: the device may still be at work on it.
+                Some(until) => {
+                    // The caller's own memory is his again when this returns. A lost device does not write any more.
+                    while pinned && matches!(shared.wait_at_most(until, Duration::from_secs(1)), Ok(false)) {}
+                    let (lanes, staging) = (chunk.lanes, buffers.collect());
+                    shared.in_flight.lock().push(InFlight { until, lanes, held: Vec::new(), staging });
+                }
+            }
+        }
     }
-}
-
-/// The buffers that the CPU fills or reads, each with what it is for.
-fn hosts<'a>(bound: &'a [Bound], buffers: &'a mut [Buffer]) -> impl Iterator<Item = (&'a Bound, &'a mut Buffer)> {
-    buffers
-        .iter_mut()
-        .enumerate()
-        .filter_map(|(index, buffer)| bound.iter().find(|bound| bound.host == index).map(|bound| (bound, buffer)))
 }

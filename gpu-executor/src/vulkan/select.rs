@@ -67,6 +67,8 @@ pub(crate) struct Candidate {
     pub(crate) identity: Identity,
     pub(crate) limits: Limits,
     pub(crate) queue_family: u32,
+    /// Queues that transfer and do nothing else, by family and index: for uploads and for downloads.
+    pub(crate) transfer: [Option<(u32, u32)>; 2],
     /// `VkPipelineCreationFeedback` can be asked for.
     pub(crate) feedback: bool,
     pub(crate) portability_subset: bool,
@@ -105,6 +107,23 @@ pub(crate) fn ranked(candidates: &[Candidate], index: Option<usize>) -> Result<V
 }
 
 impl Candidate {
+    pub(crate) fn compute_queue(&self) -> (u32, u32) {
+        (self.queue_family, 0)
+    }
+
+    /// All queues that are used, by family and index.
+    pub(crate) fn queues(&self) -> impl Iterator<Item = (u32, u32)> {
+        std::iter::once(self.compute_queue()).chain(self.transfer.into_iter().flatten())
+    }
+
+    /// Their families, each once.
+    pub(crate) fn families(&self) -> Vec<u32> {
+        let mut families: Vec<u32> = self.queues().map(|(family, _)| family).collect();
+        families.sort_unstable();
+        families.dedup();
+        families
+    }
+
     /// The device in another instance than the one that it was found in.
     pub(crate) fn physical_in(&self, instance: &Instance) -> Result<vk::PhysicalDevice, Error> {
         // SAFETY: a live instance.
@@ -180,9 +199,21 @@ fn look_at(instance: &Instance, index: usize, physical: vk::PhysicalDevice) -> C
             subgroup: subgroup.subgroup_size,
         },
         queue_family: queue_family.unwrap_or(0) as u32,
+        transfer: transfer_queues(&families),
         feedback: base.api_version.min(instance.version) >= vk::API_VERSION_1_3,
         portability_subset: extensions.iter().any(|e| e.extension_name_as_c_str() == Ok(ash::khr::portability_subset::NAME)),
     }
+}
+
+/// Queues of families that have neither graphics nor compute: copy engines, which work beside the kernels.
+fn transfer_queues(families: &[vk::QueueFamilyProperties]) -> [Option<(u32, u32)>; 2] {
+    use vk::QueueFlags as Flags;
+    let only = |family: &vk::QueueFamilyProperties| {
+        family.queue_flags.contains(Flags::TRANSFER) && !family.queue_flags.intersects(Flags::GRAPHICS | Flags::COMPUTE)
+    };
+    let numbered = families.iter().enumerate().filter(|(_, family)| only(family));
+    let mut queues = numbered.flat_map(|(number, family)| (0..family.queue_count).map(move |index| (number as u32, index)));
+    [queues.next(), queues.next()]
 }
 
 /// What a device lacks of what is needed.
@@ -229,6 +260,7 @@ mod tests {
             identity: Identity { vendor: 0, device: 0, driver: 0, uuid: [0; 16] },
             limits: Limits { buffer: 1 << 27, workgroups: [65535; 2], workgroup_size: 1024, subgroup: 32 },
             queue_family: 0,
+            transfer: [None; 2],
             feedback: false,
             portability_subset: false,
         }

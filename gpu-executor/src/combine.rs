@@ -1,0 +1,142 @@
+//! Threads that want the same thing done at the same time have one of them do it for all.
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// Gathers the items that threads bring while a batch is under way into the next batch. A thread that finds nobody at work does
+/// the work at once: nobody ever waits for company.
+///
+/// At most `bound` items wait; a thread that brings one more waits for room.
+pub(crate) struct Combiner<T, R> {
+    state: Mutex<State<T, R>>,
+    changed: Condvar,
+    bound: usize,
+}
+
+struct State<T, R> {
+    waiting: Vec<T>,
+    /// The number of the batch that `waiting` will be.
+    next: u64,
+    /// Somebody is at work on the batch before.
+    busy: bool,
+    /// Results of batches that not everybody has fetched: number, how many are still to come for it, result.
+    done: Vec<(u64, usize, R)>,
+}
+
+/// How long a thread yields for somebody else's batch before it sleeps: several times what a submission takes.
+const PATIENCE: Duration = Duration::from_micros(50);
+
+impl<T, R: Clone> Combiner<T, R> {
+    pub(crate) fn new(bound: usize) -> Self {
+        let state = State { waiting: Vec::new(), next: 0, busy: false, done: Vec::new() };
+        Self { state: Mutex::new(state), changed: Condvar::new(), bound }
+    }
+
+    /// Has `item` worked on by `work`, alone or with others' items, by this thread or another; the result of that batch.
+    pub(crate) fn run(&self, item: T, work: impl Fn(&[T]) -> R) -> R {
+        let mut state = self.state.lock();
+        while state.waiting.len() >= self.bound {
+            self.changed.wait(&mut state);
+        }
+        state.waiting.push(item);
+        let (mine, start) = (state.next, Instant::now());
+        loop {
+            if let Some(index) = state.done.iter().position(|(number, ..)| *number == mine) {
+                let (_, left, result) = &mut state.done[index];
+                *left -= 1;
+                return if *left == 0 { state.done.swap_remove(index).2 } else { result.clone() };
+            }
+            if !state.busy && state.next == mine {
+                // Only one's own batch: a thread that also did the next ones might never come back.
+                let batch = std::mem::take(&mut state.waiting);
+                state.next += 1;
+                state.busy = true;
+                let result = MutexGuard::unlocked(&mut state, || work(&batch));
+                state.busy = false;
+                if batch.len() > 1 {
+                    state.done.push((mine, batch.len() - 1, result.clone()));
+                }
+                self.changed.notify_all();
+                return result;
+            }
+            if start.elapsed() < PATIENCE {
+                MutexGuard::unlocked(&mut state, std::thread::yield_now);
+            } else {
+                self.changed.wait(&mut state);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    /// While the first batch is under way, `others` threads bring an item each; how large the batches were.
+    fn batches(others: usize, bound: usize) -> Vec<usize> {
+        let combiner = Combiner::new(bound);
+        let arrived = || combiner.state.lock().waiting.len();
+        let sizes = Mutex::new(Vec::new());
+        let begun = AtomicUsize::new(0);
+        let work = |batch: &[usize]| {
+            begun.fetch_add(1, SeqCst);
+            // The first to work waits until as many wait as can.
+            while sizes.lock().is_empty() && arrived() < others.min(bound) {
+                std::thread::yield_now();
+            }
+            sizes.lock().push(batch.len());
+            batch.iter().sum::<usize>()
+        };
+        let sum = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| sum.fetch_add(combiner.run(1000, work), SeqCst));
+            while begun.load(SeqCst) == 0 {
+                std::thread::yield_now();
+            }
+            for _ in 0..others {
+                scope.spawn(|| combiner.run(1, work));
+            }
+        });
+        assert_eq!(sum.into_inner(), 1000);
+        assert!(combiner.state.lock().done.is_empty());
+        sizes.into_inner()
+    }
+
+    #[test]
+    fn what_waits_is_done_at_once() {
+        assert_eq!(batches(0, 8), [1]);
+        assert_eq!(batches(1, 8), [1, 1]);
+        assert_eq!(batches(7, 8), [1, 7]);
+    }
+
+    #[test]
+    fn no_more_wait_than_the_bound() {
+        let sizes = batches(20, 4);
+        assert_eq!(sizes.iter().sum::<usize>(), 21);
+        assert!(sizes.iter().all(|&size| size <= 4), "{sizes:?}");
+    }
+
+    #[test]
+    fn everybody_gets_the_result_of_his_own_batch() {
+        let combiner = Combiner::new(16);
+        let calls = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for thread in 0..8usize {
+                let (combiner, calls) = (&combiner, &calls);
+                scope.spawn(move || {
+                    for round in 0..2000 {
+                        let item = thread * 10_000 + round;
+                        let batch = combiner.run(item, |batch: &[usize]| {
+                            calls.fetch_add(1, SeqCst);
+                            batch.to_vec()
+                        });
+                        assert!(batch.contains(&item));
+                    }
+                });
+            }
+        });
+        assert!(calls.into_inner() <= 16_000);
+        assert!(combiner.state.lock().done.is_empty());
+    }
+}
