@@ -2,12 +2,15 @@
 
 use crate::call::{Call, Prepared};
 use crate::known_answers::KnownAnswers;
-use crate::operation::{Operation, Parameter, Row, TABLE};
+use crate::operation::{Parameter, Row, TABLE};
 use crate::options::{DeviceChoice, Options, Settings, Verify};
 use crate::{Error, Field, Form};
 use cpu_reference::{Positions, Results};
 use field_kernels::Width;
-use gpu_executor::{Device, DeviceInfo, DeviceKind, Job, Kernel, Program, Reach, Slot, SlotUse, ValidationLog, Verdict};
+use gpu_executor::{
+    Device, DeviceInfo, DeviceKind, Job, Kernel, Landed, Profile, Program, Reach, Slot, SlotUse, Stage, Threads,
+    ValidationLog, Verdict, Watch,
+};
 use parking_lot::Mutex;
 use std::fmt;
 use std::ops::Range;
@@ -254,6 +257,35 @@ impl Backend {
         }
     }
 
+    /// Begins a profile of everything that this backend and its clones do; one that was begun before is dropped. Costs some
+    /// microseconds a call. Where the CPU computes, nothing is recorded.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device is lost.
+    ///
+    /// ```
+    /// let backend = bls12_field_gpu::backend()?;
+    /// backend.start_profile()?;
+    /// backend.fr().add_u64_limbs(&[2, 0, 0, 0], &[3, 0, 0, 0])?;
+    /// let profile = backend.take_profile();
+    /// println!("{profile}");
+    /// std::fs::write(std::env::temp_dir().join("trace.json"), profile.trace()).ok(); // opens in ui.perfetto.dev
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn start_profile(&self) -> Result<(), Error> {
+        Ok(self.vulkan().map_or(Ok(()), |vulkan| vulkan.device.start_profile())?)
+    }
+
+    /// Ends the profile; what was done, and has finished, since it was begun.
+    ///
+    /// ```
+    /// assert!(bls12_field_gpu::backend()?.take_profile().spans.is_empty());
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn take_profile(&self) -> Profile {
+        self.vulkan().map(|vulkan| vulkan.device.take_profile()).unwrap_or_default()
+    }
+
     pub(crate) fn vulkan(&self) -> Option<&Vulkan> {
         self.shared.vulkan.as_ref()
     }
@@ -323,37 +355,23 @@ impl Backend {
                 return Err(Error::OutputLength { operation: row.name, expected, got });
             }
         }
-        call.check_values()?;
-        if call.operation == Operation::Inverse {
-            call.check_no_zero()?;
+        let prepared = Prepared::new(call)?;
+        // On a device each chunk is looked at while others are under way. Not if the caller is a rayon worker (see `Watch`).
+        let on_the_way = shared.vulkan.is_some() && rayon::current_thread_index().is_none();
+        if !on_the_way || length == 0 {
+            prepared.part(&(0..length)).check_values()?;
         }
         if length == 0 {
             return Ok(Report::default());
         }
-        let prepared = Prepared::new(call)?;
         let mut flags = vec![0u32; mask.len()];
         let report = match &shared.vulkan {
             Some(vulkan) => {
                 let program = vulkan.program(&shared.settings, &prepared)?;
-                // Each chunk is checked while the device is at the next ones. Not if the caller is a rayon worker: waiting for
-                // others' help, it could take up a task that waits for the memory that this call holds.
-                let at_once = self.verify() == Verify::All && rayon::current_thread_index().is_none();
-                let mut verified = 0;
-                let dispatches = vulkan.run(&program, &prepared, elements, &mut flags, &mut |range, elements, flags| {
-                    #[cfg(feature = "test-faults")]
-                    if let Some(crate::Fault::FlipBit(bit)) = shared.settings.fault {
-                        flip(elements, flags, (&range, length), bit);
-                    }
-                    if at_once {
-                        let first_wrong = prepared.part(&range).first_wrong(elements, flags, Positions::All);
-                        self.right(vulkan, &prepared, first_wrong.map(|index| range.start + index))?;
-                        verified += range.len();
-                    }
-                    Ok(())
-                })?;
-                if !at_once {
-                    verified = self.check(vulkan, &prepared, elements, &flags)?;
-                }
+                let verify = on_the_way && self.verify() == Verify::All;
+                let mut checks = Checks { backend: self, vulkan, prepared: &prepared, values: on_the_way, verify };
+                let dispatches = vulkan.run(&program, &prepared, elements, &mut flags, &mut checks)?;
+                let verified = if verify { length } else { self.check(vulkan, &prepared, elements, &flags)? };
                 shared.verified.fetch_add(verified as u64, Relaxed);
                 Report { dispatches, verified }
             }
@@ -460,7 +478,7 @@ impl Vulkan {
             Prepared::new(&Call { operation: row.operation, field, form, vectors: &vectors, parameter: &known.parameter })?;
         let mut elements = vec![0; if row.has_elements() { prepared.length * field.limbs() } else { 0 }];
         let mut flags = vec![0; if row.has_mask() { prepared.length } else { 0 }];
-        self.run(program, &prepared, &mut elements, &mut flags, &mut |_, _, _| Ok(()))?;
+        self.run(program, &prepared, &mut elements, &mut flags, &mut Unwatched)?;
         #[cfg(feature = "test-faults")]
         if let Some(crate::Fault::FlipBitInSelfTest(bit)) = settings.fault {
             flip(&mut elements, &mut flags, (&(0..prepared.length), prepared.length), bit);
@@ -485,15 +503,15 @@ impl Vulkan {
         }
     }
 
-    /// Has a program compute a call. `landed` is called for each chunk of the result, in order.
-    fn run(
+    /// Has a program compute a call.
+    fn run<W: Watch>(
         &self,
         program: &Program,
         prepared: &Prepared,
         elements: &mut [u64],
         flags: &mut [u32],
-        landed: &mut (dyn FnMut(Range<usize>, &mut [u64], &mut [u32]) -> Result<(), Error> + Send),
-    ) -> Result<usize, Error> {
+        watch: &mut W,
+    ) -> Result<usize, W::Error> {
         let row = prepared.row;
         let vectors = prepared.vectors.map(|vector| match vector {
             [] => Slot::Unused,
@@ -502,18 +520,77 @@ impl Vulkan {
         let (elements, flags) = (bytemuck::cast_slice_mut(elements), bytemuck::cast_slice_mut(flags));
         let slots = arranged(row, vectors, Slot::Write(elements), Slot::Write(flags));
         let mut job = Job { elements: prepared.length, slots, params: &prepared.words, cost: row.cost };
-        program.run(&mut job, &mut |range, [a, b, c, r]| {
-            // The elements' slot or the flags' is one of these, as `slots` says.
-            let [_, _, elements, flags] = match (row.has_elements(), row.has_mask()) {
-                (true, true) => [a, b, r, c],
-                (true, false) => [a, b, r, None],
-                (false, _) => [a, b, None, r],
-            };
-            let (mut none, mut nothing) = ([], []);
-            let elements = elements.map_or(&mut none[..], bytemuck::cast_slice_mut);
-            landed(range, elements, flags.map_or(&mut nothing[..], bytemuck::cast_slice_mut))
-        })
+        program.run(&mut job, watch)
     }
+}
+
+/// Elements that one thread looks at sooner than others are woken to help.
+const SERIAL: usize = 4096;
+
+/// Looks at a call's chunks: at what goes in, if `values`; at what comes out, if `verify`.
+struct Checks<'a> {
+    backend: &'a Backend,
+    vulkan: &'a Vulkan,
+    prepared: &'a Prepared<'a>,
+    values: bool,
+    verify: bool,
+}
+
+impl Watch for Checks<'_> {
+    type Error = Error;
+
+    fn enters(&mut self, range: Range<usize>, threads: &Threads) -> Result<(), Error> {
+        let part = self.prepared.part(&range);
+        let bytes = (range.len() * self.prepared.row.vectors * self.prepared.field.bytes()) as u64;
+        let _timed = self.vulkan.device.timed(Stage::Inspect, bytes);
+        match self.values {
+            false => Ok(()),
+            true if range.len() <= SERIAL => part.check_values(),
+            true => threads.install(|| part.check_values()),
+        }
+    }
+
+    fn lands(&mut self, range: Range<usize>, results: Landed, threads: &Threads) -> Result<(), Error> {
+        let Self { backend, vulkan, prepared, .. } = *self;
+        let (elements, flags) = landed(prepared.row, results);
+        #[cfg(feature = "test-faults")]
+        if let Some(crate::Fault::FlipBit(bit)) = backend.settings().fault {
+            flip(elements, flags, (&range, prepared.length), bit);
+        }
+        if !self.verify {
+            return Ok(());
+        }
+        let _timed = vulkan.device.timed(Stage::Verify, 0);
+        let (part, elements, flags) = (prepared.part(&range), &*elements, &*flags);
+        let first_wrong = threads.install(|| part.first_wrong(elements, flags, Positions::All));
+        backend.right(vulkan, prepared, first_wrong.map(|index| range.start + index))
+    }
+}
+
+/// What the self-test's answers pass: it compares them itself.
+struct Unwatched;
+
+impl Watch for Unwatched {
+    type Error = gpu_executor::Error;
+
+    fn enters(&mut self, _: Range<usize>, _: &Threads) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    fn lands(&mut self, _: Range<usize>, _: Landed, _: &Threads) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}
+
+/// The elements and the flags among a chunk's results; empty what the row does not give.
+fn landed<'a>(row: &Row, [_, _, c, r]: Landed<'a>) -> (&'a mut [u64], &'a mut [u32]) {
+    // Where `arranged` puts them.
+    let (elements, flags) = match (row.has_elements(), row.has_mask()) {
+        (true, true) => (r, c),
+        (true, false) => (r, None),
+        (false, _) => (None, r),
+    };
+    (elements.map_or(&mut [], bytemuck::cast_slice_mut), flags.map_or(&mut [], bytemuck::cast_slice_mut))
 }
 
 /// What the kernel of a row does with its slots.

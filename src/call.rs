@@ -49,28 +49,6 @@ impl Call<'_> {
         }
         Ok(first)
     }
-
-    /// Whether every element is below the modulus.
-    pub(crate) fn check_values(&self) -> Result<(), Error> {
-        let row = self.operation.row();
-        let per_element = self.field.limbs();
-        let not_below = |operand, index| Error::NotBelowModulus { operation: row.name, field: self.field, operand, index };
-        for (operand, vector) in OPERANDS.into_iter().zip(self.vectors) {
-            if let Some(index) = first_element(vector, per_element, |element| !self.field.is_canonical(element)) {
-                return Err(not_below(operand, index));
-            }
-        }
-        if row.parameter == Parameter::Scalar && !self.field.is_canonical(self.parameter) {
-            return Err(not_below("scalar", 0));
-        }
-        Ok(())
-    }
-
-    pub(crate) fn check_no_zero(&self) -> Result<(), Error> {
-        let zero = |element: &[u64]| element.iter().all(|&limb| limb == 0);
-        let first = first_element(self.vectors[0], self.field.limbs(), zero);
-        first.map_or(Ok(()), |index| Err(Error::ZeroInverse { index }))
-    }
 }
 
 /// The index of the first element with a property, looked for in parallel in long vectors.
@@ -126,7 +104,8 @@ impl<'a> Prepared<'a> {
     pub(crate) fn part(&self, range: &Range<usize>) -> Part<'_> {
         let limbs = self.field.limbs();
         let vectors = self.vectors.map(|vector| vector.get(range.start * limbs..range.end * limbs).unwrap_or(&[]));
-        Part { operands: Operands { vectors, ..self.operands() }, twin: self.twin }
+        let operands = Operands { vectors, ..self.operands() };
+        Part { row: self.row, field: self.field, start: range.start, operands, twin: self.twin }
     }
 
     /// The lowest of the positions at which an answer is wrong.
@@ -141,11 +120,35 @@ impl<'a> Prepared<'a> {
 
 /// A call on a range of its positions.
 pub(crate) struct Part<'a> {
+    row: &'static Row,
+    field: Field,
+    start: usize,
     operands: Operands<'a>,
     twin: cpu_reference::Twin,
 }
 
 impl Part<'_> {
+    /// Whether every element is below the modulus and, where it must not be, none is zero.
+    pub(crate) fn check_values(&self) -> Result<(), Error> {
+        let (row, field, per_element) = (self.row, self.field, self.field.limbs());
+        let not_below = |operand, index| Error::NotBelowModulus { operation: row.name, field, operand, index };
+        for (operand, vector) in OPERANDS.into_iter().zip(self.operands.vectors) {
+            if let Some(index) = first_element(vector, per_element, |element| !field.is_canonical(element)) {
+                return Err(not_below(operand, self.start + index));
+            }
+        }
+        if row.parameter == Parameter::Scalar && !field.is_canonical(self.operands.parameter) {
+            return Err(not_below("scalar", 0));
+        }
+        if row.operation == Operation::Inverse {
+            let zero = |element: &[u64]| element.iter().all(|&limb| limb == 0);
+            if let Some(index) = first_element(self.operands.vectors[0], per_element, zero) {
+                return Err(Error::ZeroInverse { index: self.start + index });
+            }
+        }
+        Ok(())
+    }
+
     /// As [`Prepared::first_wrong`], positions counted from the range's beginning.
     pub(crate) fn first_wrong(&self, elements: &[u64], flags: &[u32], positions: Positions) -> Option<usize> {
         (self.twin.first_wrong)(&self.operands, elements, flags, positions)

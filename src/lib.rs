@@ -69,8 +69,8 @@ pub use cpu_reference::Form;
 pub use error::{Error, ErrorKind};
 pub use field_kernels::{Field, Width};
 pub use gpu_executor::{
-    CacheDirectory, DeviceInfo, DeviceKind, Error as DeviceError, MemoryMode, Stats as DeviceStats, Validation,
-    ValidationLog, Verdict,
+    CacheDirectory, DeviceInfo, DeviceKind, Error as DeviceError, MemoryMode, Profile, Span, Stage, Stats as DeviceStats,
+    Track, Validation, ValidationLog, Verdict,
 };
 pub use limbs::{Limbs, fq, fr};
 pub use operation::{Operation, Output, Parameter, Row, TABLE};

@@ -161,6 +161,8 @@ fn first_wrong<F: LimbField, O: Operation<F>>(
         !is_reduced(element) || flag > 1 || !O::proves(&context, at(&vectors, index), (element, flag == 1))
     };
     match positions {
+        // Not worth waking other threads.
+        Positions::All if length <= PIECE => (0..length).find(|&index| wrong(index)),
         Positions::All => (0..length.div_ceil(PIECE))
             .into_par_iter()
             .find_map_first(|piece| (piece * PIECE..length.min((piece + 1) * PIECE)).find(|&index| wrong(index))),

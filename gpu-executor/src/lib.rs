@@ -23,11 +23,14 @@ mod error;
 mod job;
 mod options;
 pub mod plan;
+mod profile;
 mod vulkan;
 
 pub use error::{Error, Verdict};
 pub use job::{Job, Kernel, MAX_PARAMS, Reach, Slot, SlotUse};
 pub use options::{CacheDirectory, MemoryMode, Options, Validation};
+pub use profile::{Profile, Span, Stage, Track};
 pub use vulkan::{
-    Batch, Device, DeviceInfo, DeviceKind, Landed, Pinned, Program, Region, Stats, Ticket, ValidationLog, survey,
+    Batch, Device, DeviceInfo, DeviceKind, Landed, Pinned, Program, Region, Stats, Threads, Ticket, Timed, ValidationLog,
+    Watch, survey,
 };

@@ -1,9 +1,9 @@
 //! Memory that stays on the device, and batches of work on it.
 
-use super::copier::Towards;
 use super::encode::{Op, Span};
 use super::memory::{Buffer, Place};
 use super::queue::{InFlight, Point};
+use super::threads::Towards;
 use super::{Device, Program, Shared, count};
 use crate::job::{MAX_PARAMS, SLOTS};
 use crate::plan::Role;
@@ -236,7 +236,7 @@ impl Device {
             }
         }
         let copies = staging.buffers.iter_mut().zip(uploads).map(|(buffer, bytes)| Ok((buffer.bytes()?, bytes)));
-        count(&shared.counters.uploaded, shared.copier.copy(copies.collect::<Result<_, Error>>()?, Towards::Device));
+        count(&shared.counters.uploaded, shared.threads.copy(copies.collect::<Result<_, Error>>()?, Towards::Device));
 
         let (mut up, mut down) = (staging.buffers.iter(), downloads.buffers.iter());
         let mut ops = Vec::with_capacity(batch.work.len());
@@ -268,9 +268,9 @@ impl Device {
         }
         // Last, so that they share one barrier.
         ops.append(&mut read_backs);
-        let lane = shared.lane(Role::Compute)?;
+        let mut lane = shared.lane(Role::Compute)?;
         let last_uses: Vec<&AtomicU64> = batch.regions().map(|region| &region.held.last_use).collect();
-        let submitted = shared.record(&lane, &ops).and_then(|()| shared.submit_in_order(&lane, &last_uses));
+        let submitted = shared.record(&mut lane, &ops).and_then(|()| shared.submit_in_order(&lane, &last_uses));
         drop(ops);
         let until = match submitted {
             Ok(until) => until,
@@ -350,7 +350,7 @@ impl Ticket {
             let length = target.len();
             copies.push((target, &buffer.bytes()?[..length]));
         }
-        count(&self.shared.counters.downloaded, self.shared.copier.copy(copies, Towards::Caller));
+        count(&self.shared.counters.downloaded, self.shared.threads.copy(copies, Towards::Caller));
         self.shared.reap();
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! Operations on buffers, planned and recorded into a command buffer.
 
-use super::memory::Buffer;
+use super::memory::{Buffer, Place};
 use super::queue::Lane;
-use super::{Program, Shared, count, driver_error};
+use super::{Program, Shared, count};
+use crate::Stage as Profiled;
 use crate::job::{SLOTS, push_constants};
 use crate::plan::{self, Access, Barrier, Command, Stage, Stages, Step};
 use crate::{Error, Reach};
@@ -48,11 +49,27 @@ impl Op<'_> {
         };
         Step { stage, accesses }
     }
+
+    /// The operation in a profile: stage, name, bytes read and written.
+    pub(super) fn describe(&self) -> (Profiled, &'static str, u64) {
+        match self {
+            Op::Copy { from, to } => {
+                let up = from.buffer.place == Place::Host && to.buffer.place == Place::Device;
+                let stage = if up { Profiled::Upload } else { Profiled::Download };
+                (stage, stage.name(), 2 * from.bytes)
+            }
+            Op::Zero { to } => (Profiled::Upload, "zero", to.bytes),
+            Op::Launch { program, slots, .. } => {
+                (Profiled::Compute, program.name, slots.iter().flatten().map(|(span, _)| span.bytes).sum())
+            }
+            Op::ReadBack { .. } => (Profiled::Download, "barrier", 0),
+        }
+    }
 }
 
 impl Shared {
     /// Records operations in their order, with the barriers that they need, into a lane that no submission uses.
-    pub(super) fn record(&self, lane: &Lane, ops: &[Op]) -> Result<(), Error> {
+    pub(super) fn record(&self, lane: &mut Lane, ops: &[Op]) -> Result<(), Error> {
         let steps: Vec<Step> = ops.iter().map(Op::step).collect();
         let commands = plan::plan(&steps);
         debug_assert_eq!(plan::find_hazard(&steps, &commands), None);
@@ -62,23 +79,19 @@ impl Shared {
     }
 
     /// Records operations as planned, into a lane that no submission uses.
-    pub(super) fn record_commands(&self, lane: &Lane, ops: &[Op], commands: &[Command]) -> Result<(), Error> {
-        let raw = &self.gpu.raw;
-        let begin = vk::CommandBufferBeginInfo::default().flags(vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT);
-        // SAFETY: the lane is this thread's alone and its last submission has finished.
-        unsafe {
-            raw.reset_command_pool(lane.pool, vk::CommandPoolResetFlags::empty())
-                .map_err(driver_error("vkResetCommandPool"))?;
-            raw.begin_command_buffer(lane.commands, &begin).map_err(driver_error("vkBeginCommandBuffer"))?;
-        }
+    pub(super) fn record_commands(&self, lane: &mut Lane, ops: &[Op], commands: &[Command]) -> Result<(), Error> {
+        let stamps = self.stamps_for(lane, commands);
+        self.begin_lane(lane, stamps)?;
         for command in commands {
             match command {
                 Command::Barrier(barrier) => self.record_barrier(lane, barrier),
-                Command::Run(step) => self.record_op(lane, &ops[*step])?,
+                Command::Run(step) => {
+                    let op = &ops[*step];
+                    self.stamped(lane, stamps > 0, op, |lane| self.record_op(lane, op))?;
+                }
             }
         }
-        // SAFETY: recording was begun above.
-        unsafe { raw.end_command_buffer(lane.commands) }.map_err(driver_error("vkEndCommandBuffer"))
+        self.end_lane(lane)
     }
 
     fn record_barrier(&self, lane: &Lane, barrier: &Barrier) {

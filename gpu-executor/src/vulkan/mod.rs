@@ -1,15 +1,16 @@
 //! Vulkan itself: all of this crate's `unsafe` lies below here.
 
 mod batch;
-mod copier;
 mod encode;
 mod instance;
 mod memory;
 mod pinned;
 mod pipeline;
+mod profiler;
 mod queue;
 mod run;
 mod select;
+mod threads;
 mod wipe;
 
 use crate::cache_file::CacheFile;
@@ -17,7 +18,6 @@ use crate::job::SLOTS;
 use crate::{CacheDirectory, Error, Kernel, MemoryMode, Options, Reach, SlotUse, Verdict};
 use ash::vk;
 pub use batch::{Batch, Region, Ticket};
-use copier::Copier;
 use instance::Instance;
 pub use instance::ValidationLog;
 use memory::Memory;
@@ -25,14 +25,17 @@ use parking_lot::Mutex;
 pub use pinned::Pinned;
 use pinned::Registry;
 use pipeline::Pipelines;
+use profiler::Profiler;
+pub use profiler::Timed;
 use queue::{InFlight, Queues};
-pub use run::Landed;
+pub use run::{Landed, Watch};
 use select::{Candidate, Limits};
 pub use select::{DeviceInfo, DeviceKind, survey};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
+pub use threads::Threads;
 
 /// A Vulkan device with its queue, its memory and its pipelines: made once, used from any thread. Clones share it; it is
 /// destroyed with the last of them and of its programs.
@@ -66,7 +69,8 @@ struct Shared {
     pinned: Registry,
     /// What submissions use that nobody waits for, and those that never finished.
     in_flight: Mutex<Vec<InFlight>>,
-    copier: Copier,
+    threads: Threads,
+    profiler: Profiler,
     lost: AtomicBool,
     counters: Counters,
     settings: Settings,
@@ -281,7 +285,7 @@ impl Shared {
         let physical = candidate.physical_in(&instance)?;
         let gpu = Gpu { raw: logical_device(&instance, physical, candidate)?, physical, instance };
         // SAFETY: these are the queues that the device was made with.
-        let queues = unsafe { Queues::new(&gpu, candidate.compute_queue(), candidate.transfer) }?;
+        let queues = unsafe { Queues::new(&gpu, candidate.compute, candidate.transfer) }?;
         let parts = Pipelines::new(&gpu, file, candidate.feedback).and_then(|pipelines| {
             let memory = Memory::new(&gpu, limit, candidate.families()).inspect_err(|_| pipelines.destroy(&gpu))?;
             Ok((pipelines, memory))
@@ -296,7 +300,8 @@ impl Shared {
             queues,
             pinned: Registry::default(),
             in_flight: Mutex::default(),
-            copier: Copier::default(),
+            threads: Threads::default(),
+            profiler: Profiler::default(),
             lost: AtomicBool::new(false),
             counters: Counters::default(),
             settings,
@@ -399,7 +404,7 @@ fn logical_device(instance: &Instance, physical: vk::PhysicalDevice, candidate: 
         .families()
         .into_iter()
         .map(|family| {
-            let count = candidate.queues().filter(|(f, _)| *f == family).count();
+            let count = candidate.queues().filter(|queue| queue.family == family).count();
             vk::DeviceQueueCreateInfo::default().queue_family_index(family).queue_priorities(&priorities[..count])
         })
         .collect();

@@ -2,6 +2,8 @@
 
 use super::batch::Held;
 use super::memory::Buffer;
+use super::profiler::Stamps;
+use super::select::Chosen;
 use super::{Gpu, Shared, count, driver_error};
 use crate::Error;
 use crate::combine::Combiner;
@@ -18,6 +20,11 @@ use std::time::{Duration, Instant};
 /// A queue with its timeline: a semaphore that each submission signals with its number, in order.
 pub(super) struct Queue {
     pub(super) family: u32,
+    pub(super) role: Role,
+    /// Whether it can stamp times; how many nanoseconds the device's clock is ahead of the CPU's, counted from `epoch`.
+    pub(super) stamps: bool,
+    pub(super) ahead: Mutex<f64>,
+    pub(super) epoch: Instant,
     state: Mutex<State>,
     timeline: vk::Semaphore,
     /// The highest number that the timeline is known to have reached.
@@ -54,6 +61,8 @@ pub(super) struct Lane {
     pub(super) pool: vk::CommandPool,
     pub(super) commands: vk::CommandBuffer,
     pub(super) role: Role,
+    /// If its command buffer was ever to stamp times.
+    pub(super) stamps: Option<Stamps>,
 }
 
 /// What submissions use until the last of them has finished.
@@ -76,7 +85,8 @@ const WAITING: usize = 64;
 impl Queue {
     /// # Safety
     /// The device has this queue.
-    unsafe fn new(gpu: &Gpu, (family, index): (u32, u32)) -> Result<Self, Error> {
+    unsafe fn new(gpu: &Gpu, role: Role, chosen: Chosen) -> Result<Self, Error> {
+        let Chosen { family, index, stamps } = chosen;
         let mut kind = vk::SemaphoreTypeCreateInfo::default().semaphore_type(vk::SemaphoreType::TIMELINE);
         let info = vk::SemaphoreCreateInfo::default().push_next(&mut kind);
         // SAFETY: the device has the queue; timeline semaphores are enabled.
@@ -86,6 +96,10 @@ impl Queue {
         };
         Ok(Self {
             family,
+            role,
+            stamps,
+            ahead: Mutex::new(0.0),
+            epoch: Instant::now(),
             state: Mutex::new(State { raw, submitted: 0 }),
             timeline,
             finished: AtomicU64::new(0),
@@ -106,6 +120,7 @@ impl Queue {
         unsafe {
             for lane in self.lanes.lock().drain(..) {
                 gpu.raw.destroy_command_pool(lane.pool, None);
+                lane.stamps.into_iter().for_each(|stamps| stamps.destroy(gpu));
             }
             gpu.raw.destroy_semaphore(self.timeline, None);
         }
@@ -115,11 +130,13 @@ impl Queue {
 impl Queues {
     /// # Safety
     /// The device has these queues, given by family and index.
-    pub(super) unsafe fn new(gpu: &Gpu, compute: (u32, u32), transfer: [Option<(u32, u32)>; 2]) -> Result<Self, Error> {
+    pub(super) unsafe fn new(gpu: &Gpu, compute: Chosen, transfer: [Option<Chosen>; 2]) -> Result<Self, Error> {
         // SAFETY: as the caller promises; queues that are not used yet are idle.
         unsafe {
-            let mut queues = Self { compute: Queue::new(gpu, compute)?, upload: None, download: None };
-            let [upload, download] = transfer.map(|queue| queue.map(|queue| Queue::new(gpu, queue)).transpose());
+            let mut queues = Self { compute: Queue::new(gpu, Role::Compute, compute)?, upload: None, download: None };
+            let [up, down] = transfer;
+            let make = |role, queue: Option<Chosen>| queue.map(|queue| Queue::new(gpu, role, queue)).transpose();
+            let (upload, download) = (make(Role::Upload, up), make(Role::Download, down));
             let failed = [upload.as_ref().err(), download.as_ref().err()].into_iter().flatten().next().cloned();
             queues.upload = upload.ok().flatten();
             queues.download = download.ok().flatten();
@@ -140,7 +157,7 @@ impl Queues {
         self.all().for_each(|queue| unsafe { queue.destroy(gpu) });
     }
 
-    fn all(&self) -> impl Iterator<Item = &Queue> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Queue> {
         [Some(&self.compute), self.upload.as_ref(), self.download.as_ref()].into_iter().flatten()
     }
 
@@ -179,7 +196,7 @@ impl Shared {
         let info = vk::CommandBufferAllocateInfo::default().command_pool(pool).command_buffer_count(1);
         // SAFETY: the pool was just made.
         match unsafe { self.gpu.raw.allocate_command_buffers(&info) } {
-            Ok(commands) => Ok(Lane { pool, commands: commands[0], role: self.queues.role(role) }),
+            Ok(commands) => Ok(Lane { pool, commands: commands[0], role: self.queues.role(role), stamps: None }),
             Err(result) => {
                 // SAFETY: nothing uses the pool.
                 unsafe { self.gpu.raw.destroy_command_pool(pool, None) };
@@ -322,7 +339,10 @@ impl Shared {
         }
         drop(in_flight);
         for submission in done {
-            submission.lanes.into_iter().for_each(|lane| self.queues.keep(lane));
+            for mut lane in submission.lanes {
+                self.collect(&mut lane);
+                self.queues.keep(lane);
+            }
             submission.staging.into_iter().for_each(|buffer| self.release(buffer));
             drop(submission.held);
         }

@@ -1,13 +1,13 @@
 //! Jobs: vectors in host memory, chunk after chunk through the device, several chunks under way at a time.
 
-use super::copier::Towards;
 use super::encode::{Op, Span};
 use super::memory::{Buffer, Place, Reservation};
 use super::queue::{InFlight, Lane, Point};
+use super::threads::{Threads, Towards};
 use super::{Program, Shared, count};
 use crate::job::{Job, SLOTS, Slot};
 use crate::plan::{self, Role};
-use crate::{Error, SlotUse};
+use crate::{Error, SlotUse, Stage};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,22 +16,35 @@ use std::time::Duration;
 /// The results of a chunk: for each slot that the kernel writes, the part of the job's slice that the chunk is.
 pub type Landed<'a> = [Option<&'a mut [u8]>; SLOTS];
 
+/// Who looks at a job's chunks on their way, in order, while the device is at work on others. An error ends the job.
+///
+/// Whatever uses rayon here must run on the [`Threads`] given, and must not if the caller is a rayon worker itself: waiting for
+/// others' help, it could take up a task that waits for the memory that this job holds.
+pub trait Watch {
+    /// What it may object with.
+    type Error: From<Error>;
+
+    /// The chunk of this range of elements is about to be taken from the job's slices.
+    ///
+    /// # Errors
+    /// Whatever is wrong with it.
+    fn enters(&mut self, range: Range<usize>, threads: &Threads) -> Result<(), Self::Error>;
+
+    /// The chunk's results are in the job's slices.
+    ///
+    /// # Errors
+    /// Whatever is wrong with them.
+    fn lands(&mut self, range: Range<usize>, results: Landed, threads: &Threads) -> Result<(), Self::Error>;
+}
+
 impl Program {
     /// Runs the program over a job's vectors, chunk after chunk, and returns when the results are in the job's slices, with
     /// the number of dispatches it took. Any number of threads may do so at once.
     ///
-    /// `landed` is called for each chunk, in order, when its results are in the job's slices, with the chunk's range of elements;
-    /// meanwhile the device goes on with the next chunks. Unless the caller is a rayon worker it runs on threads of the device's
-    /// own, in a rayon pool, so that it may use rayon. An error that it returns ends the job.
-    ///
     /// # Errors
     /// [`Error::MalformedJob`] before anything is done; [`Error::OutOfMemory`], [`Error::TimedOut`], [`Error::Lost`] or what
     /// the driver answered, and then what the job's output slices hold is unspecified.
-    pub fn run<E: From<Error> + Send>(
-        &self,
-        job: &mut Job,
-        landed: &mut (dyn FnMut(Range<usize>, Landed) -> Result<(), E> + Send),
-    ) -> Result<usize, E> {
+    pub fn run<W: Watch>(&self, job: &mut Job, watch: &mut W) -> Result<usize, W::Error> {
         let widths = job.widths(self.name, &self.slots)?;
         if job.elements == 0 {
             return Ok(0);
@@ -40,14 +53,16 @@ impl Program {
         let mut stream = Stream::new(self, job, &widths)?;
         let mut dispatches = 0;
         for start in (0..job.elements).step_by(stream.chunk) {
+            let range = start..job.elements.min(start + stream.chunk);
+            watch.enters(range.clone(), &self.shared.threads)?;
             if stream.under_way.len() == stream.most {
-                stream.finish(job, landed)?;
+                stream.finish(job, watch)?;
             }
-            stream.begin(job, start..job.elements.min(start + stream.chunk))?;
+            stream.begin(job, range)?;
             dispatches += 1;
         }
         while !stream.under_way.is_empty() {
-            stream.finish(job, landed)?;
+            stream.finish(job, watch)?;
         }
         Ok(dispatches)
     }
@@ -103,7 +118,10 @@ impl Shared {
         let settings = &self.settings;
         // Enough of them that transfers, kernels and the CPU's work overlap. What is dear to compute is not cut fine: small
         // dispatches leave most of the device idle.
-        let fine = elements.div_ceil(CHUNKS).next_multiple_of(1024).max((CHUNK_WORK.saturating_mul(cost) / 2).try_into().unwrap_or(usize::MAX));
+        let fine = elements
+            .div_ceil(CHUNKS)
+            .next_multiple_of(1024)
+            .max((CHUNK_WORK.saturating_mul(cost) / 2).try_into().unwrap_or(usize::MAX));
         let bounds = |memory| plan::Bounds {
             buffer: settings.limits.buffer.min(CHUNK_BYTES),
             memory,
@@ -247,7 +265,11 @@ impl<'a> Stream<'a> {
                 copies.push((buffer.bytes()?, &source[bound.bytes(&chunk.range)]));
             }
         }
-        count(&shared.counters.uploaded, shared.copier.copy(copies, Towards::Device));
+        {
+            let _timed = shared.timed(Stage::CopyIn, 2 * copies.iter().map(|(_, from)| from.len() as u64).sum::<u64>());
+            count(&shared.counters.uploaded, shared.threads.copy(copies, Towards::Device));
+        }
+        let _timed = shared.timed(Stage::Submit, 0);
         let submitted = self.submit(&mut chunk, job.params);
         self.under_way.push_back(chunk);
         submitted
@@ -265,7 +287,7 @@ impl<'a> Stream<'a> {
             if lanes.len() == number {
                 lanes.push(shared.lane(submission.queue)?);
             }
-            let lane = &lanes[number];
+            let lane = &mut lanes[number];
             shared.record_commands(lane, &ops, &submission.commands)?;
             let after: Vec<Point> = submission.after.iter().map(|&earlier| ends[earlier]).collect();
             let end = if after.is_empty() { shared.submit(lane)? } else { shared.submit_after(lane, &after)? };
@@ -315,16 +337,14 @@ impl<'a> Stream<'a> {
     }
 
     /// Waits for the first chunk under way and hands its results over.
-    fn finish<E: From<Error> + Send>(
-        &mut self,
-        job: &mut Job,
-        landed: &mut (dyn FnMut(Range<usize>, Landed) -> Result<(), E> + Send),
-    ) -> Result<(), E> {
+    fn finish<W: Watch>(&mut self, job: &mut Job, watch: &mut W) -> Result<(), W::Error> {
         let shared = &*self.program.shared;
         let Some(chunk) = self.under_way.front_mut() else { return Ok(()) };
         if let Some(until) = chunk.until {
+            let _timed = shared.timed(Stage::Wait, 0);
             shared.wait(until)?;
             chunk.until = None;
+            chunk.lanes.iter_mut().for_each(|lane| shared.collect(lane));
         }
         let mut results: Landed = [const { None }; SLOTS];
         let mut copies = Vec::new();
@@ -338,9 +358,11 @@ impl<'a> Stream<'a> {
                 copies.push((&mut **target, from));
             }
         }
-        count(&shared.counters.downloaded, shared.copier.copy(copies, Towards::Caller));
-        let range = chunk.range.clone();
-        shared.copier.install(|| landed(range, results))?;
+        {
+            let _timed = shared.timed(Stage::CopyOut, 2 * copies.iter().map(|(_, from)| from.len() as u64).sum::<u64>());
+            count(&shared.counters.downloaded, shared.threads.copy(copies, Towards::Caller));
+        }
+        watch.lands(chunk.range.clone(), results, &shared.threads)?;
         self.idle.extend(self.under_way.pop_front());
         Ok(())
     }

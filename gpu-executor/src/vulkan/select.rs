@@ -59,6 +59,18 @@ pub(crate) struct Limits {
     pub(crate) workgroup_size: u32,
     /// Invocations that run in step.
     pub(crate) subgroup: u32,
+    /// Nanoseconds in a tick of the device's clock.
+    pub(crate) tick: f64,
+}
+
+/// A queue to use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chosen {
+    pub(crate) family: u32,
+    /// Which queue of the family.
+    pub(crate) index: u32,
+    /// Whether it can stamp times.
+    pub(crate) stamps: bool,
 }
 
 /// A device that was looked at.
@@ -66,9 +78,9 @@ pub(crate) struct Candidate {
     pub(crate) verdict: Verdict,
     pub(crate) identity: Identity,
     pub(crate) limits: Limits,
-    pub(crate) queue_family: u32,
-    /// Queues that transfer and do nothing else, by family and index: for uploads and for downloads.
-    pub(crate) transfer: [Option<(u32, u32)>; 2],
+    pub(crate) compute: Chosen,
+    /// Queues that transfer and do nothing else: for uploads and for downloads.
+    pub(crate) transfer: [Option<Chosen>; 2],
     /// `VkPipelineCreationFeedback` can be asked for.
     pub(crate) feedback: bool,
     pub(crate) portability_subset: bool,
@@ -107,18 +119,14 @@ pub(crate) fn ranked(candidates: &[Candidate], index: Option<usize>) -> Result<V
 }
 
 impl Candidate {
-    pub(crate) fn compute_queue(&self) -> (u32, u32) {
-        (self.queue_family, 0)
-    }
-
-    /// All queues that are used, by family and index.
-    pub(crate) fn queues(&self) -> impl Iterator<Item = (u32, u32)> {
-        std::iter::once(self.compute_queue()).chain(self.transfer.into_iter().flatten())
+    /// All queues that are used.
+    pub(crate) fn queues(&self) -> impl Iterator<Item = Chosen> {
+        std::iter::once(self.compute).chain(self.transfer.into_iter().flatten())
     }
 
     /// Their families, each once.
     pub(crate) fn families(&self) -> Vec<u32> {
-        let mut families: Vec<u32> = self.queues().map(|(family, _)| family).collect();
+        let mut families: Vec<u32> = self.queues().map(|queue| queue.family).collect();
         families.sort_unstable();
         families.dedup();
         families
@@ -197,8 +205,9 @@ fn look_at(instance: &Instance, index: usize, physical: vk::PhysicalDevice) -> C
             workgroups: [limits.max_compute_work_group_count[0], limits.max_compute_work_group_count[1]],
             workgroup_size: limits.max_compute_work_group_invocations.min(limits.max_compute_work_group_size[0]),
             subgroup: subgroup.subgroup_size,
+            tick: limits.timestamp_period.into(),
         },
-        queue_family: queue_family.unwrap_or(0) as u32,
+        compute: chosen(&families, queue_family.unwrap_or(0), 0),
         transfer: transfer_queues(&families),
         feedback: base.api_version.min(instance.version) >= vk::API_VERSION_1_3,
         portability_subset: extensions.iter().any(|e| e.extension_name_as_c_str() == Ok(ash::khr::portability_subset::NAME)),
@@ -206,14 +215,20 @@ fn look_at(instance: &Instance, index: usize, physical: vk::PhysicalDevice) -> C
 }
 
 /// Queues of families that have neither graphics nor compute: copy engines, which work beside the kernels.
-fn transfer_queues(families: &[vk::QueueFamilyProperties]) -> [Option<(u32, u32)>; 2] {
+fn transfer_queues(families: &[vk::QueueFamilyProperties]) -> [Option<Chosen>; 2] {
     use vk::QueueFlags as Flags;
     let only = |family: &vk::QueueFamilyProperties| {
         family.queue_flags.contains(Flags::TRANSFER) && !family.queue_flags.intersects(Flags::GRAPHICS | Flags::COMPUTE)
     };
     let numbered = families.iter().enumerate().filter(|(_, family)| only(family));
-    let mut queues = numbered.flat_map(|(number, family)| (0..family.queue_count).map(move |index| (number as u32, index)));
+    let mut queues =
+        numbered.flat_map(|(number, family)| (0..family.queue_count).map(move |index| chosen(families, number, index)));
     [queues.next(), queues.next()]
+}
+
+fn chosen(families: &[vk::QueueFamilyProperties], family: usize, index: u32) -> Chosen {
+    let stamps = families.get(family).is_some_and(|family| family.timestamp_valid_bits == 64);
+    Chosen { family: family as u32, index, stamps }
 }
 
 /// What a device lacks of what is needed.
@@ -258,8 +273,8 @@ mod tests {
         Candidate {
             verdict: Verdict { device, turned_down: turned_down.map(Into::into) },
             identity: Identity { vendor: 0, device: 0, driver: 0, uuid: [0; 16] },
-            limits: Limits { buffer: 1 << 27, workgroups: [65535; 2], workgroup_size: 1024, subgroup: 32 },
-            queue_family: 0,
+            limits: Limits { buffer: 1 << 27, workgroups: [65535; 2], workgroup_size: 1024, subgroup: 32, tick: 1.0 },
+            compute: Chosen { family: 0, index: 0, stamps: false },
             transfer: [None; 2],
             feedback: false,
             portability_subset: false,

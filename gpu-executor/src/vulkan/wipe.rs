@@ -29,9 +29,9 @@ impl Shared {
     /// Has the device fill a buffer with zeros, after which it is given back.
     fn wipe(&self, buffer: Buffer) {
         let submit = || {
-            let lane = self.lane(Role::Compute)?;
+            let mut lane = self.lane(Role::Compute)?;
             let whole = Span { buffer: &buffer, offset: 0, bytes: buffer.size };
-            match self.record(&lane, &[Op::Zero { to: whole }]).and_then(|()| self.submit(&lane)) {
+            match self.record(&mut lane, &[Op::Zero { to: whole }]).and_then(|()| self.submit(&lane)) {
                 Ok(until) => Ok((until, lane)),
                 Err(error) => {
                     self.queues.keep(lane);

@@ -1,6 +1,7 @@
-//! Copying between the caller's slices and memory that the device sees.
+//! The device's own threads, and copying between the caller's slices and memory that the device sees.
 
 use rayon::prelude::*;
+use std::fmt;
 use std::sync::OnceLock;
 
 /// Threads that copy between the caller's slices and memory that the device sees, and check results meanwhile.
@@ -11,7 +12,7 @@ use std::sync::OnceLock;
 /// alone: a worker that waits for another pool meanwhile runs tasks of its own, and one of these could wait for what the
 /// worker holds.
 #[derive(Default)]
-pub(super) struct Copier {
+pub struct Threads {
     /// Made when first needed; `None` if the system gives no threads: then callers copy alone.
     pool: OnceLock<Option<rayon::ThreadPool>>,
 }
@@ -23,7 +24,7 @@ pub(super) enum Towards {
     Caller,
 }
 
-impl Copier {
+impl Threads {
     fn pool(&self) -> Option<&rayon::ThreadPool> {
         let make = || {
             let threads = std::thread::available_parallelism().map_or(1, usize::from).min(16);
@@ -33,8 +34,8 @@ impl Copier {
         self.pool.get_or_init(make).as_ref()
     }
 
-    /// Runs `work` on the pool's threads if the caller may wait for them.
-    pub(super) fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    /// Runs `work`, which may use rayon, on these threads; at once, on the caller's, if that is a rayon worker.
+    pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let alone = rayon::current_thread_index().is_some();
         match if alone { None } else { self.pool() } {
             Some(pool) => pool.install(work),
@@ -66,6 +67,12 @@ impl Copier {
             }
         }
         bytes as u64
+    }
+}
+
+impl fmt::Debug for Threads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Threads")
     }
 }
 
