@@ -1,7 +1,7 @@
 //! What is true: every operation computed by arkworks, in parallel by rayon, and the cheapest check that proves a result.
 //!
 //! This crate knows arkworks; it knows nothing of Vulkan or GLSL. An operation is a [`Twin`]: a function that computes
-//! it on vectors and one that finds the first wrong element of somebody else's answer. Vectors are little-endian limbs,
+//! it on vectors and one that finds the first wrong element of somebody else's answer. A reduction is a [`Fold`]. Vectors are little-endian limbs,
 //! read where they lie, never converted; [`Form`] says what the limbs mean.
 //!
 //! ```
@@ -16,9 +16,11 @@
 //! ```
 
 mod layout;
+mod reductions;
 mod twins;
 
 pub use layout::{LimbField, zeroed_vec};
+pub use reductions::{Fold, inner_product, sum};
 pub use twins::{
     Form, Operands, Positions, Results, Twin, add, add_scalar, double, equal, from_montgomery, inverse, mul, mul_add, neg,
     pow, scale, sqrt, square, sub, sub_scalar, to_montgomery,

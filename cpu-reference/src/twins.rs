@@ -59,7 +59,7 @@ const PIECE: usize = 64;
 const BATCH: usize = 1024;
 
 /// What an operation knows besides its operands at one position.
-struct Context<'a, F> {
+pub(crate) struct Context<'a, F> {
     canonical: bool,
     /// R: a canonical integer's limbs, seen as Montgomery form, are a value divided by R.
     radix: F,
@@ -71,7 +71,7 @@ struct Context<'a, F> {
 
 impl<F: LimbField> Context<'_, F> {
     /// The value of an element whose limbs are `a`, in Montgomery form.
-    fn lift(&self, a: F) -> F {
+    pub(crate) fn lift(&self, a: F) -> F {
         if self.canonical { a * self.radix } else { a }
     }
 
@@ -104,7 +104,7 @@ trait Operation<F: LimbField> {
     const MANY: Option<Many<F>> = None;
 }
 
-fn context<'a, F: LimbField>(operands: &Operands<'a>) -> Context<'a, F> {
+pub(crate) fn context<'a, F: LimbField>(operands: &Operands<'a>) -> Context<'a, F> {
     Context {
         canonical: operands.form == Form::Canonical,
         radix: F::radix(),
@@ -114,7 +114,7 @@ fn context<'a, F: LimbField>(operands: &Operands<'a>) -> Context<'a, F> {
     }
 }
 
-fn at<F: LimbField>(vectors: &[&[F]; 3], index: usize) -> [F; 3] {
+pub(crate) fn at<F: LimbField>(vectors: &[&[F]; 3], index: usize) -> [F; 3] {
     vectors.map(|vector| vector.get(index).copied().unwrap_or(F::ZERO))
 }
 

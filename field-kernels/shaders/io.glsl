@@ -67,76 +67,29 @@ layout(push_constant, std430) uniform Push {
 // Elements are WORDS / 4 quads, one after another: the bytes of little-endian 64-bit limbs.
 #define QUADS (WORDS / 4)
 
-// Invocation i works on element i, but if each fetched the quads of its own element, one load of a subgroup would touch every
-// QUADSth quad only. With TILED, a workgroup moves its elements' quads in their order, neighbours by neighbours, and
-// exchanges them through shared memory. On the H200 that is 30 instead of 25 G additions a second from device memory, and twice
-// as many from host memory. A driver that computes on the CPU has to pay for the barriers and gains nothing.
-layout(constant_id = 3) const bool TILED = false;
-layout(constant_id = 4) const uint TILE = 1u;   // quads in the tile: QUADS times the workgroup's size, if TILED
-shared uvec4 tile[TILE];
+#define LOAD(slot, index, element)                                                                                    \
+    [[unroll]] for (int q = 0; q < QUADS; ++q) {                                                                      \
+        uvec4 quad = slot.quad[BASE_##slot / 4u + uint(QUADS) * (index) + uint(q)];                                   \
+        element.w[4 * q] = quad.x;                                                                                    \
+        element.w[4 * q + 1] = quad.y;                                                                                \
+        element.w[4 * q + 2] = quad.z;                                                                                \
+        element.w[4 * q + 3] = quad.w;                                                                                \
+    }
 
-// Quads of the workgroup's elements, as fetched: quad q of this invocation is quad q * size + (number in the workgroup) of them
-// all, if TILED; else quad q of this invocation's own element.
-struct Quads { uvec4 quad[QUADS]; };
+#define STORE(slot, index, element)                                                                                   \
+    [[unroll]] for (int q = 0; q < QUADS; ++q) {                                                                      \
+        slot.quad[BASE_##slot / 4u + uint(QUADS) * (index) + uint(q)] =                                               \
+            uvec4(element.w[4 * q], element.w[4 * q + 1], element.w[4 * q + 2], element.w[4 * q + 3]);                \
+    }
 
-// Position of the workgroup's first element in a launch whose workgroups may be spread over two dimensions (a device may allow no
-// more than 65535 in one).
-uint workgroup_start() {
-    return (gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x) * gl_WorkGroupSize.x;
+#define STORE_FLAG(slot, index, value) slot.flag[BASE_##slot + (index)] = (value) ? 1u : 0u;
+
+// Position of this workgroup in a launch whose workgroups may be spread over two dimensions (a device may allow no more than
+// 65535 in one).
+#define WORKGROUP_INDEX (gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x)
+
+// Position of this invocation in a launch.
+uint launch_index() {
+    uint group = WORKGROUP_INDEX;
+    return group * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
 }
-
-// Where quad q of this invocation lies in a vector.
-uint quad_index(uint q) {
-    uint local = gl_LocalInvocationID.x;
-    return uint(QUADS) * workgroup_start() + (TILED ? q * gl_WorkGroupSize.x + local : uint(QUADS) * local + q);
-}
-
-#define FETCH(slot, fetched)                                                                                          \
-    [[unroll]] for (uint q = 0u; q < QUADS; ++q) {                                                                    \
-        uint at = quad_index(q);                                                                                      \
-        fetched.quad[q] = uvec4(0u);                                                                                  \
-        if (at < uint(QUADS) * push.count) { fetched.quad[q] = slot.quad[BASE_##slot / 4u + at]; }                    \
-    }
-
-#define PUT(slot, fetched)                                                                                            \
-    [[unroll]] for (uint q = 0u; q < QUADS; ++q) {                                                                    \
-        uint at = quad_index(q);                                                                                      \
-        if (at < uint(QUADS) * push.count) { slot.quad[BASE_##slot / 4u + at] = fetched.quad[q]; }                    \
-    }
-
-// This invocation's element, from what the workgroup fetched. All invocations of the workgroup must come here.
-Fe gathered(Quads quads) {
-    uint local = gl_LocalInvocationID.x;
-    if (TILED) {
-        barrier();
-        [[unroll]] for (uint q = 0u; q < QUADS; ++q) { tile[q * gl_WorkGroupSize.x + local] = quads.quad[q]; }
-        barrier();
-        [[unroll]] for (uint q = 0u; q < QUADS; ++q) { quads.quad[q] = tile[uint(QUADS) * local + q]; }
-    }
-    Fe element;
-    [[unroll]] for (int q = 0; q < QUADS; ++q) {
-        element.w[4 * q] = quads.quad[q].x;
-        element.w[4 * q + 1] = quads.quad[q].y;
-        element.w[4 * q + 2] = quads.quad[q].z;
-        element.w[4 * q + 3] = quads.quad[q].w;
-    }
-    return element;
-}
-
-// The inverse of `gathered`.
-Quads scattered(Fe element) {
-    uint local = gl_LocalInvocationID.x;
-    Quads quads;
-    [[unroll]] for (int q = 0; q < QUADS; ++q) {
-        quads.quad[q] = uvec4(element.w[4 * q], element.w[4 * q + 1], element.w[4 * q + 2], element.w[4 * q + 3]);
-    }
-    if (TILED) {
-        barrier();
-        [[unroll]] for (uint q = 0u; q < QUADS; ++q) { tile[uint(QUADS) * local + q] = quads.quad[q]; }
-        barrier();
-        [[unroll]] for (uint q = 0u; q < QUADS; ++q) { quads.quad[q] = tile[q * gl_WorkGroupSize.x + local]; }
-    }
-    return quads;
-}
-
-#define STORE_FLAG(slot, index, value) if (index < push.count) slot.flag[BASE_##slot + (index)] = (value) ? 1u : 0u;

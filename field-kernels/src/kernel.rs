@@ -2,10 +2,14 @@
 
 use crate::Field;
 
-/// A kernel: what one invocation computes from its slots a, b, c into r (see `shaders/elementwise.comp`).
+/// A kernel: what it computes from its slots a, b, c into r.
 ///
-/// Specialization constants: 0 is the workgroup size; 1, `CANONICAL`, says that elements are canonical integers rather than
-/// in Montgomery form; 2, `SCALAR`, replaces slot b by the one element in the launch's parameters.
+/// Most are element-wise (`shaders/elementwise.comp`): one invocation computes one r. Reductions (`shaders/reduce.comp`) fold
+/// the elements of one workgroup into one r, and have slots a, b and r only.
+///
+/// Specialization constants: 0 is the workgroup size. Of element-wise kernels 1, `CANONICAL`, says that elements are canonical
+/// integers rather than in Montgomery form; 2, `SCALAR`, replaces slot b by the one element in the launch's parameters. Of
+/// reductions 3, `GROUP`, is the number of elements per workgroup; elements are in Montgomery form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kernel {
     /// r = a + b
@@ -32,6 +36,10 @@ pub enum Kernel {
     FromMontgomery,
     /// flag r = (a = b)
     Equal,
+    /// r = the sum of a workgroup's a
+    Sum,
+    /// r = the sum of a workgroup's a b
+    InnerProduct,
 }
 
 /// The widest integers a kernel uses, and with them how it reaches its vectors.
@@ -72,7 +80,7 @@ impl Width {
 }
 
 macro_rules! kernels {
-    ($($kernel:ident $name:literal $macro_name:literal [$($field:ident)+];)+) => {
+    ($($kernel:ident $name:literal $macro_name:literal $source:literal [$($field:ident)+];)+) => {
         impl Kernel {
             /// Every kernel.
             pub const ALL: &[Kernel] = &[$(Kernel::$kernel),+];
@@ -82,7 +90,12 @@ macro_rules! kernels {
                 match self { $(Kernel::$kernel => $name),+ }
             }
 
-            /// The macro that selects this kernel in `shaders/elementwise.comp`.
+            /// The file in `shaders/` that holds this kernel.
+            pub const fn source(self) -> &'static str {
+                match self { $(Kernel::$kernel => concat!($source, ".comp")),+ }
+            }
+
+            /// The macro that selects this kernel in its source.
             pub const fn macro_name(self) -> &'static str {
                 match self { $(Kernel::$kernel => $macro_name),+ }
             }
@@ -115,18 +128,20 @@ macro_rules! kernels {
 }
 
 kernels! {
-    Add "add" "KERNEL_ADD" [Fq Fr];
-    Sub "sub" "KERNEL_SUB" [Fq Fr];
-    Neg "neg" "KERNEL_NEG" [Fq Fr];
-    Double "double" "KERNEL_DOUBLE" [Fq Fr];
-    Mul "mul" "KERNEL_MUL" [Fq Fr];
-    Square "square" "KERNEL_SQUARE" [Fq Fr];
-    MulAdd "mul_add" "KERNEL_MUL_ADD" [Fq Fr];
-    Pow "pow" "KERNEL_POW" [Fq Fr];
-    Sqrt "sqrt" "KERNEL_SQRT" [Fq];
-    ToMontgomery "to_montgomery" "KERNEL_TO_MONTGOMERY" [Fq Fr];
-    FromMontgomery "from_montgomery" "KERNEL_FROM_MONTGOMERY" [Fq Fr];
-    Equal "equal" "KERNEL_EQUAL" [Fq Fr];
+    Add "add" "KERNEL_ADD" "elementwise" [Fq Fr];
+    Sub "sub" "KERNEL_SUB" "elementwise" [Fq Fr];
+    Neg "neg" "KERNEL_NEG" "elementwise" [Fq Fr];
+    Double "double" "KERNEL_DOUBLE" "elementwise" [Fq Fr];
+    Mul "mul" "KERNEL_MUL" "elementwise" [Fq Fr];
+    Square "square" "KERNEL_SQUARE" "elementwise" [Fq Fr];
+    MulAdd "mul_add" "KERNEL_MUL_ADD" "elementwise" [Fq Fr];
+    Pow "pow" "KERNEL_POW" "elementwise" [Fq Fr];
+    Sqrt "sqrt" "KERNEL_SQRT" "elementwise" [Fq];
+    ToMontgomery "to_montgomery" "KERNEL_TO_MONTGOMERY" "elementwise" [Fq Fr];
+    FromMontgomery "from_montgomery" "KERNEL_FROM_MONTGOMERY" "elementwise" [Fq Fr];
+    Equal "equal" "KERNEL_EQUAL" "elementwise" [Fq Fr];
+    Sum "sum" "KERNEL_SUM" "reduce" [Fq Fr];
+    InnerProduct "inner_product" "KERNEL_INNER_PRODUCT" "reduce" [Fq Fr];
 }
 
 /// Every compiled kernel there is.

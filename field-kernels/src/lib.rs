@@ -1,4 +1,4 @@
-//! What to run: the two fields of BLS12-381 as parameters, and the element-wise kernels over them as SPIR-V.
+//! What to run: the two fields of BLS12-381 as parameters, and the kernels over them, element-wise and reductions, as SPIR-V.
 //!
 //! This crate knows fields, operations, GLSL and SPIR-V; it knows nothing of Vulkan. The GLSL lies in `shaders/`, one source
 //! for both fields and both word widths. The SPIR-V lies in `spirv/` and is committed, so that building the library

@@ -6,10 +6,11 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
 /// The GLSL sources, by file name.
-pub const SOURCES: [(&str, &str); 4] = [
+pub const SOURCES: [(&str, &str); 5] = [
     ("elementwise.comp", include_str!("../shaders/elementwise.comp")),
     ("field.glsl", include_str!("../shaders/field.glsl")),
     ("io.glsl", include_str!("../shaders/io.glsl")),
+    ("reduce.comp", include_str!("../shaders/reduce.comp")),
     ("words.glsl", include_str!("../shaders/words.glsl")),
 ];
 

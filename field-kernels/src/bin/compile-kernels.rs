@@ -1,28 +1,34 @@
 //! Rebuilds `spirv/` and `LOCK` from `shaders/` with shaderc; with `--check`, changes nothing and fails if either differs.
 
-use field_kernels::{Width, lock, permutations};
+use field_kernels::{Kernel, Width, lock, permutations};
 use std::path::Path;
 use std::process::ExitCode;
 
-fn compile(compiler: &shaderc::Compiler, name: &str, macros: &[(&str, String)]) -> Result<Vec<u8>, shaderc::Error> {
+/// The text of a file in `shaders/`.
+fn source(name: &str) -> Result<&'static str, String> {
+    let found = lock::SOURCES.iter().find(|(file, _)| *file == name);
+    found.map(|(_, text)| *text).ok_or_else(|| format!("no file {name} in shaders/"))
+}
+
+fn compile(
+    compiler: &shaderc::Compiler,
+    kernel: Kernel,
+    name: &str,
+    macros: &[(&str, String)],
+) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
     let mut options = shaderc::CompileOptions::new()?;
     options.set_target_env(shaderc::TargetEnv::Vulkan, shaderc::EnvVersion::Vulkan1_2 as u32);
     options.set_optimization_level(shaderc::OptimizationLevel::Performance);
     options.set_include_callback(|requested, _, _, _| {
-        lock::SOURCES
-            .iter()
-            .find(|(file, _)| *file == requested)
-            .map(|(file, text)| shaderc::ResolvedInclude { resolved_name: (*file).into(), content: (*text).into() })
-            .ok_or_else(|| format!("no file {requested} in shaders/"))
+        source(requested).map(|text| shaderc::ResolvedInclude { resolved_name: requested.into(), content: text.into() })
     });
     for (name, value) in macros {
         options.add_macro_definition(name, Some(value));
     }
-    let source = lock::SOURCES[0];
     let artifact = compiler.compile_into_spirv(
-        source.1,
+        source(kernel.source())?,
         shaderc::ShaderKind::Compute,
-        &format!("{name}: {}", source.0),
+        &format!("{name}: {}", kernel.source()),
         "main",
         Some(&options),
     )?;
@@ -43,7 +49,7 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
         macros.push((kernel.macro_name(), "1".into()));
         macros.push(("INT64", wide.into()));
         macros.push(("ADDRESSES", wide.into()));
-        compiled.push((shader.name, compile(&compiler, shader.name, &macros)?));
+        compiled.push((shader.name, compile(&compiler, kernel, shader.name, &macros)?));
     }
     let lock_text = lock::lock(compiled.iter().map(|(name, spirv)| (*name, spirv.as_slice())));
     let mut different = 0;
