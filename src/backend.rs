@@ -8,7 +8,7 @@ use crate::{Error, Field, Form};
 use cpu_reference::{Positions, Results};
 use field_kernels::Width;
 use gpu_executor::{
-    Device, DeviceInfo, DeviceKind, Job, Kernel, Landed, Profile, Program, Reach, Slot, SlotUse, Stage, Threads,
+    Device, DeviceInfo, DeviceKind, Job, Kernel, Landed, Profile, Program, Reach, Shape, Slot, SlotUse, Stage, Threads,
     ValidationLog, Verdict, Watch,
 };
 use parking_lot::Mutex;
@@ -453,6 +453,7 @@ impl Vulkan {
                 Width::Int32 => Reach::Descriptors,
             },
             slots: slots(row, field),
+            shape: Shape::Invocations,
             constants: vec![
                 (1, canonical.into()),
                 (2, scalar.into()),

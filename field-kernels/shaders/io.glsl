@@ -82,14 +82,8 @@ layout(push_constant, std430) uniform Push {
             uvec4(element.w[4 * q], element.w[4 * q + 1], element.w[4 * q + 2], element.w[4 * q + 3]);                \
     }
 
-#define STORE_FLAG(slot, index, value) slot.flag[BASE_##slot + (index)] = (value) ? 1u : 0u;
+#define STORE_FLAG(slot, index, value) if (index < push.count) slot.flag[BASE_##slot + (index)] = (value) ? 1u : 0u;
 
 // Position of this workgroup in a launch whose workgroups may be spread over two dimensions (a device may allow no more than
 // 65535 in one).
 #define WORKGROUP_INDEX (gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x)
-
-// Position of this invocation in a launch.
-uint launch_index() {
-    uint group = WORKGROUP_INDEX;
-    return group * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
-}

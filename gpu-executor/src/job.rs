@@ -1,5 +1,6 @@
 use crate::Error;
 use sha2::{Digest, Sha256};
+use std::num::NonZeroU32;
 
 /// Words of parameters a launch can carry beside its slots.
 pub const MAX_PARAMS: usize = 12;
@@ -18,6 +19,8 @@ pub struct Kernel {
     pub reach: Reach,
     /// What the kernel does with each slot; jobs that give it anything else are refused.
     pub slots: [SlotUse; SLOTS],
+    /// How the elements of a launch are shared out among workgroups.
+    pub shape: Shape,
     /// Specialization constants besides constant 0, which is the workgroup size: (id, value).
     pub constants: Vec<(u32, u32)>,
 }
@@ -32,6 +35,52 @@ pub enum SlotUse {
     Reads(usize),
     /// Writes this many bytes per element.
     Writes(usize),
+    /// Writes this many bytes per workgroup that has elements.
+    WritesPerGroup(usize),
+}
+
+/// How the elements of a launch are shared out among workgroups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Shape {
+    /// One invocation per element.
+    #[default]
+    Invocations,
+    /// One workgroup per this many elements; the last has what is left.
+    Groups(NonZeroU32),
+}
+
+impl Shape {
+    /// The workgroups that have elements.
+    pub(crate) fn workgroups(self, elements: u32, workgroup_size: u32) -> u32 {
+        match self {
+            Shape::Invocations => elements.div_ceil(workgroup_size),
+            Shape::Groups(group) => elements.div_ceil(group.get()),
+        }
+    }
+}
+
+impl SlotUse {
+    /// The bytes that a launch on `elements` elements in `workgroups` workgroups touches, from the first on; and whether it
+    /// writes them. `None` for a slot that the kernel does not use.
+    pub(crate) fn extent(self, elements: u32, workgroups: u32) -> Option<(u64, bool)> {
+        let bytes = |count: u32, width: usize| u64::from(count).saturating_mul(width as u64);
+        match self {
+            SlotUse::None => None,
+            SlotUse::Reads(width) => Some((bytes(elements, width), false)),
+            SlotUse::Writes(width) => Some((bytes(elements, width), true)),
+            SlotUse::WritesPerGroup(width) => Some((bytes(workgroups, width), true)),
+        }
+    }
+
+    /// What the addresses of a slot are multiples of: kernels read and write up to 16 bytes at a time.
+    pub(crate) fn alignment(self) -> u64 {
+        match self {
+            SlotUse::None => 1,
+            SlotUse::Reads(width) | SlotUse::Writes(width) | SlotUse::WritesPerGroup(width) => {
+                1 << width.trailing_zeros().min(4)
+            }
+        }
+    }
 }
 
 /// How a kernel reaches its slots.
@@ -141,7 +190,14 @@ mod tests {
     const READS_A: [SlotUse; SLOTS] = [SlotUse::Reads(4), SlotUse::None, SlotUse::None, SlotUse::None];
 
     fn kernel() -> Kernel {
-        Kernel { name: "k", spirv: &[1, 2, 3, 4], reach: Reach::Addresses, slots: READS_A, constants: vec![(1, 0)] }
+        Kernel {
+            name: "k",
+            spirv: &[1, 2, 3, 4],
+            reach: Reach::Addresses,
+            slots: READS_A,
+            shape: Shape::Invocations,
+            constants: vec![(1, 0)],
+        }
     }
 
     #[test]
@@ -153,6 +209,20 @@ mod tests {
         assert_ne!(key, Kernel { reach: Reach::Descriptors, ..kernel() }.key(64));
         assert_ne!(key, Kernel { constants: vec![(1, 1)], ..kernel() }.key(64));
         assert_ne!(key, Kernel { constants: vec![(2, 0)], ..kernel() }.key(64));
+    }
+
+    #[test]
+    fn extents_are_what_a_launch_touches() {
+        let group = Shape::Groups(NonZeroU32::new(10).unwrap());
+        for (elements, groups) in [(1, 1), (10, 1), (11, 2), (20, 2), (u32::MAX, u32::MAX / 10 + 1)] {
+            assert_eq!(group.workgroups(elements, 64), groups);
+            assert_eq!(SlotUse::Reads(48).extent(elements, groups), Some((48 * u64::from(elements), false)));
+            assert_eq!(SlotUse::WritesPerGroup(48).extent(elements, groups), Some((48 * u64::from(groups), true)));
+        }
+        assert_eq!(Shape::Invocations.workgroups(65, 64), 2);
+        assert_eq!(SlotUse::None.extent(7, 1), None);
+        let alignments = [4, 32, 48, 8, 1].map(|width| SlotUse::Reads(width).alignment());
+        assert_eq!(alignments, [4, 16, 16, 8, 1]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::threads::Towards;
 use super::{Device, Program, Shared, count};
 use crate::job::{MAX_PARAMS, SLOTS};
 use crate::plan::Role;
-use crate::{Error, SlotUse};
+use crate::{Error, Shape, SlotUse};
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
@@ -58,9 +58,11 @@ impl Region {
         self.range.end - self.range.start
     }
 
-    /// A part of the region, which shares its memory; `None` if `range` goes past its end or is no multiple of 16 bytes.
+    /// A part of the region, which shares its memory; `None` if `range` goes past its end or an end of it is no multiple of 4
+    /// bytes.
     pub fn slice(&self, range: Range<u64>) -> Option<Region> {
-        let inside = range.start <= range.end && range.end <= self.bytes() && range.start.is_multiple_of(16);
+        let whole_words = range.start.is_multiple_of(4) && range.end.is_multiple_of(4);
+        let inside = range.start <= range.end && range.end <= self.bytes() && whole_words;
         let range = self.range.start + range.start..self.range.start + range.end;
         inside.then(|| Region { held: self.held.clone(), shared: self.shared.clone(), range })
     }
@@ -68,6 +70,16 @@ impl Region {
     /// Whether the two regions have bytes in common.
     pub fn overlaps(&self, other: &Region) -> bool {
         Arc::ptr_eq(&self.held, &other.held) && self.range.start < other.range.end && other.range.start < self.range.end
+    }
+
+    /// A number that the region shares with those that share its memory, and with no others that are there at the same time.
+    pub fn memory(&self) -> usize {
+        Arc::as_ptr(&self.held) as usize
+    }
+
+    /// Which bytes of its memory the region is.
+    pub fn range(&self) -> Range<u64> {
+        self.range.clone()
     }
 
     fn span(&self) -> Result<Span<'_>, Error> {
@@ -98,6 +110,11 @@ enum Work {
 }
 
 impl Batch {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.work.is_empty()
+    }
+
     /// Writes `bytes` to a region of the same length.
     pub fn upload(&mut self, to: &Region, bytes: Arc<[u8]>) {
         self.work.push(Work::Upload { to: to.clone(), bytes });
@@ -155,22 +172,27 @@ impl Batch {
                 Work::Launch { program, params, .. } if params.len() > MAX_PARAMS => {
                     return malformed(program.name, "too many parameters");
                 }
+                Work::Launch { elements: 0, program, .. } => return malformed(program.name, "a launch on no elements"),
                 Work::Launch { program, slots, elements, .. } => {
-                    let suits = |(slot, needed): (&Option<(Region, bool)>, &SlotUse)| match (slot, *needed) {
-                        (None, SlotUse::None) => true,
-                        (Some((region, false)), SlotUse::Reads(width)) | (Some((region, true)), SlotUse::Writes(width)) => {
-                            *elements > 0 && u64::from(*elements).checked_mul(width as u64) == Some(region.bytes())
+                    let workgroups = program.workgroups(*elements);
+                    let suits = |(slot, needed): (&Option<(Region, bool)>, &SlotUse)| match slot {
+                        None => *needed == SlotUse::None,
+                        Some((region, write)) => {
+                            needed.extent(*elements, workgroups) == Some((region.bytes(), *write))
+                                && region.range.start.is_multiple_of(needed.alignment())
                         }
-                        _ => false,
                     };
                     if !slots.iter().zip(&program.slots).all(suits) || !Arc::ptr_eq(&program.shared, shared) {
                         return malformed(program.name, "the slots are not those of the kernel, or it is another device's");
                     }
+                    let in_place = program.shape == Shape::Invocations;
                     for (index, (region, write)) in slots.iter().enumerate().filter_map(|(i, s)| Some((i, s.as_ref()?))) {
                         let others = slots.iter().enumerate().filter(|(other, _)| *other != index);
-                        // In place is fine: an invocation reads its element before it writes it. Anything else is a race.
+                        // In place is fine where an invocation reads its element before it writes it. Anything else is a race.
                         let mut others = others.filter_map(|(_, slot)| slot.as_ref());
-                        if *write && others.any(|(other, _)| other.overlaps(region) && other.range != region.range) {
+                        if *write
+                            && others.any(|(other, _)| other.overlaps(region) && !(in_place && other.range == region.range))
+                        {
                             return malformed(program.name, "an output overlaps an input that it is not equal to");
                         }
                     }
@@ -204,12 +226,15 @@ impl Device {
         Ok(Region { held: Arc::new(held), shared: shared.clone(), range: 0..bytes })
     }
 
-    /// The most elements of this cost (see [`Job::cost`](crate::Job::cost)) that one launch should have.
+    /// The most elements of this cost (see [`Job::cost`](crate::Job::cost)) that one launch should have: what the device's
+    /// limits allow and [`Options::chunk_elements`](crate::Options::chunk_elements) says.
     pub fn launch_elements(&self, cost: u64) -> usize {
         let settings = &self.shared.settings;
         let groups = settings.limits.workgroups.map(u64::from).iter().product::<u64>();
         let invocations = groups.saturating_mul(settings.workgroup_size.into()).min(u32::MAX.into());
-        usize::try_from((settings.work / cost.max(1)).clamp(1, invocations)).unwrap_or(usize::MAX)
+        usize::try_from((settings.work / cost.max(1)).clamp(1, invocations))
+            .unwrap_or(usize::MAX)
+            .min(settings.chunk_elements)
     }
 
     /// Submits a batch: one command buffer, one submission. Batches that touch the same regions run in the order in which

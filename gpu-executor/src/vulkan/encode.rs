@@ -148,7 +148,7 @@ impl Shared {
                 Reach::Descriptors => {
                     // In words of 32 bits, since the set is the whole buffer.
                     *place = span.offset / 4;
-                    any = span.buffer.descriptor(&self.gpu, self.pipelines.set_layout)?;
+                    any = span.buffer.descriptor(&self.gpu, &self.counters, self.pipelines.set_layout)?;
                     *set = any;
                 }
             }
@@ -156,10 +156,10 @@ impl Shared {
         // A slot that the kernel declares and, specialized, does not read must be bound all the same.
         sets.iter_mut().filter(|set| **set == vk::DescriptorSet::null()).for_each(|set| *set = any);
         let push = push_constants(places, elements, params);
-        let [x, y] = plan::workgroups(elements.div_ceil(program.workgroup_size), self.settings.limits.workgroups);
+        let [x, y] = plan::workgroups(program.workgroups(elements), self.settings.limits.workgroups);
         let point = vk::PipelineBindPoint::COMPUTE;
         // SAFETY: the pipeline, its layout and the buffers are alive until the submission has finished; every slot's span
-        // holds `elements` elements, and the kernel looks at no index beyond them; x and y are within the device's limits.
+        // holds what the kernel touches for `elements` elements, and the kernel looks at no index beyond them; x and y are within the device's limits.
         unsafe {
             raw.cmd_bind_pipeline(lane.commands, point, program.pipeline);
             if program.reach == Reach::Descriptors {
@@ -170,6 +170,13 @@ impl Shared {
         }
         count(&self.counters.dispatches, 1);
         Ok(())
+    }
+}
+
+impl Program {
+    /// The workgroups that have elements, in a launch on `elements` elements.
+    pub(super) fn workgroups(&self, elements: u32) -> u32 {
+        self.shape.workgroups(elements, self.workgroup_size)
     }
 }
 

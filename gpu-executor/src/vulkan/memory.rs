@@ -43,7 +43,12 @@ impl Buffer {
     }
 
     /// The descriptor set that is this whole buffer, written when first asked for and never again.
-    pub(crate) fn descriptor(&self, gpu: &Gpu, layout: vk::DescriptorSetLayout) -> Result<vk::DescriptorSet, Error> {
+    pub(crate) fn descriptor(
+        &self,
+        gpu: &Gpu,
+        counters: &Counters,
+        layout: vk::DescriptorSetLayout,
+    ) -> Result<vk::DescriptorSet, Error> {
         let mut descriptor = self.descriptor.lock();
         if let Some((_, set)) = *descriptor {
             return Ok(set);
@@ -70,6 +75,7 @@ impl Buffer {
             .buffer_info(&whole);
         // SAFETY: the set is new, so no command buffer uses it; the buffer is alive and bound.
         unsafe { gpu.raw.update_descriptor_sets(&[write], &[]) };
+        count(&counters.descriptor_updates, 1);
         *descriptor = Some((pool, set));
         Ok(set)
     }

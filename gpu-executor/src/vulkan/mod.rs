@@ -15,7 +15,7 @@ mod wipe;
 
 use crate::cache_file::CacheFile;
 use crate::job::SLOTS;
-use crate::{CacheDirectory, Error, Kernel, MemoryMode, Options, Reach, SlotUse, Verdict};
+use crate::{CacheDirectory, Error, Kernel, MemoryMode, Options, Reach, Shape, SlotUse, Verdict};
 use ash::vk;
 pub use batch::{Batch, Region, Ticket};
 use instance::Instance;
@@ -51,6 +51,7 @@ pub struct Program {
     name: &'static str,
     reach: Reach,
     slots: [SlotUse; SLOTS],
+    shape: Shape,
     pipeline: vk::Pipeline,
     workgroup_size: u32,
 }
@@ -124,6 +125,7 @@ struct Counters {
     uploaded: AtomicU64,
     downloaded: AtomicU64,
     allocations: AtomicU64,
+    descriptor_updates: AtomicU64,
     pipeline_builds: AtomicU64,
     pipeline_hits: AtomicU64,
     pipeline_cache_hits: AtomicU64,
@@ -145,6 +147,8 @@ pub struct Stats {
     pub bytes_downloaded: u64,
     /// Buffers made, rather than reused.
     pub allocations: u64,
+    /// Descriptor sets written: one per buffer, when a kernel first reaches it by descriptor.
+    pub descriptor_updates: u64,
     /// Pipelines made.
     pub pipeline_builds: u64,
     /// Pipelines found in memory.
@@ -238,6 +242,7 @@ impl Device {
             bytes_uploaded: c.uploaded.load(Relaxed),
             bytes_downloaded: c.downloaded.load(Relaxed),
             allocations: c.allocations.load(Relaxed),
+            descriptor_updates: c.descriptor_updates.load(Relaxed),
             pipeline_builds: c.pipeline_builds.load(Relaxed),
             pipeline_hits: c.pipeline_hits.load(Relaxed),
             pipeline_cache_hits: c.pipeline_cache_hits.load(Relaxed),
@@ -254,9 +259,13 @@ impl Device {
     ///
     /// # Safety
     /// The SPIR-V is valid for Vulkan 1.2 and for this device's features. Its constant 0 is the workgroup size along x, and no
-    /// other constant has that id. It finds its slots and its parameters as `reach` says and as push constants hold them, reads
-    /// and writes of element i only the bytes i * width to (i + 1) * width of the slots that [`Kernel::slots`] names, in the
-    /// ways named, and nothing for i at or beyond the number of elements.
+    /// other constant has that id. It finds its slots and its parameters as `reach` says and as push constants hold them, and
+    /// needs of a slot's address no more than that it is a multiple of the largest power of two, up to 16, that divides the slot's
+    /// width. It touches only the slots that [`Kernel::slots`] names, in the ways named:
+    /// - of [`Shape::Invocations`], invocation i reads and writes bytes i * width to (i + 1) * width of each slot, and nothing for
+    ///   i at or beyond the number of elements;
+    /// - of [`Shape::Groups`], workgroup g reads these bytes for i from g * group to (g + 1) * group, below the number of elements,
+    ///   and writes bytes g * width to (g + 1) * width, and nothing where there is no such i.
     ///
     /// # Errors
     /// What the driver answered.
@@ -268,6 +277,7 @@ impl Device {
             name: kernel.name,
             reach: kernel.reach,
             slots: kernel.slots,
+            shape: kernel.shape,
             pipeline,
             workgroup_size: settings.workgroup_size,
         })
