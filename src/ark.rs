@@ -15,12 +15,13 @@
 
 use crate::call::Call;
 use crate::operation::Operation;
+use crate::ticket::Value;
 use crate::{Backend, Error, Field, Form};
 use ark_bls12_381::{Fq, Fr};
 use cpu_reference::{LimbField, zeroed_vec};
 
 /// The fields' types in arkworks: `Fq` and `Fr`.
-pub trait Element: LimbField {
+pub trait Element: LimbField + Value {
     /// Which field it is.
     const FIELD: Field;
 }

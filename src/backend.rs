@@ -4,6 +4,7 @@ use crate::call::{Call, Prepared};
 use crate::known_answers::KnownAnswers;
 use crate::operation::{Parameter, Row, TABLE};
 use crate::options::{DeviceChoice, Options, Settings, Verify};
+use crate::reduction::{REDUCTIONS, Reducer};
 use crate::{Error, Field, Form};
 use cpu_reference::{Positions, Results};
 use field_kernels::Width;
@@ -45,10 +46,12 @@ struct Shared {
 
 pub(crate) struct Vulkan {
     device: Device,
-    width: Width,
+    pub(crate) width: Width,
     tiled: bool,
     /// By operation, field and form; filled when first used, after its self-test.
     programs: Vec<Mutex<Option<Program>>>,
+    /// By reduction and field; likewise.
+    pub(crate) reducers: Vec<Mutex<Option<Reducer>>>,
 }
 
 /// What computes.
@@ -162,7 +165,8 @@ impl Backend {
                     workgroup_size: device.workgroup_size(),
                 };
                 let programs = (0..TABLE.len() * 4).map(|_| Mutex::new(None)).collect();
-                (engine, Some(Vulkan { device, width, tiled, programs }))
+                let reducers = (0..REDUCTIONS.len() * Field::ALL.len()).map(|_| Mutex::new(None)).collect();
+                (engine, Some(Vulkan { device, width, tiled, programs, reducers }))
             }
             Err(reason) => {
                 tracing::warn!(reason, "no GPU: computing on the CPU");
@@ -292,6 +296,11 @@ impl Backend {
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.shared.settings
+    }
+
+    /// Counts elements that were checked against the CPU reference.
+    pub(crate) fn count_verified(&self, elements: usize) {
+        self.shared.verified.fetch_add(elements as u64, Relaxed);
     }
 
     /// Whether the two are clones of one backend.
@@ -438,6 +447,14 @@ impl Vulkan {
         Ok(self.programs[slot].lock().insert(made).clone())
     }
 
+    /// How the kernels of the device's width reach their slots.
+    pub(crate) fn reach(&self) -> Reach {
+        match self.width {
+            Width::Int64 => Reach::Addresses,
+            Width::Int32 => Reach::Descriptors,
+        }
+    }
+
     fn kernel(&self, row: &Row, field: Field, canonical: bool) -> Result<Kernel, Error> {
         let not_available = Error::NotAvailable { operation: row.name, field };
         let shader = row.kernel.shader(field, self.width).ok_or(not_available)?;
@@ -448,10 +465,7 @@ impl Vulkan {
         Ok(Kernel {
             name: shader.name,
             spirv: shader.spirv,
-            reach: match self.width {
-                Width::Int64 => Reach::Addresses,
-                Width::Int32 => Reach::Descriptors,
-            },
+            reach: self.reach(),
             slots: slots(row, field),
             shape: Shape::Invocations,
             constants: vec![
@@ -603,7 +617,7 @@ fn slots(row: &Row, field: Field) -> [SlotUse; 4] {
 
 /// Where a row's kernel has its vectors and its results: the vectors first, the elements or the flags last; if there are both,
 /// the flags third.
-fn arranged<T>(row: &Row, [a, b, c]: [T; 3], elements: T, flags: T) -> [T; 4] {
+pub(crate) fn arranged<T>(row: &Row, [a, b, c]: [T; 3], elements: T, flags: T) -> [T; 4] {
     match (row.has_elements(), row.has_mask()) {
         (false, _) => [a, b, c, flags],
         (true, false) => [a, b, c, elements],
@@ -612,7 +626,7 @@ fn arranged<T>(row: &Row, [a, b, c]: [T; 3], elements: T, flags: T) -> [T; 4] {
 }
 
 #[cfg(feature = "test-faults")]
-fn flip(elements: &mut [u64], flags: &mut [u32], (range, length): (&Range<usize>, usize), bit: u64) {
+pub(crate) fn flip(elements: &mut [u64], flags: &mut [u32], (range, length): (&Range<usize>, usize), bit: u64) {
     let words: &mut [u32] = if elements.is_empty() { flags } else { bytemuck::cast_slice_mut(elements) };
     let per_element = words.len() / range.len();
     let bit = bit % (32 * (per_element * length) as u64);

@@ -77,6 +77,15 @@ pub enum Error {
         /// The operation.
         operation: &'static str,
     },
+    /// An output overlaps an input without being the same slice: its elements would be overwritten before they are read.
+    #[error("{operation}: the output overlaps an input that it is not equal to")]
+    Overlap {
+        /// The operation.
+        operation: &'static str,
+    },
+    /// A download was asked for where it is not: it was recorded in another recording, or has been taken.
+    #[error("the download was not recorded in this recording, or has been taken")]
+    NoSuchDownload,
     /// A slice goes past the end of its vector.
     #[error("slice {start}..{end} of a vector of {length} elements")]
     OutOfRange {

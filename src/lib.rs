@@ -27,8 +27,9 @@
 //!
 //! # Trust
 //! By default every element that a device returns is checked on the CPU with arkworks' arithmetic ([`Verify`]), and a
-//! mismatch is [`Error::VerificationFailed`], never a returned vector. (Recordings on resident vectors are not checked yet.) Whatever is checked, each kernel must pass a self-test at
-//! the edges (0, 1, p - 1, carries) before its first result is used.
+//! mismatch is [`Error::VerificationFailed`], never a returned vector. Recordings on resident vectors are checked if they are
+//! submitted by [`Recording::submit_verified`]. Whatever is checked, each kernel must pass a self-test at the edges (0, 1, p - 1,
+//! carries) before its first result is used.
 //!
 //! # What to expect
 //! A single operation on data that starts and ends in host memory is bound by the copying: for `add` and `mul`, 16 CPU cores
@@ -55,13 +56,19 @@ mod call;
 mod error;
 mod known_answers;
 mod limbs;
+mod mask;
+mod memory;
 #[cfg(feature = "oneshot")]
 pub mod oneshot;
 mod operation;
 mod options;
 mod pinned;
 mod recording;
+mod reduction;
+mod step;
+mod ticket;
 mod vector;
+mod verification;
 
 pub use backend::{Backend, Engine, Outcome, Report, Stats};
 pub use call::Call;
@@ -73,12 +80,15 @@ pub use gpu_executor::{
     Track, Validation, ValidationLog, Verdict,
 };
 pub use limbs::{Limbs, fq, fr};
+pub use mask::Mask;
 pub use operation::{Operation, Output, Parameter, Row, TABLE};
 #[cfg(feature = "test-faults")]
 pub use options::Fault;
 pub use options::{DeviceChoice, Options, Verify};
 pub use pinned::Pinned;
-pub use recording::{Recording, Ticket};
+pub use recording::Recording;
+pub use reduction::{REDUCTIONS, Reduction, ReductionRow};
+pub use ticket::{Download, Downloads, Ticket};
 pub use vector::Vector;
 
 pub use fq::{

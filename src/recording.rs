@@ -1,16 +1,20 @@
 //! Recordings of operations on vectors that stay on the device.
 
 use crate::ark::Element;
-use crate::backend::Vulkan;
-use crate::call::{Call, Prepared};
+use crate::call::Call;
+use crate::mask::Mask;
+use crate::memory::{Memory, Mirror};
 use crate::operation::{Operation, Output};
-use crate::vector::{Memory, Vector};
+use crate::reduction::Reduction;
+use crate::step::{Applied, Fetch, Item, Step};
+use crate::ticket::{Download, Landed, Ticket};
+use crate::vector::Vector;
+use crate::verification::Verification;
 use crate::{Backend, Error, Form};
-use cpu_reference::Results;
-use gpu_executor::{Batch, Region};
+use ark_bls12_381::Fq;
+use gpu_executor::Batch;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 impl Backend {
     /// An empty recording.
@@ -29,28 +33,13 @@ impl Backend {
 /// Operations on vectors, recorded as plain data and submitted together: on a device as one command buffer, with a barrier
 /// only where an operation touches what an earlier one wrote; otherwise computed by arkworks, one after another.
 ///
-/// Recordings of one backend take effect in the order in which they are submitted, whichever threads submit them. Results of
-/// recordings are not compared with the CPU reference; their kernels have passed their self-tests.
+/// Recordings of one backend take effect in the order in which they are submitted, whichever threads submit them. Elements are in
+/// Montgomery form. Kernels have passed their self-tests; results are compared with the CPU reference if the recording is submitted
+/// by [`Recording::submit_verified`].
 #[derive(Clone)]
 pub struct Recording {
     backend: Backend,
     steps: Vec<Step>,
-}
-
-#[derive(Clone)]
-enum Step {
-    Apply { call: Applied, inputs: Vec<Memory>, output: Memory },
-    Write { limbs: Arc<[u8]>, to: Memory },
-    Copy { from: Memory, to: Memory },
-    Zero { to: Memory },
-}
-
-#[derive(Clone)]
-struct Applied {
-    operation: Operation,
-    field: crate::Field,
-    length: usize,
-    parameter: Vec<u64>,
 }
 
 impl Recording {
@@ -98,8 +87,8 @@ impl Recording {
     pub fn write<F: Element>(&mut self, to: &Vector<F>, elements: &[F]) -> Result<(), Error> {
         self.check("write", to, elements.len())?;
         if !to.is_empty() {
-            let limbs = bytemuck::cast_slice(F::limbs(elements)).into();
-            self.steps.push(Step::Write { limbs, to: to.memory.clone() });
+            let bytes = bytemuck::cast_slice(F::limbs(elements)).into();
+            self.steps.push(Step::Write { bytes, to: to.memory.clone(), item: Item::Element(F::FIELD) });
         }
         Ok(())
     }
@@ -122,7 +111,31 @@ impl Recording {
     pub fn zero<F: Element>(&mut self, to: &Vector<F>) -> Result<(), Error> {
         self.check("zero", to, to.len())?;
         if !to.is_empty() {
-            self.steps.push(Step::Zero { to: to.memory.clone() });
+            self.steps.push(Step::Zero { to: to.memory.clone(), item: Item::Element(F::FIELD) });
+        }
+        Ok(())
+    }
+
+    /// Records that no flag of a mask is set any more.
+    ///
+    /// # Errors
+    /// [`Error::ForeignVector`].
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let vector = backend.upload(&[Fr::from(1u64), Fr::from(2u64)])?;
+    /// let mut recording = backend.record();
+    /// let same = recording.equal(&vector, &vector)?;
+    /// recording.clear(&same.slice(0..1)?)?;
+    /// recording.submit()?;
+    /// assert_eq!(same.download()?, [false, true]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn clear(&mut self, mask: &Mask) -> Result<(), Error> {
+        self.check_mask("clear", mask, mask.len())?;
+        if !mask.is_empty() {
+            self.steps.push(Step::Zero { to: mask.memory.clone(), item: Item::Flag });
         }
         Ok(())
     }
@@ -146,7 +159,7 @@ impl Recording {
         self.check("duplicate", from, from.len())?;
         let to = self.backend.vector(from.len())?;
         if !from.is_empty() {
-            self.steps.push(Step::Copy { from: from.memory.clone(), to: to.memory.clone() });
+            self.steps.push(Step::Copy { from: from.memory.clone(), to: to.memory.clone(), item: Item::Element(F::FIELD) });
         }
         Ok(to)
     }
@@ -180,28 +193,230 @@ impl Recording {
         if row.output != Output::Elements {
             return Err(Error::NotAvailable { operation: row.name, field: F::FIELD });
         }
+        self.apply(operation, inputs, parameter, Some(output), None)
+    }
+
+    /// Records any operation, into vectors and masks as its row says.
+    fn apply<F: Element>(
+        &mut self,
+        operation: Operation,
+        inputs: &[&Vector<F>],
+        parameter: &[u64],
+        elements: Option<&Vector<F>>,
+        mask: Option<&Mask>,
+    ) -> Result<(), Error> {
+        let row = operation.row();
         // Everything but the vectors, which lie elsewhere, is checked as for any call.
         let vectors = vec![&[][..]; inputs.len()];
         let call = Call { operation, field: F::FIELD, form: Form::Montgomery, vectors: &vectors, parameter };
         call.check_shape()?;
         Prepared::new(&call)?.part(&(0..0)).check_values()?;
-        for vector in inputs.iter().copied().chain([output]) {
-            self.check(row.name, vector, inputs[0].len())?;
+        let length = inputs[0].len();
+        for vector in inputs.iter().copied().chain(elements) {
+            self.check(row.name, vector, length)?;
         }
-        if !output.is_empty() {
-            let call = Applied { operation, field: F::FIELD, length: output.len(), parameter: parameter.to_vec() };
+        mask.map_or(Ok(()), |mask| self.check_mask(row.name, mask, length))?;
+        let place = elements.and_then(|output| output.memory.place());
+        let overlaps = |input: Option<crate::memory::Place>| {
+            input.zip(place.as_ref()).is_some_and(|(input, output)| input.overlaps(output) && input != *output)
+        };
+        if inputs.iter().any(|input| overlaps(input.memory.place())) {
+            return Err(Error::Overlap { operation: row.name });
+        }
+        if length > 0 {
+            let call = Applied { operation, field: F::FIELD, length, parameter: parameter.to_vec() };
             let inputs = inputs.iter().map(|vector| vector.memory.clone()).collect();
-            self.steps.push(Step::Apply { call, inputs, output: output.memory.clone() });
+            let elements = elements.map_or(Memory::Nowhere, |elements| elements.memory.clone());
+            let mask = mask.map_or(Memory::Nowhere, |mask| mask.memory.clone());
+            self.steps.push(Step::Apply { call, inputs, elements, mask });
         }
         Ok(())
     }
 
+    /// Records whether a = b, position by position, into a new mask.
+    ///
+    /// # Errors
+    /// [`Error::LengthMismatch`], [`Error::ForeignVector`]; [`Error::Device`] if there is no memory.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let a = backend.upload(&[Fr::from(1u64), Fr::from(2u64)])?;
+    /// let b = backend.upload(&[Fr::from(1u64), Fr::from(3u64)])?;
+    /// let mut recording = backend.record();
+    /// let same = recording.equal(&a, &b)?;
+    /// recording.submit()?;
+    /// assert_eq!(same.download()?, [true, false]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn equal<F: Element>(&mut self, a: &Vector<F>, b: &Vector<F>) -> Result<Mask, Error> {
+        let mask = self.backend.mask(a.len())?;
+        self.equal_into(a, b, &mask)?;
+        Ok(mask)
+    }
+
+    /// Records whether a = b, position by position, into `mask`.
+    ///
+    /// # Errors
+    /// [`Error::LengthMismatch`], [`Error::ForeignVector`].
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let a = backend.upload(&[Fr::from(1u64), Fr::from(2u64)])?;
+    /// let mask = backend.falses(5)?;
+    /// let mut recording = backend.record();
+    /// recording.equal_into(&a, &a, &mask.slice(1..3)?)?;
+    /// recording.submit()?;
+    /// assert_eq!(mask.download()?, [false, true, true, false, false]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn equal_into<F: Element>(&mut self, a: &Vector<F>, b: &Vector<F>, mask: &Mask) -> Result<(), Error> {
+        self.apply(Operation::Equal, &[a, b], &[], None, Some(mask))
+    }
+
+    /// Records square roots, into new memory: where the mask is set, a root of a (of the two, the one that is a power of a);
+    /// elsewhere a has none, and it is a root of -a.
+    ///
+    /// # Errors
+    /// [`Error::ForeignVector`]; [`Error::Device`] if there is no memory.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fq;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let a = backend.upload(&[Fq::from(4u64), Fq::from(2u64)])?;
+    /// let mut recording = backend.record();
+    /// let (root, has_root) = recording.sqrt(&a)?;
+    /// let square = recording.square(&root)?;
+    /// recording.submit()?;
+    /// assert_eq!(square.download()?, [Fq::from(4u64), -Fq::from(2u64)]);
+    /// assert_eq!(has_root.download()?, [true, false]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn sqrt(&mut self, a: &Vector<Fq>) -> Result<(Vector<Fq>, Mask), Error> {
+        let (root, mask) = (self.backend.vector(a.len())?, self.backend.mask(a.len())?);
+        self.sqrt_into(a, &root, &mask)?;
+        Ok((root, mask))
+    }
+
+    /// Records square roots, as [`Recording::sqrt`] does, into `root`, which may be `a` itself, and `has_root`.
+    ///
+    /// # Errors
+    /// [`Error::LengthMismatch`], [`Error::ForeignVector`], [`Error::Overlap`].
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fq;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let a = backend.upload(&[Fq::from(0u64), Fq::from(3u64)])?;
+    /// let has_root = backend.falses(2)?;
+    /// let mut recording = backend.record();
+    /// recording.sqrt_into(&a, &a, &has_root)?;
+    /// recording.submit()?;
+    /// assert_eq!(a.download()?[0], Fq::from(0u64));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn sqrt_into(&mut self, a: &Vector<Fq>, root: &Vector<Fq>, has_root: &Mask) -> Result<(), Error> {
+        self.apply(Operation::Sqrt, &[a], &[], Some(root), Some(has_root))
+    }
+
+    /// Records any reduction into a vector of one element, which may be part of the inputs. On a device this takes as many
+    /// passes as a logarithm of the length has digits, and in all about an addition per element (for an inner product, a
+    /// multiplication too); what the passes leave to each other takes about a thousandth of the input's memory, from submission
+    /// until it is done.
+    ///
+    /// # Errors
+    /// [`Error::OperandCount`], [`Error::LengthMismatch`] also if `output` has not one element, [`Error::ForeignVector`].
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// use bls12_field_gpu::Reduction;
+    /// let vector = backend.upload(&[Fr::from(1u64), Fr::from(2u64), Fr::from(3u64)])?;
+    /// let mut recording = backend.record();
+    /// recording.reduce_into(Reduction::Sum, &[&vector], &vector.slice(0..1)?)?;
+    /// recording.submit()?;
+    /// assert_eq!(vector.download()?[0], Fr::from(6u64));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn reduce_into<F: Element>(
+        &mut self,
+        reduction: Reduction,
+        inputs: &[&Vector<F>],
+        output: &Vector<F>,
+    ) -> Result<(), Error> {
+        let row = reduction.row();
+        if inputs.len() != row.vectors {
+            return Err(Error::OperandCount { operation: row.name, expected: row.vectors, got: inputs.len() });
+        }
+        let length = inputs[0].len();
+        inputs.iter().try_for_each(|vector| self.check(row.name, vector, length))?;
+        self.check(row.name, output, 1)?;
+        let inputs = inputs.iter().map(|vector| vector.memory.clone()).collect();
+        self.steps.push(Step::Reduce { reduction, field: F::FIELD, length, inputs, output: output.memory.clone() });
+        Ok(())
+    }
+
+    /// Records that what a vector holds at this point is downloaded. [`Ticket::wait`] returns it, among other downloads.
+    ///
+    /// # Errors
+    /// [`Error::ForeignVector`].
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let vector = backend.upload(&[Fr::from(2u64), Fr::from(3u64)])?;
+    /// let mut recording = backend.record();
+    /// let sum = recording.sum(&vector)?;
+    /// let sum = recording.download(&sum)?;
+    /// let mut downloads = recording.submit()?.wait()?;
+    /// assert_eq!(downloads.take(&sum)?, [Fr::from(5u64)]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn download<F: Element>(&mut self, vector: &Vector<F>) -> Result<Download<F>, Error> {
+        self.check("download", vector, vector.len())?;
+        Ok(self.fetch(&vector.memory, Item::Element(F::FIELD), vector.len()))
+    }
+
+    /// Records that what a mask holds at this point is downloaded, as [`Recording::download`] does for vectors.
+    ///
+    /// # Errors
+    /// [`Error::ForeignVector`].
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let vector = backend.upload(&[Fr::from(2u64), Fr::from(3u64)])?;
+    /// let mut recording = backend.record();
+    /// let same = recording.equal(&vector, &vector)?;
+    /// let same = recording.download_mask(&same)?;
+    /// assert_eq!(recording.submit()?.wait()?.take(&same)?, [true, true]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn download_mask(&mut self, mask: &Mask) -> Result<Download<bool>, Error> {
+        self.check_mask("download", mask, mask.len())?;
+        Ok(self.fetch(&mask.memory, Item::Flag, mask.len()))
+    }
+
+    fn fetch<T>(&mut self, from: &Memory, item: Item, length: usize) -> Download<T> {
+        let key = Arc::new(());
+        self.steps.push(Step::Fetch(Fetch { key: key.clone(), from: from.clone(), item, length }));
+        Download::new(key)
+    }
+
     fn check<F: Element>(&self, operation: &'static str, vector: &Vector<F>, length: usize) -> Result<(), Error> {
-        if !self.backend.is(&vector.backend) {
+        self.check_operand(operation, &vector.backend, vector.len(), length)
+    }
+
+    fn check_mask(&self, operation: &'static str, mask: &Mask, length: usize) -> Result<(), Error> {
+        self.check_operand(operation, &mask.backend, mask.len(), length)
+    }
+
+    fn check_operand(&self, operation: &'static str, of: &Backend, other: usize, first: usize) -> Result<(), Error> {
+        if !self.backend.is(of) {
             return Err(Error::ForeignVector { operation });
         }
-        if vector.len() != length {
-            return Err(Error::LengthMismatch { operation, first: length, other: vector.len() });
+        if first != other {
+            return Err(Error::LengthMismatch { operation, first, other });
         }
         Ok(())
     }
@@ -219,136 +434,69 @@ impl Recording {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn submit(self) -> Result<Ticket, Error> {
-        let Some(vulkan) = self.backend.vulkan() else {
-            self.steps.iter().try_for_each(Step::compute)?;
-            return Ok(Ticket { device: None });
+        self.submit_as(false)
+    }
+
+    /// As [`Recording::submit`], to be verified: [`Ticket::wait`] returns no error only if all that the recording downloads and
+    /// all that it leaves in vectors and masks is, byte for byte, what the CPU computes from the same inputs.
+    ///
+    /// In the same submission, the device first fetches what the recording reads before it writes it, and at the end all that
+    /// it wrote. `wait` then replays the recording on the CPU, as it would be computed without a device, and compares. This costs
+    /// the copies of inputs and outputs, host memory of about twice their size, and the time that the CPU takes for the whole
+    /// recording (inverses by Montgomery's trick; square roots are recomputed here, not proved by squaring). What the vectors held
+    /// before is taken as it is. Without [`Ticket::wait`] nothing is verified, and where the CPU computes there is nothing to verify.
+    /// [`Options::verify`](crate::Options::verify) is about calls from host memory and changes nothing here.
+    ///
+    /// [`Error::VerificationFailed`] names the operation that last wrote a wrong element, and which element of its output it is. The
+    /// vectors then still hold what the device computed.
+    ///
+    /// # Errors
+    /// Those of [`Recording::submit`].
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let a = backend.upload(&[Fr::from(2u64), Fr::from(3u64)])?;
+    /// let mut recording = backend.record();
+    /// let cubes = recording.pow(&a, &[3])?;
+    /// recording.submit_verified()?.wait()?;
+    /// assert_eq!(cubes.download()?, [Fr::from(8u64), Fr::from(27u64)]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn submit_verified(self) -> Result<Ticket, Error> {
+        self.submit_as(true)
+    }
+
+    fn submit_as(self, verified: bool) -> Result<Ticket, Error> {
+        let Self { backend, steps } = self;
+        let fetches = steps.iter().filter_map(|step| if let Step::Fetch(fetch) = step { Some(fetch.clone()) } else { None });
+        let fetches: Vec<Fetch> = fetches.collect();
+        let Some(vulkan) = backend.vulkan() else {
+            let mut landed = Vec::new();
+            steps.iter().try_for_each(|step| step.compute(&Mirror::default(), &mut landed))?;
+            return Ok(Ticket::done(backend, fetches, landed));
         };
-        if self.steps.is_empty() {
-            return Ok(Ticket { device: None });
-        }
         let mut batch = Batch::default();
-        for step in &self.steps {
-            step.add_to(&mut batch, &self.backend, vulkan)?;
+        let verification = verified.then(|| Verification::new(&steps));
+        if let Some(verification) = &verification {
+            verification.fetch_inputs(&mut batch);
         }
-        Ok(Ticket { device: Some(vulkan.device().submit(&batch)?) })
+        steps.iter().try_for_each(|step| step.add_to(&mut batch, &backend, vulkan))?;
+        if let Some(verification) = &verification {
+            verification.fetch_outputs(&mut batch);
+        }
+        if batch.is_empty() {
+            let landed = fetches.iter().map(Landed::new).collect();
+            return Ok(Ticket::done(backend, fetches, landed));
+        }
+        let submitted = vulkan.device().submit(&batch)?;
+        Ok(Ticket::submitted(backend.clone(), submitted, fetches, verification.map(|verification| (verification, steps))))
     }
 }
 
 impl fmt::Debug for Recording {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Recording({} operations)", self.len())
-    }
-}
-
-impl Step {
-    /// Adds the step to a device's batch; a costly operation on a long vector as several launches.
-    fn add_to(&self, batch: &mut Batch, backend: &Backend, vulkan: &Vulkan) -> Result<(), Error> {
-        match self {
-            Step::Write { limbs, to: Memory::Device(to) } => batch.upload(to, limbs.clone()),
-            Step::Copy { from: Memory::Device(from), to: Memory::Device(to) } => batch.copy(from, to),
-            Step::Zero { to: Memory::Device(to) } => batch.zero(to),
-            Step::Apply { call, inputs, output: Memory::Device(output) } => {
-                let row = call.operation.row();
-                let empty = vec![&[][..]; row.vectors];
-                let prepared = Prepared::new(&call.call(&empty))?;
-                let program = vulkan.program(backend.settings(), &prepared)?;
-                let most = vulkan.device().launch_elements(row.cost);
-                let bytes = call.field.bytes() as u64;
-                for start in (0..call.length).step_by(most) {
-                    let end = call.length.min(start + most);
-                    let part = |region: &Region| region.slice(start as u64 * bytes..end as u64 * bytes);
-                    let mut slots = [None, None, None, None];
-                    for (slot, input) in slots.iter_mut().zip(inputs) {
-                        if let Memory::Device(region) = input {
-                            *slot = part(region).map(|region| (region, false));
-                        }
-                    }
-                    slots[3] = part(output).map(|region| (region, true));
-                    batch.launch(&program, slots, (end - start) as u32, &prepared.words);
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Computes the step on the CPU.
-    fn compute(&self) -> Result<(), Error> {
-        match self {
-            Step::Write { limbs, to } => to.store(&bytemuck::allocation::pod_collect_to_vec(limbs)),
-            Step::Copy { from, to } => to.store(&from.load()),
-            Step::Zero { to } => to.store(&vec![0; to.limbs()]),
-            Step::Apply { call, inputs, output } => {
-                let vectors: Vec<Vec<u64>> = inputs.iter().map(Memory::load).collect();
-                let vectors: Vec<&[u64]> = vectors.iter().map(Vec::as_slice).collect();
-                let prepared = Prepared::new(&call.call(&vectors))?;
-                let mut elements = vec![0; call.length * call.field.limbs()];
-                (prepared.twin.compute)(&prepared.operands(), &mut Results { elements: &mut elements, mask: &mut [] });
-                output.store(&elements);
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Applied {
-    fn call<'a>(&'a self, vectors: &'a [&'a [u64]]) -> Call<'a> {
-        let Self { operation, field, .. } = *self;
-        Call { operation, field, form: Form::Montgomery, vectors, parameter: &self.parameter }
-    }
-}
-
-/// A submitted recording. Dropping it changes nothing: the recording is done all the same.
-#[derive(Debug)]
-pub struct Ticket {
-    /// `None` if the recording was done when it was submitted.
-    device: Option<gpu_executor::Ticket>,
-}
-
-impl Ticket {
-    /// Whether the recording has been done.
-    ///
-    /// # Errors
-    /// [`Error::Device`] if the device is lost.
-    ///
-    /// ```
-    /// # use ark_bls12_381::Fr;
-    /// # let backend = bls12_field_gpu::backend()?;
-    /// assert!(backend.record().submit()?.is_done()?);
-    /// # Ok::<(), bls12_field_gpu::Error>(())
-    /// ```
-    pub fn is_done(&self) -> Result<bool, Error> {
-        Ok(self.device.as_ref().map_or(Ok(true), gpu_executor::Ticket::is_done)?)
-    }
-
-    /// Waits until the recording has been done: spins briefly, then sleeps.
-    ///
-    /// # Errors
-    /// [`Error::Device`] if the device is lost or takes longer than its timeout.
-    ///
-    /// ```
-    /// # use ark_bls12_381::Fr;
-    /// # let backend = bls12_field_gpu::backend()?;
-    /// backend.record().submit()?.wait()?;
-    /// # Ok::<(), bls12_field_gpu::Error>(())
-    /// ```
-    pub fn wait(self) -> Result<(), Error> {
-        Ok(self.device.map_or(Ok(()), |ticket| ticket.finish(&mut []))?)
-    }
-
-    /// Waits until the recording has been done, at most for `timeout`; whether it has.
-    ///
-    /// # Errors
-    /// [`Error::Device`] if the device is lost.
-    ///
-    /// ```
-    /// # use ark_bls12_381::Fr;
-    /// # let backend = bls12_field_gpu::backend()?;
-    /// assert!(backend.record().submit()?.wait_timeout(std::time::Duration::from_secs(1))?);
-    /// # Ok::<(), bls12_field_gpu::Error>(())
-    /// ```
-    pub fn wait_timeout(&self, timeout: Duration) -> Result<bool, Error> {
-        Ok(self.device.as_ref().map_or(Ok(true), |ticket| ticket.wait_timeout(timeout))?)
     }
 }
 
@@ -416,4 +564,47 @@ operations! {
     scale scale_into Scale (a) (scalar: element) "a s for one element s";
     pow pow_into Pow (a) (exponent: exponent) "the powers a^e for one exponent e";
     inverse_or_zero inverse_or_zero_into InverseOrZero (a) () "the inverses 1 / a, and 0 where a is 0";
+}
+
+macro_rules! reductions {
+    ($($name:ident $into:ident $reduction:ident ($first:ident $($vector:ident)*) $summary:literal, $example:literal;)+) => {
+        impl Recording {
+            $(
+                #[doc = concat!("Records ", $summary, ", into new memory of one element. See [`Recording::reduce_into`].\n\n# Errors\nThose of [`Recording::reduce_into`]; [`Error::Device`] if there is no memory.\n\n```\n")]
+                #[doc = "# use ark_bls12_381::Fr;"]
+                #[doc = "# let backend = bls12_field_gpu::backend()?;"]
+                #[doc = "let v = backend.upload(&[Fr::from(2u64), Fr::from(3u64)])?;"]
+                #[doc = "let mut recording = backend.record();"]
+                #[doc = concat!("let out = recording.", stringify!($name), "(", "&v", $(reductions!(@v $vector),)* ")?;")]
+                #[doc = "recording.submit()?;"]
+                #[doc = concat!("assert_eq!(out.download()?, [Fr::from(", $example, "u64)]);")]
+                #[doc = "# Ok::<(), bls12_field_gpu::Error>(())\n```"]
+                pub fn $name<F: Element>(&mut self, $first: &Vector<F>, $($vector: &Vector<F>),*) -> Result<Vector<F>, Error> {
+                    let out = self.backend.vector(1)?;
+                    self.$into($first, $($vector,)* &out)?;
+                    Ok(out)
+                }
+
+                #[doc = concat!("Records ", $summary, ", into `out`, a vector of one element. See [`Recording::reduce_into`].\n\n# Errors\nThose of [`Recording::reduce_into`].\n\n```\n")]
+                #[doc = "# use ark_bls12_381::Fr;"]
+                #[doc = "# let backend = bls12_field_gpu::backend()?;"]
+                #[doc = "let v = backend.upload(&[Fr::from(2u64), Fr::from(3u64)])?;"]
+                #[doc = "let out = backend.zeros(1)?;"]
+                #[doc = "let mut recording = backend.record();"]
+                #[doc = concat!("recording.", stringify!($into), "(", "&v", $(reductions!(@v $vector),)* ", &out)?;")]
+                #[doc = "recording.submit()?;"]
+                #[doc = concat!("assert_eq!(out.download()?, [Fr::from(", $example, "u64)]);")]
+                #[doc = "# Ok::<(), bls12_field_gpu::Error>(())\n```"]
+                pub fn $into<F: Element>(&mut self, $first: &Vector<F>, $($vector: &Vector<F>,)* out: &Vector<F>) -> Result<(), Error> {
+                    self.reduce_into(Reduction::$reduction, &[$first, $($vector),*], out)
+                }
+            )+
+        }
+    };
+    (@v $vector:ident) => { ", &v" };
+}
+
+reductions! {
+    sum sum_into Sum (a) "the sum of the elements of a", "5";
+    inner_product inner_product_into InnerProduct (a b) "the inner product, the sum of the products a b", "13";
 }

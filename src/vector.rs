@@ -1,14 +1,12 @@
 //! Vectors that stay where they are computed with.
 
 use crate::ark::Element;
+use crate::memory::Memory;
 use crate::{Backend, Error};
 use cpu_reference::zeroed_vec;
-use gpu_executor::{Batch, Region};
-use parking_lot::Mutex;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::sync::Arc;
 
 /// A vector of elements of Fq or Fr that lies where its [`Backend`] computes: in the device's memory, or in the host's if the
 /// CPU computes. Elements are in Montgomery form, as arkworks keeps them.
@@ -34,18 +32,6 @@ pub struct Vector<F> {
     pub(crate) memory: Memory,
     length: usize,
     field: PhantomData<F>,
-}
-
-/// Where a vector's limbs lie.
-#[derive(Clone)]
-pub(crate) enum Memory {
-    Device(Region),
-    Host {
-        limbs: Arc<Mutex<Vec<u64>>>,
-        range: Range<usize>,
-    },
-    /// No elements need no memory.
-    Nowhere,
 }
 
 impl Backend {
@@ -90,14 +76,7 @@ impl Backend {
 
     /// A vector whose elements are yet to be written.
     pub(crate) fn vector<F: Element>(&self, length: usize) -> Result<Vector<F>, Error> {
-        let memory = match self.vulkan() {
-            _ if length == 0 => Memory::Nowhere,
-            Some(vulkan) => Memory::Device(vulkan.device().allocate((length * F::FIELD.bytes()) as u64)?),
-            None => {
-                let limbs = vec![0; length * F::LIMBS];
-                Memory::Host { range: 0..limbs.len(), limbs: Arc::new(Mutex::new(limbs)) }
-            }
-        };
+        let memory = Memory::new(self, (length * F::FIELD.bytes()) as u64)?;
         Ok(Vector { backend: self.clone(), memory, length, field: PhantomData })
     }
 }
@@ -144,17 +123,7 @@ impl<F: Element> Vector<F> {
             return Err(Error::OutOfRange { start: range.start, end: range.end, length: self.length });
         }
         let bytes = F::FIELD.bytes() as u64;
-        let memory = match &self.memory {
-            _ if range.is_empty() => Memory::Nowhere,
-            Memory::Device(region) => {
-                region.slice(range.start as u64 * bytes..range.end as u64 * bytes).map_or(Memory::Nowhere, Memory::Device)
-            }
-            Memory::Host { limbs, range: whole } => Memory::Host {
-                limbs: limbs.clone(),
-                range: whole.start + range.start * F::LIMBS..whole.start + range.end * F::LIMBS,
-            },
-            Memory::Nowhere => Memory::Nowhere,
-        };
+        let memory = self.memory.slice(range.start as u64 * bytes..range.end as u64 * bytes);
         Ok(Vector { backend: self.backend.clone(), memory, length: range.len(), field: PhantomData })
     }
 
@@ -194,45 +163,12 @@ impl<F: Element> Vector<F> {
         if elements.len() != self.length {
             return Err(Error::OutputLength { operation: "download", expected: self.length, got: elements.len() });
         }
-        let limbs = F::limbs_mut(elements);
-        match (&self.memory, self.backend.vulkan()) {
-            (Memory::Device(region), Some(vulkan)) => {
-                let mut batch = Batch::default();
-                batch.download(region);
-                Ok(vulkan.device().submit(&batch)?.finish(&mut [bytemuck::cast_slice_mut(limbs)])?)
-            }
-            (Memory::Host { limbs: memory, range }, _) => {
-                limbs.copy_from_slice(&memory.lock()[range.clone()]);
-                Ok(())
-            }
-            _ => Ok(()),
-        }
+        self.memory.download(&self.backend, bytemuck::cast_slice_mut(F::limbs_mut(elements)))
     }
 }
 
 impl<F> fmt::Debug for Vector<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Vector({} elements)", self.length)
-    }
-}
-
-impl Memory {
-    /// How many limbs of host memory the vector has.
-    pub(crate) fn limbs(&self) -> usize {
-        if let Memory::Host { range, .. } = self { range.len() } else { 0 }
-    }
-
-    /// The limbs of a vector in host memory.
-    pub(crate) fn load(&self) -> Vec<u64> {
-        match self {
-            Memory::Host { limbs, range } => limbs.lock()[range.clone()].to_vec(),
-            _ => Vec::new(),
-        }
-    }
-
-    pub(crate) fn store(&self, values: &[u64]) {
-        if let Memory::Host { limbs, range } = self {
-            limbs.lock()[range.clone()].copy_from_slice(values);
-        }
     }
 }

@@ -7,94 +7,9 @@ mod support;
 
 use ark_bls12_381::{Fq, Fr};
 use ark_ff::{AdditiveGroup as _, Field as _};
-use bls12_field_gpu::ark::Element;
-use bls12_field_gpu::{Backend, Error, ErrorKind, MemoryMode, Operation, Options, Recording, Validation, Vector, Width};
-use proptest::prelude::*;
-use std::sync::LazyLock;
+use bls12_field_gpu::{Error, ErrorKind, Operation, Options, Recording, Validation, Vector};
 use std::time::Duration;
-use support::{Watched, cpu};
-
-fn numbers<F: Element>(length: usize, salt: u64) -> Vec<F> {
-    (0..length as u64).map(|i| F::from(i + 3).pow([salt % 5 + 1]) - F::from(salt)).collect()
-}
-
-fn engines(descriptors: Validation) -> Vec<Watched> {
-    let gpu = |width, memory, validation| Watched::validated(Options::new().width(width).memory(memory), validation);
-    vec![
-        gpu(Width::Int64, MemoryMode::DeviceLocal, Validation::On),
-        gpu(Width::Int64, MemoryMode::Host, Validation::On),
-        // Descriptors: synchronization validation sees what kernels touch.
-        gpu(Width::Int32, MemoryMode::DeviceLocal, descriptors),
-        gpu(Width::Int32, MemoryMode::Host, descriptors),
-    ]
-}
-
-/// One step of a random program on a few registers, each a vector or a half of one.
-#[derive(Clone, Debug)]
-enum Instruction {
-    Apply(Operation, [usize; 3], usize),
-    Write(usize, u64),
-    Zero(usize),
-    Duplicate(usize, usize),
-}
-
-const REGISTERS: usize = 4;
-
-fn program() -> impl Strategy<Value = Vec<Instruction>> {
-    use Operation::{Add, AddScalar, Double, InverseOrZero, Mul, MulAdd, Neg, Pow, Scale, Square, Sub, SubScalar};
-    let all = [Add, Sub, Neg, Double, Mul, Square, MulAdd, AddScalar, SubScalar, Scale, Pow, InverseOrZero];
-    let register = 0..REGISTERS;
-    prop::collection::vec(
-        prop_oneof![
-            8 => (prop::sample::select(all.to_vec()), prop::array::uniform3(register.clone()), register.clone())
-                .prop_map(|(operation, inputs, output)| Instruction::Apply(operation, inputs, output)),
-            1 => (register.clone(), 0u64..9).prop_map(|(to, salt)| Instruction::Write(to, salt)),
-            1 => register.clone().prop_map(Instruction::Zero),
-            1 => (register.clone(), register).prop_map(|(from, to)| Instruction::Duplicate(from, to)),
-        ],
-        0..24,
-    )
-}
-
-/// Runs a program in recordings of `per_recording` instructions; what the registers hold in the end.
-fn run<F: Element>(backend: &Backend, program: &[Instruction], length: usize, per_recording: usize) -> Vec<Vec<F>> {
-    let mut registers: Vec<Vector<F>> =
-        (0..REGISTERS).map(|n| backend.upload(&numbers::<F>(length, n as u64)).unwrap()).collect();
-    for instructions in program.chunks(per_recording) {
-        let mut recording = backend.record();
-        for instruction in instructions {
-            match instruction {
-                Instruction::Apply(operation, inputs, output) => {
-                    let row = operation.row();
-                    let inputs: Vec<&Vector<F>> = inputs.iter().take(row.vectors).map(|&n| &registers[n]).collect();
-                    let scalar = [F::from(77u64)];
-                    recording.apply_into(*operation, &inputs, F::limbs(&scalar), &registers[*output]).unwrap();
-                }
-                Instruction::Write(to, salt) => recording.write(&registers[*to], &numbers::<F>(length, *salt)).unwrap(),
-                Instruction::Zero(to) => recording.zero(&registers[*to]).unwrap(),
-                Instruction::Duplicate(from, to) => registers[*to] = recording.duplicate(&registers[*from]).unwrap(),
-            }
-        }
-        drop(recording.submit().unwrap());
-    }
-    registers.iter().map(|register| register.download().unwrap()).collect()
-}
-
-static ENGINES: LazyLock<Vec<Watched>> = LazyLock::new(|| engines(Validation::Synchronization));
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
-    #[test]
-    fn random_programs_give_the_same_bytes_everywhere(program in program(), length in 1usize..150, per_recording in 1usize..24) {
-        let reference = cpu();
-        let (fq, fr) = (run::<Fq>(&reference, &program, length, 1), run::<Fr>(&reference, &program, length, 1));
-        for engine in ENGINES.iter() {
-            prop_assert_eq!(&run::<Fq>(engine, &program, length, per_recording), &fq);
-            prop_assert_eq!(&run::<Fr>(engine, &program, length, per_recording), &fr);
-            prop_assert_eq!(engine.validation_log().messages(), Vec::<String>::new());
-        }
-    }
-}
+use support::{Watched, cpu, engines, numbers};
 
 /// 8 operations of which every second reads what the one before it wrote.
 fn mixed(recording: &mut Recording, vectors: &[Vector<Fq>]) {
@@ -124,7 +39,43 @@ fn steady_state_allocates_nothing_and_barriers_are_few() {
         assert_eq!(after.dispatches - before.dispatches, 64 * 8);
         assert_eq!(after.submits - before.submits, 64);
         assert!(2 * (after.barriers - before.barriers) <= after.dispatches - before.dispatches);
-        assert_eq!((after.allocations, after.pipeline_builds), (before.allocations, before.pipeline_builds));
+        assert_eq!(after.allocations, before.allocations);
+        assert_eq!(after.pipeline_builds, before.pipeline_builds);
+        assert_eq!(after.descriptor_updates, before.descriptor_updates);
+    }
+}
+
+/// The same with a comparison, an inner product of two passes and a download each: what reductions need besides comes from the pool.
+#[test]
+fn steady_state_allocates_nothing_with_reductions_masks_and_downloads() {
+    for backend in engines(Validation::Synchronization) {
+        let a = numbers::<Fq>(1200, 1);
+        let sets: Vec<Vec<Vector<Fq>>> = (0..8).map(|_| (0..12).map(|_| backend.upload(&a).unwrap()).collect()).collect();
+        let (sum, mask) = (backend.zeros::<Fq>(1).unwrap(), backend.falses(1200).unwrap());
+        let round = || {
+            let mut sums = Vec::new();
+            for set in &sets {
+                let mut recording = backend.record();
+                mixed(&mut recording, set);
+                recording.inner_product_into(&set[0], &set[2], &sum).unwrap();
+                recording.equal_into(&set[0], &set[3], &mask).unwrap();
+                let (sum, mask) = (recording.download(&sum).unwrap(), recording.download_mask(&mask).unwrap());
+                let mut downloads = recording.submit().unwrap().wait().unwrap();
+                assert_eq!(downloads.take(&mask).unwrap(), [true; 1200]);
+                sums.extend(downloads.take(&sum).unwrap());
+            }
+            sums
+        };
+        let sums = round();
+        assert_eq!(sums, [sums[0]; 8]);
+        let before = backend.stats().device;
+        round();
+        let after = backend.stats().device;
+        assert_eq!(after.dispatches - before.dispatches, 8 * (8 + 2 + 1));
+        assert_eq!(after.submits - before.submits, 8);
+        assert_eq!(after.allocations, before.allocations);
+        assert_eq!(after.pipeline_builds, before.pipeline_builds);
+        assert_eq!(after.descriptor_updates, before.descriptor_updates);
     }
 }
 
@@ -235,8 +186,9 @@ fn bad_recordings_are_refused_and_the_backend_goes_on() {
     assert!(matches!(recording.apply_into(Operation::Scale, &[&a], &[1], &a), Err(Error::ScalarLength { .. })));
     assert!(recording.is_empty());
     // An output that overlaps an input without being it is a race.
-    recording.neg_into(&b.slice(0..10).unwrap(), &b.slice(1..11).unwrap()).unwrap();
-    assert_eq!(recording.submit().unwrap_err().kind(), ErrorKind::BadInput);
+    let overlap = recording.neg_into(&b.slice(0..10).unwrap(), &b.slice(1..11).unwrap());
+    assert!(matches!(overlap, Err(Error::Overlap { operation: "neg" })));
+    assert_eq!(overlap.unwrap_err().kind(), ErrorKind::BadInput);
     assert_eq!(backend.upload::<Fq>(&[]).unwrap().download().unwrap(), []);
     assert!(a.download_into(&mut [Fq::ONE]).is_err());
     let mut recording = backend.record();

@@ -3,6 +3,7 @@
 
 pub(crate) mod oracle;
 
+use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::{
     Backend, CacheDirectory, Call, DeviceChoice, Engine, Error, Field, Form, MemoryMode, Operation, Options, Outcome,
     Parameter, Row, TABLE, Validation, Width, oneshot,
@@ -238,6 +239,23 @@ impl Drop for Watched {
             assert!(messages.is_empty(), "the validation layer says:\n{}", messages.join("\n"));
         }
     }
+}
+
+/// Elements without much pattern, as arkworks' types; the same for the same `salt`.
+pub(crate) fn numbers<F: Element>(length: usize, salt: u64) -> Vec<F> {
+    (0..length as u64).map(|i| F::from(i + 3).pow([salt % 5 + 1]) - F::from(salt)).collect()
+}
+
+/// Every variant of kernels and memory.
+pub(crate) fn engines(descriptors: Validation) -> Vec<Watched> {
+    let gpu = |width, memory, validation| Watched::validated(Options::new().width(width).memory(memory), validation);
+    vec![
+        gpu(Width::Int64, MemoryMode::DeviceLocal, Validation::On),
+        gpu(Width::Int64, MemoryMode::Host, Validation::On),
+        // Descriptors: synchronization validation sees what kernels touch.
+        gpu(Width::Int32, MemoryMode::DeviceLocal, descriptors),
+        gpu(Width::Int32, MemoryMode::Host, descriptors),
+    ]
 }
 
 /// A Vulkan backend without the layer, for tests that make many.

@@ -1,0 +1,165 @@
+//! The memory of vectors and masks: the device's, or the host's where the CPU computes; and copies in the host's of the device's.
+
+use crate::{Backend, Error};
+use gpu_executor::{Batch, Region};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Where the bytes of a vector or a mask lie. Clones and slices share them.
+#[derive(Clone)]
+pub(crate) enum Memory {
+    Device(Region),
+    Host(Host),
+    /// No bytes need no memory.
+    Nowhere,
+}
+
+/// A range of bytes in host memory.
+#[derive(Clone)]
+pub(crate) struct Host {
+    /// Limbs, so that elements can be seen as such.
+    limbs: Arc<Mutex<Vec<u64>>>,
+    bytes: Range<usize>,
+}
+
+/// A range of bytes of a buffer, which is told apart from all others by a number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) buffer: usize,
+    pub(crate) bytes: Range<u64>,
+}
+
+impl Place {
+    pub(crate) fn overlaps(&self, other: &Place) -> bool {
+        self.buffer == other.buffer && self.bytes.start < other.bytes.end && other.bytes.start < self.bytes.end
+    }
+}
+
+impl Memory {
+    /// Memory of `bytes` bytes where the backend computes, holding nothing in particular.
+    pub(crate) fn new(backend: &Backend, bytes: u64) -> Result<Self, Error> {
+        match backend.vulkan() {
+            _ if bytes == 0 => Ok(Memory::Nowhere),
+            Some(vulkan) => Ok(Memory::Device(vulkan.device().allocate(bytes)?)),
+            None => Ok(Memory::Host(Host::new(bytes as usize))),
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Memory::Device(region) => region.bytes(),
+            Memory::Host(host) => host.bytes.len() as u64,
+            Memory::Nowhere => 0,
+        }
+    }
+
+    /// A part of the memory. The range must be inside and its ends multiples of 4.
+    pub(crate) fn slice(&self, range: Range<u64>) -> Memory {
+        match self {
+            _ if range.is_empty() => Memory::Nowhere,
+            Memory::Device(region) => region.slice(range).map_or(Memory::Nowhere, Memory::Device),
+            Memory::Host(host) => Memory::Host(host.slice(range.start as usize..range.end as usize)),
+            Memory::Nowhere => Memory::Nowhere,
+        }
+    }
+
+    pub(crate) fn region(&self) -> Option<&Region> {
+        if let Memory::Device(region) = self { Some(region) } else { None }
+    }
+
+    /// Which bytes of which buffer; `None` if there are none.
+    pub(crate) fn place(&self) -> Option<Place> {
+        match self {
+            Memory::Device(region) => Some(Place { buffer: region.memory(), bytes: region.range() }),
+            Memory::Host(Host { limbs, bytes }) => {
+                let bytes = bytes.start as u64..bytes.end as u64;
+                Some(Place { buffer: Arc::as_ptr(limbs) as usize, bytes })
+            }
+            Memory::Nowhere => None,
+        }
+    }
+
+    /// Copies what is there, after everything submitted before, to a slice of the same length.
+    pub(crate) fn download(&self, backend: &Backend, target: &mut [u8]) -> Result<(), Error> {
+        match (self, backend.vulkan()) {
+            (Memory::Device(region), Some(vulkan)) => {
+                let mut batch = Batch::default();
+                batch.download(region);
+                Ok(vulkan.device().submit(&batch)?.finish(&mut [target])?)
+            }
+            (Memory::Host(host), _) => {
+                host.load_into(target);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Host {
+    fn new(bytes: usize) -> Self {
+        Self { limbs: Arc::new(Mutex::new(vec![0; bytes.div_ceil(size_of::<u64>())])), bytes: 0..bytes }
+    }
+
+    fn slice(&self, range: Range<usize>) -> Self {
+        Self { limbs: self.limbs.clone(), bytes: self.bytes.start + range.start..self.bytes.start + range.end }
+    }
+
+    pub(crate) fn load_into(&self, target: &mut [u8]) {
+        target.copy_from_slice(&bytemuck::cast_slice(&self.limbs.lock())[self.bytes.clone()]);
+    }
+
+    /// The limbs of elements.
+    pub(crate) fn load(&self) -> Vec<u64> {
+        let mut limbs = vec![0; self.bytes.len() / size_of::<u64>()];
+        self.load_into(bytemuck::cast_slice_mut(&mut limbs));
+        limbs
+    }
+
+    pub(crate) fn store(&self, bytes: &[u8]) {
+        bytemuck::cast_slice_mut(&mut self.limbs.lock())[self.bytes.clone()].copy_from_slice(bytes);
+    }
+
+    /// The first byte at which other bytes, as many as there are here, differ from these.
+    pub(crate) fn first_difference(&self, other: &[u8]) -> Option<usize> {
+        let limbs = self.limbs.lock();
+        let bytes: &[u8] = &bytemuck::cast_slice(&limbs)[self.bytes.clone()];
+        if bytes == other { None } else { bytes.iter().zip(other).position(|(a, b)| a != b) }
+    }
+}
+
+/// Where the CPU finds the memory of a recording: memory in the host is itself, memory on the device has a copy here.
+#[derive(Default)]
+pub(crate) struct Mirror {
+    /// By buffer: the copy, and which byte of the buffer its first one is.
+    copies: HashMap<usize, (u64, Host)>,
+}
+
+impl Mirror {
+    /// Copies, all zero so far, of the buffers that have these places, from the first byte that is in one to the last.
+    pub(crate) fn of(places: impl Iterator<Item = Place>) -> Self {
+        let mut hulls: HashMap<usize, Range<u64>> = HashMap::new();
+        for Place { buffer, bytes } in places {
+            let hull = hulls.entry(buffer).or_insert(bytes.clone());
+            *hull = hull.start.min(bytes.start)..hull.end.max(bytes.end);
+        }
+        // Whole limbs.
+        let copy = |hull: Range<u64>| (hull.start & !7, Host::new((hull.end - (hull.start & !7)) as usize));
+        Self { copies: hulls.into_iter().map(|(buffer, hull)| (buffer, copy(hull))).collect() }
+    }
+
+    /// The memory as the CPU sees it; `None` if it has no bytes, or no copy.
+    pub(crate) fn host(&self, memory: &Memory) -> Option<Host> {
+        match memory {
+            Memory::Host(host) => Some(host.clone()),
+            Memory::Device(region) => {
+                let (first, copy) = self.copies.get(&region.memory())?;
+                let range = region.range();
+                Some(copy.slice((range.start - first) as usize..(range.end - first) as usize))
+            }
+            Memory::Nowhere => None,
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The steps of a recording: plain data that a device is given, or that the CPU computes.
+
+use crate::backend::{Vulkan, arranged};
+use crate::call::{Call, Prepared};
+use crate::mask::FLAG;
+use crate::memory::{Memory, Mirror};
+use crate::operation::Operation;
+use crate::reduction::Reduction;
+use crate::ticket::Landed;
+use crate::{Backend, Error, Field, Form};
+use cpu_reference::Results;
+use gpu_executor::{Batch, Region};
+use std::ops::Range;
+use std::sync::Arc;
+
+#[derive(Clone)]
+pub(crate) enum Step {
+    /// One of `elements` and `mask` may be nowhere.
+    Apply {
+        call: Applied,
+        inputs: Vec<Memory>,
+        elements: Memory,
+        mask: Memory,
+    },
+    Reduce {
+        reduction: Reduction,
+        field: Field,
+        length: usize,
+        inputs: Vec<Memory>,
+        output: Memory,
+    },
+    Write {
+        bytes: Arc<[u8]>,
+        to: Memory,
+        item: Item,
+    },
+    Copy {
+        from: Memory,
+        to: Memory,
+        item: Item,
+    },
+    Zero {
+        to: Memory,
+        item: Item,
+    },
+    Fetch(Fetch),
+}
+
+/// An application of an operation to vectors that lie elsewhere.
+#[derive(Clone)]
+pub(crate) struct Applied {
+    pub(crate) operation: Operation,
+    pub(crate) field: Field,
+    pub(crate) length: usize,
+    pub(crate) parameter: Vec<u64>,
+}
+
+/// A download.
+#[derive(Clone)]
+pub(crate) struct Fetch {
+    /// Told apart from all others by its address.
+    pub(crate) key: Arc<()>,
+    pub(crate) from: Memory,
+    pub(crate) item: Item,
+    pub(crate) length: usize,
+}
+
+/// What memory holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Item {
+    Element(Field),
+    Flag,
+}
+
+impl Item {
+    pub(crate) fn bytes(self) -> u64 {
+        match self {
+            Item::Element(field) => field.bytes() as u64,
+            Item::Flag => FLAG as u64,
+        }
+    }
+
+    /// The field; Fq for flags of which no more is known.
+    pub(crate) fn field(self) -> Field {
+        match self {
+            Item::Element(field) => field,
+            Item::Flag => Field::Fq,
+        }
+    }
+}
+
+/// What a step writes.
+pub(crate) struct Output<'a> {
+    pub(crate) memory: &'a Memory,
+    pub(crate) item: Item,
+}
+
+impl Step {
+    /// The name of what the step does, as in messages.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Step::Apply { call, .. } => call.operation.name(),
+            Step::Reduce { reduction, .. } => reduction.name(),
+            Step::Write { .. } => "write",
+            Step::Copy { .. } => "duplicate",
+            Step::Zero { .. } => "zero",
+            Step::Fetch(_) => "download",
+        }
+    }
+
+    /// The field that the step is about.
+    pub(crate) fn field(&self) -> Field {
+        match self {
+            Step::Apply { call: Applied { field, .. }, .. } | Step::Reduce { field, .. } => *field,
+            Step::Write { item, .. }
+            | Step::Copy { item, .. }
+            | Step::Zero { item, .. }
+            | Step::Fetch(Fetch { item, .. }) => item.field(),
+        }
+    }
+
+    /// The memory that the step reads, before it writes.
+    pub(crate) fn reads(&self) -> &[Memory] {
+        match self {
+            Step::Apply { inputs, .. } | Step::Reduce { inputs, .. } => inputs,
+            Step::Copy { from, .. } | Step::Fetch(Fetch { from, .. }) => std::slice::from_ref(from),
+            Step::Write { .. } | Step::Zero { .. } => &[],
+        }
+    }
+
+    /// The memory that the step writes, every byte of it.
+    pub(crate) fn writes(&self) -> impl Iterator<Item = Output<'_>> {
+        let outputs = match self {
+            Step::Apply { call, elements, mask, .. } => {
+                [Some((elements, Item::Element(call.field))), Some((mask, Item::Flag))]
+            }
+            Step::Reduce { field, output, .. } => [Some((output, Item::Element(*field))), None],
+            Step::Write { to, item, .. } | Step::Copy { to, item, .. } | Step::Zero { to, item } => {
+                [Some((to, *item)), None]
+            }
+            Step::Fetch(_) => [None, None],
+        };
+        outputs.into_iter().flatten().map(|(memory, item)| Output { memory, item })
+    }
+
+    /// Adds the step to a device's batch; a costly operation on a long vector as several launches.
+    pub(crate) fn add_to(&self, batch: &mut Batch, backend: &Backend, vulkan: &Vulkan) -> Result<(), Error> {
+        match self {
+            Step::Write { bytes, to: Memory::Device(to), .. } => batch.upload(to, bytes.clone()),
+            Step::Copy { from: Memory::Device(from), to: Memory::Device(to), .. } => batch.copy(from, to),
+            Step::Zero { to: Memory::Device(to), .. } => batch.zero(to),
+            Step::Fetch(Fetch { from: Memory::Device(from), .. }) => batch.download(from),
+            Step::Apply { call, inputs, elements, mask } => {
+                let row = call.operation.row();
+                let empty = vec![&[][..]; row.vectors];
+                let prepared = Prepared::new(&call.call(&empty))?;
+                let program = vulkan.program(backend.settings(), &prepared)?;
+                let most = vulkan.device().launch_elements(row.cost);
+                for start in (0..call.length).step_by(most) {
+                    let range = start..call.length.min(start + most);
+                    let element = Item::Element(call.field);
+                    let input = |n: usize| Some((part(inputs.get(n)?, element, &range)?, false));
+                    let output = |memory, item| part(memory, item, &range).map(|region| (region, true));
+                    let slots =
+                        arranged(row, [input(0), input(1), input(2)], output(elements, element), output(mask, Item::Flag));
+                    batch.launch(&program, slots, range.len() as u32, &prepared.words);
+                }
+            }
+            Step::Reduce { reduction, field, length, inputs, output: Memory::Device(output) } => {
+                let reducer = vulkan.reducer(backend.settings(), reduction.row(), *field)?;
+                let inputs: Vec<&Region> = inputs.iter().filter_map(Memory::region).collect();
+                reducer.add_to(batch, vulkan.device(), &inputs, *length, output)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Computes the step on the CPU; what it downloads goes to the end of `landed`.
+    pub(crate) fn compute(&self, mirror: &Mirror, landed: &mut Vec<Landed>) -> Result<(), Error> {
+        let store = |memory: &Memory, bytes: &[u8]| {
+            if let Some(host) = mirror.host(memory) {
+                host.store(bytes);
+            }
+        };
+        let load = |memory: &Memory| mirror.host(memory).map_or_else(Vec::new, |host| host.load());
+        match self {
+            Step::Write { bytes, to, .. } => store(to, bytes),
+            Step::Zero { to, .. } => store(to, &vec![0; to.bytes() as usize]),
+            Step::Copy { from, to, .. } => store(to, bytemuck::cast_slice(&load(from))),
+            Step::Fetch(fetch) => {
+                let mut values = Landed::new(fetch);
+                if let Some(host) = mirror.host(&fetch.from) {
+                    host.load_into(values.bytes_mut());
+                }
+                landed.push(values);
+            }
+            Step::Apply { call, inputs, elements, mask } => {
+                let vectors: Vec<Vec<u64>> = inputs.iter().map(load).collect();
+                let vectors: Vec<&[u64]> = vectors.iter().map(Vec::as_slice).collect();
+                let prepared = Prepared::new(&call.call(&vectors))?;
+                let row = call.operation.row();
+                let mut answers = vec![0u64; if row.has_elements() { call.length * call.field.limbs() } else { 0 }];
+                let mut flags = vec![0u32; if row.has_mask() { call.length } else { 0 }];
+                (prepared.twin.compute)(&prepared.operands(), &mut Results { elements: &mut answers, mask: &mut flags });
+                store(elements, bytemuck::cast_slice(&answers));
+                store(mask, bytemuck::cast_slice(&flags));
+            }
+            Step::Reduce { reduction, field, inputs, output, .. } => {
+                let vectors: Vec<Vec<u64>> = inputs.iter().map(load).collect();
+                let vectors: Vec<&[u64]> = vectors.iter().map(Vec::as_slice).collect();
+                store(output, bytemuck::cast_slice(&reduction.row().compute(*field, &vectors)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of these items in memory on the device.
+fn part(memory: &Memory, item: Item, range: &Range<usize>) -> Option<Region> {
+    memory.region()?.slice(range.start as u64 * item.bytes()..range.end as u64 * item.bytes())
+}
+
+impl Applied {
+    fn call<'a>(&'a self, vectors: &'a [&'a [u64]]) -> Call<'a> {
+        let Self { operation, field, .. } = *self;
+        Call { operation, field, form: Form::Montgomery, vectors, parameter: &self.parameter }
+    }
+}

@@ -1,0 +1,280 @@
+//! Submitted recordings, and what they download.
+
+use crate::Backend;
+use crate::step::{Fetch, Item, Step};
+use crate::verification::Verification;
+use crate::{Error, Field};
+use ark_bls12_381::{Fq, Fr};
+use cpu_reference::{LimbField as _, zeroed_vec};
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A submitted recording. Dropping it changes nothing: the recording is done all the same, but what it downloads is lost, and
+/// one that was to be verified is not.
+pub struct Ticket {
+    backend: Backend,
+    /// `None` if the recording was done when it was submitted.
+    device: Option<gpu_executor::Ticket>,
+    fetches: Vec<Fetch>,
+    /// What was fetched, if the recording was done when it was submitted.
+    landed: Vec<Landed>,
+    verification: Option<(Verification, Vec<Step>)>,
+}
+
+/// A download that was recorded: the key to its values among the [`Downloads`] of the submitted recording.
+pub struct Download<T> {
+    key: Arc<()>,
+    values: PhantomData<fn() -> T>,
+}
+
+/// What a recording downloaded.
+#[derive(Default)]
+pub struct Downloads {
+    landed: Vec<(Arc<()>, Landed)>,
+}
+
+/// Values of a download. Not public: its module is not.
+#[derive(Debug)]
+pub enum Landed {
+    Fq(Vec<Fq>),
+    Fr(Vec<Fr>),
+    Flags(Vec<u32>),
+}
+
+/// What downloads give: elements, or the flags of a mask.
+pub trait Value: sealed::Landing {}
+
+impl<T: sealed::Landing> Value for T {}
+
+mod sealed {
+    /// How to get at the values of a download.
+    pub trait Landing: Sized {
+        fn extract(landed: super::Landed) -> Option<Vec<Self>>;
+    }
+}
+
+impl sealed::Landing for Fq {
+    fn extract(landed: Landed) -> Option<Vec<Self>> {
+        if let Landed::Fq(elements) = landed { Some(elements) } else { None }
+    }
+}
+
+impl sealed::Landing for Fr {
+    fn extract(landed: Landed) -> Option<Vec<Self>> {
+        if let Landed::Fr(elements) = landed { Some(elements) } else { None }
+    }
+}
+
+impl sealed::Landing for bool {
+    fn extract(landed: Landed) -> Option<Vec<Self>> {
+        if let Landed::Flags(flags) = landed { Some(flags.into_iter().map(|flag| flag != 0).collect()) } else { None }
+    }
+}
+
+impl Landed {
+    /// Room for the values of a download.
+    pub(crate) fn new(fetch: &Fetch) -> Self {
+        match fetch.item {
+            Item::Element(Field::Fq) => Landed::Fq(zeroed_vec(fetch.length)),
+            Item::Element(Field::Fr) => Landed::Fr(zeroed_vec(fetch.length)),
+            Item::Flag => Landed::Flags(vec![0; fetch.length]),
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Landed::Fq(elements) => bytemuck::cast_slice(Fq::limbs(elements)),
+            Landed::Fr(elements) => bytemuck::cast_slice(Fr::limbs(elements)),
+            Landed::Flags(flags) => bytemuck::cast_slice(flags),
+        }
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Landed::Fq(elements) => bytemuck::cast_slice_mut(Fq::limbs_mut(elements)),
+            Landed::Fr(elements) => bytemuck::cast_slice_mut(Fr::limbs_mut(elements)),
+            Landed::Flags(flags) => bytemuck::cast_slice_mut(flags),
+        }
+    }
+}
+
+impl Ticket {
+    /// Of a recording that is done.
+    pub(crate) fn done(backend: Backend, fetches: Vec<Fetch>, landed: Vec<Landed>) -> Self {
+        Self { backend, device: None, fetches, landed, verification: None }
+    }
+
+    /// Of a recording that the device was given, with its downloads in the order in which they were recorded; if it is to be
+    /// verified, between those of its inputs and those of its outputs.
+    pub(crate) fn submitted(
+        backend: Backend,
+        device: gpu_executor::Ticket,
+        fetches: Vec<Fetch>,
+        verification: Option<(Verification, Vec<Step>)>,
+    ) -> Self {
+        Self { backend, device: Some(device), fetches, landed: Vec::new(), verification }
+    }
+
+    /// Whether the recording has been done. Verification comes later, in [`Ticket::wait`].
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device is lost.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// assert!(backend.record().submit()?.is_done()?);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn is_done(&self) -> Result<bool, Error> {
+        Ok(self.device.as_ref().map_or(Ok(true), gpu_executor::Ticket::is_done)?)
+    }
+
+    /// Waits until the recording has been done: spins briefly, then sleeps. If it is to be verified, verifies it, on all cores.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device is lost or takes longer than its timeout; [`Error::VerificationFailed`].
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// backend.record().submit()?.wait()?;
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn wait(self) -> Result<Downloads, Error> {
+        let Self { backend, device, fetches, mut landed, verification } = self;
+        if let Some(device) = device {
+            landed = fetches.iter().map(Landed::new).collect();
+            let (mut inputs, mut outputs) =
+                verification.as_ref().map(|(verification, _)| verification.room()).unwrap_or_default();
+            #[cfg(feature = "test-faults")]
+            let inputs_count = inputs.len();
+            let inner = landed.iter_mut().map(Landed::bytes_mut).filter(|bytes| !bytes.is_empty());
+            let mut targets: Vec<&mut [u8]> = inputs
+                .iter_mut()
+                .map(Vec::as_mut_slice)
+                .chain(inner)
+                .chain(outputs.iter_mut().map(Vec::as_mut_slice))
+                .collect();
+            device.finish(&mut targets)?;
+            #[cfg(feature = "test-faults")]
+            if let Some(crate::Fault::FlipBit(bit)) = backend.settings().fault {
+                flip(&mut targets[inputs_count..], bit);
+            }
+            drop(targets);
+            if let Some((verification, steps)) = verification {
+                verification.check(&backend, &steps, &inputs, &landed, &outputs)?;
+            }
+        }
+        Ok(Downloads { landed: fetches.into_iter().map(|fetch| fetch.key).zip(landed).collect() })
+    }
+
+    /// Waits until the recording has been done, at most for `timeout`; whether it has.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device is lost.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// assert!(backend.record().submit()?.wait_timeout(std::time::Duration::from_secs(1))?);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<bool, Error> {
+        Ok(self.device.as_ref().map_or(Ok(true), |ticket| ticket.wait_timeout(timeout))?)
+    }
+}
+
+impl<T> Download<T> {
+    pub(crate) fn new(key: Arc<()>) -> Self {
+        Self { key, values: PhantomData }
+    }
+}
+
+impl Downloads {
+    /// Takes the values of a download: what the vector or the mask held at that point of the recording.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchDownload`] if it was not recorded in this recording, or has been taken.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let vector = backend.upload(&[Fr::from(3u64)])?;
+    /// let mut recording = backend.record();
+    /// let before = recording.download(&vector)?;
+    /// recording.square_into(&vector, &vector)?;
+    /// let after = recording.download(&vector)?;
+    /// let mut downloads = recording.submit()?.wait()?;
+    /// assert_eq!(downloads.take(&before)?, [Fr::from(3u64)]);
+    /// assert_eq!(downloads.take(&after)?, [Fr::from(9u64)]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn take<T: Value>(&mut self, download: &Download<T>) -> Result<Vec<T>, Error> {
+        let position = self.landed.iter().position(|(key, _)| Arc::ptr_eq(key, &download.key));
+        let landed = position.map(|position| self.landed.swap_remove(position).1);
+        landed.and_then(T::extract).ok_or(Error::NoSuchDownload)
+    }
+
+    /// The number of downloads that have not been taken.
+    ///
+    /// ```
+    /// let downloads = bls12_field_gpu::backend()?.record().submit()?.wait()?;
+    /// assert_eq!(downloads.len(), 0);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn len(&self) -> usize {
+        self.landed.len()
+    }
+
+    /// Whether there are no downloads, or all have been taken.
+    ///
+    /// ```
+    /// assert!(bls12_field_gpu::backend()?.record().submit()?.wait()?.is_empty());
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn is_empty(&self) -> bool {
+        self.landed.is_empty()
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Ticket({} downloads{})",
+            self.fetches.len(),
+            if self.verification.is_some() { ", to be verified" } else { "" }
+        )
+    }
+}
+
+impl<T> fmt::Debug for Download<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Download")
+    }
+}
+
+impl<T> Clone for Download<T> {
+    fn clone(&self) -> Self {
+        Self::new(self.key.clone())
+    }
+}
+
+impl fmt::Debug for Downloads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Downloads({})", self.len())
+    }
+}
+
+/// Flips a bit of what a device returned, counted over all of it.
+#[cfg(feature = "test-faults")]
+fn flip(returned: &mut [&mut [u8]], bit: u64) {
+    let bytes: usize = returned.iter().map(|bytes| bytes.len()).sum();
+    let byte = (bit / 8 % bytes.max(1) as u64) as usize;
+    if let Some(byte) = returned.iter_mut().flat_map(|bytes| bytes.iter_mut()).nth(byte) {
+        *byte ^= 1 << (bit % 8);
+    }
+}

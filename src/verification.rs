@@ -1,0 +1,168 @@
+//! Verification of recordings: replayed on the CPU from the inputs that the device had, and compared.
+
+use crate::memory::{Memory, Mirror, Place};
+use crate::step::{Item, Output, Step};
+use crate::ticket::Landed;
+use crate::{Backend, Error};
+use gpu_executor::Batch;
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// What is fetched to verify a recording.
+pub(crate) struct Verification {
+    /// What the recording reads before it writes it, fetched before anything is done.
+    inputs: Vec<Memory>,
+    /// What it writes, fetched when all is done.
+    outputs: Vec<(Memory, Item)>,
+}
+
+/// Ranges of bytes, by buffer; disjoint and in order.
+#[derive(Default)]
+struct Covered(HashMap<usize, Vec<Range<u64>>>);
+
+impl Covered {
+    /// Adds a range; the parts of it that were not covered before.
+    fn add(&mut self, place: &Place) -> Vec<Range<u64>> {
+        let ranges = self.0.entry(place.buffer).or_default();
+        let (mut missing, mut at) = (Vec::new(), place.bytes.start);
+        for range in ranges.iter().filter(|range| range.start < place.bytes.end && place.bytes.start < range.end) {
+            if at < range.start {
+                missing.push(at..range.start);
+            }
+            at = range.end;
+        }
+        if at < place.bytes.end {
+            missing.push(at..place.bytes.end);
+        }
+        ranges.extend(missing.iter().cloned());
+        ranges.sort_unstable_by_key(|range| range.start);
+        missing
+    }
+
+    /// Adds all of some memory; the parts of it that were not covered before.
+    fn add_memory(&mut self, memory: &Memory) -> Vec<Memory> {
+        let Some(place) = memory.place() else { return Vec::new() };
+        let start = place.bytes.start;
+        self.add(&place).into_iter().map(|range| memory.slice(range.start - start..range.end - start)).collect()
+    }
+}
+
+impl Verification {
+    pub(crate) fn new(steps: &[Step]) -> Self {
+        let (mut known, mut written) = (Covered::default(), Covered::default());
+        let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+        for step in steps {
+            // All reads first: a step may write what it reads.
+            step.reads().iter().for_each(|memory| inputs.extend(known.add_memory(memory)));
+            for Output { memory, item } in step.writes() {
+                known.add_memory(memory);
+                outputs.extend(written.add_memory(memory).into_iter().map(|memory| (memory, item)));
+            }
+        }
+        Self { inputs, outputs }
+    }
+
+    pub(crate) fn fetch_inputs(&self, batch: &mut Batch) {
+        self.inputs.iter().filter_map(Memory::region).for_each(|region| batch.download(region));
+    }
+
+    pub(crate) fn fetch_outputs(&self, batch: &mut Batch) {
+        self.outputs.iter().filter_map(|(memory, _)| memory.region()).for_each(|region| batch.download(region));
+    }
+
+    /// Room for what is fetched: inputs, outputs.
+    pub(crate) fn room(&self) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+        let room = |memory: &Memory| vec![0; memory.bytes() as usize];
+        (self.inputs.iter().map(room).collect(), self.outputs.iter().map(|(memory, _)| room(memory)).collect())
+    }
+
+    /// Computes the recording from its inputs and compares all that it downloaded and wrote.
+    pub(crate) fn check(
+        &self,
+        backend: &Backend,
+        steps: &[Step],
+        inputs: &[Vec<u8>],
+        landed: &[Landed],
+        outputs: &[Vec<u8>],
+    ) -> Result<(), Error> {
+        let memories = steps.iter().flat_map(|step| step.reads().iter().chain(step.writes().map(|output| output.memory)));
+        let mirror = Mirror::of(memories.filter_map(Memory::place));
+        for (memory, bytes) in self.inputs.iter().zip(inputs) {
+            if let Some(host) = mirror.host(memory) {
+                host.store(bytes);
+            }
+        }
+        let mut verified = 0;
+        let mut replayed = Vec::new();
+        for (position, step) in steps.iter().enumerate() {
+            step.compute(&mirror, &mut replayed)?;
+            let Step::Fetch(fetch) = step else { continue };
+            let Some((expected, got)) = replayed.last().zip(landed.get(replayed.len() - 1)) else { continue };
+            if let Some(byte) = first_difference(expected.bytes(), got.bytes()) {
+                return Err(blame(backend, &steps[..position], &fetch.from, byte as u64, fetch.item).1);
+            }
+            verified += fetch.length;
+        }
+        // Of all wrong elements, one of those that were written first.
+        let mut wrong = None;
+        for ((memory, item), bytes) in self.outputs.iter().zip(outputs) {
+            verified += bytes.len() / item.bytes() as usize;
+            let difference = mirror.host(memory).and_then(|host| host.first_difference(bytes));
+            if let Some(byte) = difference {
+                let blamed = blame(backend, steps, memory, byte as u64, *item);
+                if wrong.as_ref().is_none_or(|(position, _)| blamed.0 < *position) {
+                    wrong = Some(blamed);
+                }
+            }
+        }
+        if let Some((_, error)) = wrong {
+            return Err(error);
+        }
+        backend.count_verified(verified);
+        Ok(())
+    }
+}
+
+/// The last of the steps that wrote a byte of some memory, and the error that says so; if none did, it was not
+/// downloaded right.
+fn blame(backend: &Backend, steps: &[Step], memory: &Memory, byte: u64, item: Item) -> (usize, Error) {
+    let at =
+        memory.place().map(|Place { buffer, bytes }| Place { buffer, bytes: bytes.start + byte..bytes.start + byte + 1 });
+    let written_by = |(position, step): (usize, &'_ Step)| {
+        step.writes().find_map(|Output { memory, item }| {
+            let (place, at) = (memory.place()?, at.as_ref()?);
+            place.overlaps(at).then(|| (position, (at.bytes.start - place.bytes.start) / item.bytes()))
+        })
+    };
+    let writer = steps.iter().enumerate().rev().find_map(written_by);
+    let (position, index, operation, field) = match writer {
+        Some((position, index)) => (position, index, steps[position].name(), steps[position].field()),
+        None => (steps.len(), byte / item.bytes(), "download", item.field()),
+    };
+    let device = backend.vulkan().map(|vulkan| vulkan.device().info().to_string()).unwrap_or_default();
+    (position, Error::VerificationFailed { operation, field, index: index as usize, device })
+}
+
+fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
+    if a == b { None } else { a.iter().zip(b).position(|(a, b)| a != b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_missing_is_what_was_not_added(ranges in prop::collection::vec((0usize..2, 0u64..40, 0u64..12), 0..20)) {
+            let mut covered = Covered::default();
+            let mut bytes = std::collections::HashSet::new();
+            for (buffer, start, length) in ranges {
+                let place = Place { buffer, bytes: start..start + length };
+                let missing: Vec<u64> = covered.add(&place).into_iter().flatten().collect();
+                let expected: Vec<u64> = place.bytes.filter(|&byte| bytes.insert((buffer, byte))).collect();
+                prop_assert_eq!(missing, expected);
+            }
+        }
+    }
+}
