@@ -88,7 +88,7 @@ pub use options::{DeviceChoice, Options, Verify};
 pub use pinned::Pinned;
 pub use recording::Recording;
 pub use reduction::{REDUCTIONS, Reduction, ReductionRow};
-pub use ticket::{Download, Downloads, Ticket};
+pub use ticket::{Download, Downloads, Ticket, Value};
 pub use vector::Vector;
 
 pub use fq::{

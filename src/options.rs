@@ -82,7 +82,7 @@ pub struct Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Flips this bit of what the device returns, counted from the first bit of the first element (or flag), modulo the
-    /// number of bits.
+    /// number of bits. Of a recording: of its downloads, followed, if it is verified, by what it wrote.
     FlipBit(u64),
     /// The same in the answers to self-tests.
     FlipBitInSelfTest(u64),

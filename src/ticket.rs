@@ -43,7 +43,7 @@ pub enum Landed {
     Flags(Vec<u32>),
 }
 
-/// What downloads give: elements, or the flags of a mask.
+/// What downloads give: elements of Fq and Fr, and [`bool`] for the flags of a mask.
 pub trait Value: sealed::Landing {}
 
 impl<T: sealed::Landing> Value for T {}

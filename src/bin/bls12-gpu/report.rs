@@ -5,8 +5,8 @@ use ark_bls12_381::{Fq, Fr};
 use ark_ff::{Field as _, batch_inversion};
 use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::{
-    Backend, CacheDirectory, DeviceChoice, Engine, Error, Field, Form, MemoryMode, Operation, Options, Vector, Verify,
-    oneshot,
+    Backend, CacheDirectory, DeviceChoice, Engine, Error, Field, Form, MemoryMode, Operation, Options, REDUCTIONS,
+    Recording, Vector, Verify, oneshot,
 };
 use cpu_reference::LimbField as _;
 use rayon::prelude::*;
@@ -309,24 +309,7 @@ impl Report {
         let mut lines = Vec::new();
         for (operation, moved) in [(Operation::Add, 3.0), (Operation::Mul, 3.0), (Operation::Square, 2.0)] {
             let inputs = if operation == Operation::Square { vec![&a] } else { vec![&a, &b] };
-            let launches = 16;
-            let run = |launches: usize| -> Result<Duration, Error> {
-                let mut recording = backend.record();
-                for _ in 0..launches {
-                    recording.apply_into(operation, &inputs, &[], &out)?;
-                }
-                let begin = Instant::now();
-                recording.submit()?.wait()?;
-                Ok(begin.elapsed())
-            };
-            // The difference of two lengths: what a submission costs besides cancels out.
-            let mut each = Vec::new();
-            for _ in 0..if quick { 1 } else { 12 } {
-                let (few, many) = (run(launches)?, run(3 * launches)?);
-                each.push(many.saturating_sub(few).as_secs_f64().max(1e-9) / (2 * launches) as f64);
-            }
-            each.sort_by(f64::total_cmp);
-            let each = each[each.len() / 2];
+            let each = seconds_each(backend, quick, |recording| recording.apply_into(operation, &inputs, &[], &out))?;
             let expected = |i: usize| match operation {
                 Operation::Add => x[i] + y[i],
                 Operation::Mul => x[i] * y[i],
@@ -339,6 +322,18 @@ impl Report {
             let name = format!("{field}_{}_stream", operation.name());
             self.row(name.clone(), rate, "G elem/s");
             lines.push((name, vec![Some(rate), Some(rate * moved * bytes)]));
+        }
+        let one = backend.zeros(1)?;
+        for row in &REDUCTIONS {
+            let inputs: Vec<&Vector<F>> = [&a, &b].into_iter().take(row.vectors).collect();
+            let each = seconds_each(backend, quick, |recording| recording.reduce_into(row.reduction, &inputs, &one))?;
+            let mut recording = backend.record();
+            recording.reduce_into(row.reduction, &inputs, &one)?;
+            recording.submit_verified()?.wait()?;
+            let rate = length as f64 / each / 1e9;
+            let name = format!("{field}_{}_stream", row.name);
+            self.row(name.clone(), rate, "G elem/s");
+            lines.push((name, vec![Some(rate), Some(rate * row.vectors as f64 * bytes)]));
         }
         Ok(lines)
     }
@@ -432,4 +427,26 @@ fn rounded(value: f64) -> f64 {
 
 fn number(value: f64) -> String {
     format!("{}", rounded(value))
+}
+
+/// How long an operation on resident vectors takes: the difference of recordings of two lengths, so that what a submission costs
+/// besides cancels out.
+fn seconds_each(backend: &Backend, quick: bool, record: impl Fn(&mut Recording) -> Result<(), Error>) -> Result<f64, Error> {
+    let launches = 16;
+    let run = |launches: usize| -> Result<Duration, Error> {
+        let mut recording = backend.record();
+        for _ in 0..launches {
+            record(&mut recording)?;
+        }
+        let begin = Instant::now();
+        recording.submit()?.wait()?;
+        Ok(begin.elapsed())
+    };
+    let mut each = Vec::new();
+    for _ in 0..if quick { 1 } else { 12 } {
+        let (few, many) = (run(launches)?, run(3 * launches)?);
+        each.push(many.saturating_sub(few).as_secs_f64().max(1e-9) / (2 * launches) as f64);
+    }
+    each.sort_by(f64::total_cmp);
+    Ok(each[each.len() / 2])
 }
