@@ -1,7 +1,7 @@
 //! Recordings of operations on vectors that stay on the device.
 
 use crate::ark::Element;
-use crate::call::Call;
+use crate::call::{Call, Prepared};
 use crate::mask::Mask;
 use crate::memory::{Memory, Mirror};
 use crate::operation::{Operation, Output};

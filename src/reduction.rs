@@ -230,7 +230,7 @@ impl Reducer {
         device.submit(&batch)?.finish(&mut [bytemuck::cast_slice_mut(&mut answers)])?;
         #[cfg(feature = "test-faults")]
         if let Some(crate::Fault::FlipBitInSelfTest(bit)) = settings.fault {
-            crate::backend::flip(&mut answers, &mut [], bit);
+            crate::backend::flip(&mut answers, &mut [], (&(0..lengths.len()), lengths.len()), bit);
         }
         #[cfg(not(feature = "test-faults"))]
         let _ = settings;

@@ -19,6 +19,7 @@
 #include "words.glsl"
 #include "field.glsl"
 #include "io.glsl"
+#include "tiles.glsl"
 
 // The form the elements' bytes are in: canonical integers, or Montgomery form (a R mod p). Sums and comparisons are
 // the same in both; products of canonical integers need one more multiplication, by R^2, to lose their 1/R.

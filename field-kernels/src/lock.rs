@@ -6,11 +6,12 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
 /// The GLSL sources, by file name.
-pub const SOURCES: [(&str, &str); 5] = [
+pub const SOURCES: [(&str, &str); 6] = [
     ("elementwise.comp", include_str!("../shaders/elementwise.comp")),
     ("field.glsl", include_str!("../shaders/field.glsl")),
     ("io.glsl", include_str!("../shaders/io.glsl")),
     ("reduce.comp", include_str!("../shaders/reduce.comp")),
+    ("tiles.glsl", include_str!("../shaders/tiles.glsl")),
     ("words.glsl", include_str!("../shaders/words.glsl")),
 ];
 

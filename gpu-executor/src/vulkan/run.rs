@@ -75,7 +75,7 @@ impl Program {
     pub fn memory_required(&self, elements: usize, cost: u64) -> Result<(u64, u64), Error> {
         let widths = self.slots.map(|slot| match slot {
             SlotUse::None => 0,
-            SlotUse::Reads(width) | SlotUse::Writes(width) => width,
+            SlotUse::Reads(width) | SlotUse::Writes(width) | SlotUse::WritesPerGroup(width) => width,
         });
         if elements == 0 {
             return Ok((0, 0));
