@@ -79,6 +79,8 @@ pub use gpu_executor::{
     CacheDirectory, DeviceInfo, DeviceKind, Error as DeviceError, MemoryMode, Profile, Span, Stage, Stats as DeviceStats,
     Track, Validation, ValidationLog, Verdict,
 };
+#[cfg(feature = "test-faults")]
+pub use gpu_executor::{CallClass, Failure, Faults, Injection};
 pub use limbs::{Limbs, fq, fr};
 pub use mask::Mask;
 pub use operation::{Operation, Output, Parameter, Row, TABLE};

@@ -75,6 +75,8 @@ pub struct Options {
     wipe: Option<bool>,
     #[cfg(feature = "test-faults")]
     fault: Option<Fault>,
+    #[cfg(feature = "test-faults")]
+    vulkan_faults: Option<gpu_executor::Faults>,
 }
 
 /// A fault to inject, to see that it is caught.
@@ -266,6 +268,13 @@ impl Options {
         self.fault = Some(fault);
         self
     }
+
+    /// Counts the device's Vulkan calls and objects, and makes calls fail.
+    #[cfg(feature = "test-faults")]
+    pub fn vulkan_faults(mut self, faults: &gpu_executor::Faults) -> Self {
+        self.vulkan_faults = Some(faults.clone());
+        self
+    }
 }
 
 /// What options and environment come to.
@@ -367,6 +376,8 @@ impl Settings {
             timeout: options.timeout.unwrap_or(gpu_executor::Options::default().timeout),
             #[cfg(feature = "test-faults")]
             omit_barriers: options.fault == Some(Fault::OmitBarriers),
+            #[cfg(feature = "test-faults")]
+            faults: options.vulkan_faults.clone(),
         };
         Ok(Self {
             device,

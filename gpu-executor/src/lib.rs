@@ -34,3 +34,5 @@ pub use vulkan::{
     Batch, Device, DeviceInfo, DeviceKind, Landed, Pinned, Program, Region, Stats, Threads, Ticket, Timed, ValidationLog,
     Watch, survey,
 };
+#[cfg(feature = "test-faults")]
+pub use vulkan::{CallClass, Failure, Faults, Injection};

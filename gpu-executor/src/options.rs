@@ -27,6 +27,9 @@ pub struct Options {
     /// Records no barrier at all, so that one sees synchronization validation notice.
     #[cfg(feature = "test-faults")]
     pub omit_barriers: bool,
+    /// Counts the device's Vulkan calls and objects, and makes calls fail.
+    #[cfg(feature = "test-faults")]
+    pub faults: Option<crate::Faults>,
 }
 
 impl Default for Options {
@@ -43,6 +46,8 @@ impl Default for Options {
             timeout: Duration::from_secs(120),
             #[cfg(feature = "test-faults")]
             omit_barriers: false,
+            #[cfg(feature = "test-faults")]
+            faults: None,
         }
     }
 }

@@ -2,6 +2,8 @@
 
 mod batch;
 mod encode;
+#[cfg(feature = "test-faults")]
+mod faults;
 mod instance;
 mod memory;
 mod pinned;
@@ -18,6 +20,8 @@ use crate::job::SLOTS;
 use crate::{CacheDirectory, Error, Kernel, MemoryMode, Options, Reach, Shape, SlotUse, Verdict};
 use ash::vk;
 pub use batch::{Batch, Region, Ticket};
+#[cfg(feature = "test-faults")]
+pub use faults::{CallClass, Failure, Faults, Injection};
 use instance::Instance;
 pub use instance::ValidationLog;
 use memory::Memory;
@@ -91,6 +95,8 @@ struct Settings {
     timeout: Duration,
     #[cfg(feature = "test-faults")]
     omit_barriers: bool,
+    #[cfg(feature = "test-faults")]
+    faults: Option<Faults>,
 }
 
 /// Which jobs have their vectors copied to device memory and back.
@@ -293,7 +299,15 @@ impl Shared {
         limit: u64,
     ) -> Result<Self, Error> {
         let physical = candidate.physical_in(&instance)?;
-        let gpu = Gpu { raw: logical_device(&instance, physical, candidate)?, physical, instance };
+        let make = || logical_device(&instance, physical, candidate);
+        #[cfg(feature = "test-faults")]
+        let raw = match &settings.faults {
+            Some(faults) => faults.device(&instance.raw, make)?,
+            None => make()?,
+        };
+        #[cfg(not(feature = "test-faults"))]
+        let raw = make()?;
+        let gpu = Gpu { raw, physical, instance };
         // SAFETY: these are the queues that the device was made with.
         let queues = unsafe { Queues::new(&gpu, candidate.compute, candidate.transfer) }?;
         let parts = Pipelines::new(&gpu, file, candidate.feedback).and_then(|pipelines| {
@@ -361,6 +375,8 @@ impl Settings {
             timeout: options.timeout,
             #[cfg(feature = "test-faults")]
             omit_barriers: options.omit_barriers,
+            #[cfg(feature = "test-faults")]
+            faults: options.faults.clone(),
             info,
         })
     }
