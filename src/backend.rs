@@ -41,6 +41,7 @@ struct Shared {
     vulkan: Option<Vulkan>,
     calls: AtomicU64,
     cpu_calls: AtomicU64,
+    fallbacks: AtomicU64,
     verified: AtomicU64,
 }
 
@@ -92,13 +93,15 @@ pub struct Outcome {
 }
 
 /// How a result came about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
     /// Dispatches on the device, one per chunk; 0 if the CPU reference computed the result.
     pub dispatches: usize,
     /// Elements that were checked against the CPU reference.
     pub verified: usize,
+    /// Why the CPU reference computed the result although the backend has a device: the device was lost, then or before.
+    pub fallback: Option<gpu_executor::Error>,
 }
 
 /// What a backend has done since it was made.
@@ -109,6 +112,8 @@ pub struct Stats {
     pub calls: u64,
     /// Those of them that the CPU reference computed.
     pub cpu_calls: u64,
+    /// Those of them that the device should have computed, and was lost: see [`Report::fallback`].
+    pub fallbacks: u64,
     /// Elements checked against the CPU reference, self-tests aside.
     pub verified_elements: u64,
     /// What the Vulkan device has done.
@@ -173,8 +178,9 @@ impl Backend {
                 (Engine::Cpu { reason }, None)
             }
         };
-        let (calls, cpu_calls, verified) = Default::default();
-        Ok(Self { shared: Arc::new(Shared { settings, engine, verdicts, vulkan, calls, cpu_calls, verified }) })
+        let (calls, cpu_calls, fallbacks, verified) = Default::default();
+        let shared = Shared { settings, engine, verdicts, vulkan, calls, cpu_calls, fallbacks, verified };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// What computes the results.
@@ -224,8 +230,10 @@ impl Backend {
         }
     }
 
-    /// Whether the device is lost: it was reset, or did not answer in time. Every call then answers so, and a new backend
-    /// must be made.
+    /// Whether the device is lost: it was reset, or did not answer in time. It stays so. Calls on data in host memory are then
+    /// computed by the CPU reference, which [`Report::fallback`] says, unless a GPU is required: then they answer
+    /// [`DeviceError::Lost`](crate::DeviceError::Lost), as everything does that concerns resident vectors. Only a new backend
+    /// can have the device again.
     ///
     /// ```
     /// assert!(!bls12_field_gpu::backend()?.is_lost());
@@ -256,6 +264,7 @@ impl Backend {
         Stats {
             calls: shared.calls.load(Relaxed),
             cpu_calls: shared.cpu_calls.load(Relaxed),
+            fallbacks: shared.fallbacks.load(Relaxed),
             verified_elements: shared.verified.load(Relaxed),
             device: shared.vulkan.as_ref().map(|vulkan| vulkan.device.stats()).unwrap_or_default(),
         }
@@ -374,25 +383,58 @@ impl Backend {
             return Ok(Report::default());
         }
         let mut flags = vec![0u32; mask.len()];
-        let report = match &shared.vulkan {
-            Some(vulkan) => {
-                let program = vulkan.program(&shared.settings, &prepared)?;
-                let verify = on_the_way && self.verify() == Verify::All;
-                let mut checks = Checks { backend: self, vulkan, prepared: &prepared, values: on_the_way, verify };
-                let dispatches = vulkan.run(&program, &prepared, elements, &mut flags, &mut checks)?;
-                let verified = if verify { length } else { self.check(vulkan, &prepared, elements, &flags)? };
-                shared.verified.fetch_add(verified as u64, Relaxed);
-                Report { dispatches, verified }
-            }
-            None => {
+        let on_device = match &shared.vulkan {
+            Some(vulkan) => match self.on_device(vulkan, &prepared, elements, &mut flags, on_the_way) {
+                Err(Error::Device(loss)) if loss.is_loss() && !shared.settings.require_gpu => Err(Some(loss)),
+                answer => Ok(answer?),
+            },
+            None => Err(None),
+        };
+        let report = match on_device {
+            Ok(report) => report,
+            Err(fallback) => {
+                if on_the_way {
+                    // The device may have been lost before all of them were looked at.
+                    prepared.part(&(0..length)).check_values()?;
+                }
                 (prepared.twin.compute)(&prepared.operands(), &mut Results { elements, mask: &mut flags });
                 shared.cpu_calls.fetch_add(1, Relaxed);
-                Report::default()
+                if let Some(loss) = &fallback {
+                    self.warn_of(loss);
+                }
+                Report { fallback, ..Report::default() }
             }
         };
         mask.iter_mut().zip(&flags).for_each(|(flag, &word)| *flag = word != 0);
         shared.calls.fetch_add(1, Relaxed);
         Ok(report)
+    }
+
+    /// Has a call computed by the device, and checks what it answers.
+    fn on_device(
+        &self,
+        vulkan: &Vulkan,
+        prepared: &Prepared,
+        elements: &mut [u64],
+        flags: &mut [u32],
+        on_the_way: bool,
+    ) -> Result<Report, Error> {
+        let program = vulkan.program(&self.shared.settings, prepared)?;
+        let verify = on_the_way && self.verify() == Verify::All;
+        let mut checks = Checks { backend: self, vulkan, prepared, values: on_the_way, verify };
+        let dispatches = vulkan.run(&program, prepared, elements, flags, &mut checks)?;
+        let verified = if verify { prepared.length } else { self.check(vulkan, prepared, elements, flags)? };
+        self.count_verified(verified);
+        Ok(Report { dispatches, verified, fallback: None })
+    }
+
+    /// Counts a call that the CPU reference computed because the device is lost. The first is worth a warning.
+    fn warn_of(&self, loss: &gpu_executor::Error) {
+        let engine = self.engine();
+        match self.shared.fallbacks.fetch_add(1, Relaxed) {
+            0 => tracing::warn!(%loss, %engine, "computing on the CPU from now on"),
+            _ => tracing::debug!(%loss, "computed on the CPU"),
+        }
     }
 
     /// Checks an answer as far as asked for; the number of elements checked.

@@ -110,8 +110,8 @@ impl Options {
         self
     }
 
-    /// Makes the absence of a usable Vulkan device an error rather than a reason to compute on the CPU. Software devices count
-    /// as devices.
+    /// Makes the absence of a usable Vulkan device, and its loss later, an error rather than a reason to compute on the CPU.
+    /// Software devices count as devices.
     ///
     /// ```
     /// # use bls12_field_gpu::*;
@@ -209,7 +209,8 @@ impl Options {
         self
     }
 
-    /// How long one chunk may take before the device counts as lost. By default two minutes. (Destroying a backend still waits for
+    /// How long one chunk may take before the device counts as lost
+    /// ([`Backend::is_lost`](crate::Backend::is_lost)). By default two minutes. (Destroying a backend still waits for
     /// its device: what a device may be using cannot be freed.)
     ///
     /// ```

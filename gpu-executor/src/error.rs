@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// What went wrong on the way to a device or on it.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// There is no Vulkan device that can be used; why, for the whole machine or for each device.
@@ -80,6 +80,13 @@ pub enum Error {
         /// The `VkResult`, in words.
         code: String,
     },
+}
+
+impl Error {
+    /// Whether the device is lost: every later job on it is refused.
+    pub fn is_loss(&self) -> bool {
+        matches!(self, Error::Lost { .. } | Error::TimedOut { .. })
+    }
 }
 
 /// What was decided about a device, and why.

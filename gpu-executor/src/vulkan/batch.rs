@@ -208,20 +208,19 @@ impl Device {
     /// Memory of `bytes` bytes on the device.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] if the device's limit, or its largest allocation, does not allow it now.
+    /// [`Error::OutOfMemory`] if the device's limit, or its largest allocation, does not allow it now; [`Error::Lost`].
     pub fn allocate(&self, bytes: u64) -> Result<Region, Error> {
         let shared = &self.shared;
         let limit = shared.settings.limits.buffer;
         if bytes > limit {
             return Err(Error::OutOfMemory { during: "one allocation", needed: bytes, available: limit });
         }
+        shared.refuse_if_lost()?;
         let place = if shared.settings.staging.applies(usize::MAX) { Place::Device } else { Place::Host };
         let size = crate::plan::size_class(bytes);
         shared.with_memory(|| shared.memory.reserve_resident(size))?;
-        let buffer = shared
-            .memory
-            .take(&shared.gpu, &shared.counters, place, bytes)
-            .inspect_err(|_| shared.memory.release_resident(size))?;
+        let take = || shared.memory.take(&shared.gpu, &shared.counters, place, bytes);
+        let buffer = shared.with_memory(take).inspect_err(|_| shared.memory.release_resident(size))?;
         let held = Held { device: Arc::downgrade(shared), buffer: Some(buffer), last_use: AtomicU64::new(0) };
         Ok(Region { held: Arc::new(held), shared: shared.clone(), range: 0..bytes })
     }
@@ -348,6 +347,7 @@ impl Ticket {
     /// # Errors
     /// [`Error::Lost`].
     pub fn is_done(&self) -> Result<bool, Error> {
+        self.shared.refuse_if_lost()?;
         self.shared.is_finished(self.until)
     }
 
@@ -356,6 +356,7 @@ impl Ticket {
     /// # Errors
     /// [`Error::Lost`].
     pub fn wait_timeout(&self, timeout: Duration) -> Result<bool, Error> {
+        self.shared.refuse_if_lost()?;
         self.shared.wait_at_most(self.until, timeout)
     }
 
@@ -366,6 +367,8 @@ impl Ticket {
     /// [`Error::TimedOut`] and [`Error::Lost`]; [`Error::MalformedJob`] if the slices do not fit the downloads.
     pub fn finish(mut self, targets: &mut [&mut [u8]]) -> Result<(), Error> {
         self.shared.wait(self.until)?;
+        // Lost meanwhile, as another thread found: then nothing from it is believed.
+        self.shared.refuse_if_lost()?;
         let fits = |(target, buffer): (&&mut [u8], &Buffer)| target.len() as u64 <= buffer.size;
         if targets.len() != self.downloads.len() || !targets.iter().zip(&self.downloads).all(fits) {
             return Err(Error::MalformedJob { kernel: "download", reason: "slices do not fit the downloads".into() });

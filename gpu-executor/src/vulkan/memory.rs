@@ -225,7 +225,8 @@ impl Memory {
             info = info.sharing_mode(vk::SharingMode::CONCURRENT).queue_family_indices(&self.families);
         }
         // SAFETY: a live device; the size is not zero.
-        let raw = unsafe { gpu.raw.create_buffer(&info, None) }.map_err(driver_error("vkCreateBuffer"))?;
+        let raw =
+            unsafe { gpu.raw.create_buffer(&info, None) }.map_err(|result| self.refused("vkCreateBuffer", size, result))?;
         // SAFETY: the buffer was just made.
         let requirements = unsafe { gpu.raw.get_buffer_memory_requirements(raw) };
         let allocation = self.allocate(place, raw, requirements).and_then(|allocation| {
@@ -234,7 +235,7 @@ impl Memory {
                 Ok(()) => Ok(allocation),
                 Err(result) => {
                     self.free(allocation);
-                    Err(driver_error("vkBindBufferMemory")(result))
+                    Err(self.refused("vkBindBufferMemory", size, result))
                 }
             }
         });
@@ -271,14 +272,36 @@ impl Memory {
         };
         let mut allocator = self.allocator.lock();
         let allocator = allocator.as_mut().ok_or(Error::Lost { during: "allocation" })?;
-        allocator.allocate(&description).map_err(|error| match error {
-            AllocationError::OutOfMemory => Error::OutOfMemory {
-                during: "vkAllocateMemory",
-                needed: requirements.size,
-                available: self.limit.saturating_sub(self.used()),
-            },
-            other => Error::Driver { call: "gpu-allocator", code: other.to_string() },
+        allocator.allocate(&description).map_err(|error| {
+            let result = match &error {
+                AllocationError::OutOfMemory => vk::Result::ERROR_OUT_OF_DEVICE_MEMORY,
+                // For want of memory or of addresses: `vkMapMemory` has no other errors.
+                AllocationError::FailedToMap(_) => {
+                    return self.refused("vkMapMemory", requirements.size, vk::Result::ERROR_OUT_OF_HOST_MEMORY);
+                }
+                // gpu-allocator gives these on by name only.
+                AllocationError::Internal(text) if text.contains("ERROR_OUT_OF_HOST_MEMORY") => {
+                    vk::Result::ERROR_OUT_OF_HOST_MEMORY
+                }
+                AllocationError::Internal(text) if text.contains("ERROR_DEVICE_LOST") => vk::Result::ERROR_DEVICE_LOST,
+                // As many allocations as the device allows: memory is short, if not in bytes.
+                AllocationError::Internal(text) if text.contains("ERROR_TOO_MANY_OBJECTS") => {
+                    vk::Result::ERROR_OUT_OF_DEVICE_MEMORY
+                }
+                _ => return Error::Driver { call: "gpu-allocator", code: error.to_string() },
+            };
+            self.refused("vkAllocateMemory", requirements.size, result)
         })
+    }
+
+    /// The error of a call that was to give memory: where there is none, with how much was asked for.
+    fn refused(&self, call: &'static str, needed: u64, result: vk::Result) -> Error {
+        match driver_error(call)(result) {
+            Error::OutOfMemory { during, .. } => {
+                Error::OutOfMemory { during, needed, available: self.limit.saturating_sub(self.used()) }
+            }
+            other => other,
+        }
     }
 
     fn free(&self, allocation: Allocation) {

@@ -274,10 +274,12 @@ impl Device {
     ///   and writes bytes g * width to (g + 1) * width, and nothing where there is no such i.
     ///
     /// # Errors
-    /// What the driver answered.
+    /// [`Error::Lost`], or what the driver answered.
     pub unsafe fn prepare(&self, kernel: &Kernel) -> Result<Program, Error> {
         let Shared { pipelines, gpu, counters, settings, .. } = &*self.shared;
-        let pipeline = pipelines.get(gpu, counters, kernel, settings.workgroup_size)?;
+        self.shared.refuse_if_lost()?;
+        let pipeline = pipelines.get(gpu, counters, kernel, settings.workgroup_size);
+        let pipeline = pipeline.map_err(|error| self.shared.noting_loss(error))?;
         Ok(Program {
             shared: self.shared.clone(),
             name: kernel.name,
@@ -331,6 +333,20 @@ impl Shared {
             settings,
             gpu,
         })
+    }
+}
+
+impl Shared {
+    /// Waits until nothing is pending; a lost device counts as idle. A driver that has no memory for waiting is asked again.
+    fn wait_idle(&self) {
+        for _ in 0..1000 {
+            // SAFETY: called when the last reference goes: no other thread uses the queue.
+            match unsafe { self.gpu.raw.device_wait_idle() } {
+                Ok(()) | Err(vk::Result::ERROR_DEVICE_LOST) => return,
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        tracing::error!(device = %self.settings.info, "vkDeviceWaitIdle fails: destroying the device all the same");
     }
 }
 
@@ -458,10 +474,9 @@ impl Drop for Gpu {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // SAFETY: no thread uses the device any more, since this is the last reference; waiting for it to be idle makes sure
-        // that nothing is pending, and a lost device counts as idle.
+        self.wait_idle();
+        // SAFETY: no thread uses the device any more, since this is the last reference, and nothing is pending.
         unsafe {
-            let _ = self.gpu.raw.device_wait_idle();
             let in_flight = std::mem::take(&mut *self.in_flight.lock());
             let mut buffers = Vec::new();
             for submission in in_flight {

@@ -275,6 +275,7 @@ impl Shared {
 
     /// Waits for a submission. One that takes too long loses the device.
     pub(super) fn wait(&self, point: Point) -> Result<(), Error> {
+        self.refuse_if_lost()?;
         if self.wait_at_most(point, self.settings.timeout)? {
             return Ok(());
         }

@@ -49,6 +49,7 @@ impl Program {
         if job.elements == 0 {
             return Ok(0);
         }
+        // First: nobody waits for memory of a lost device.
         self.shared.refuse_if_lost()?;
         let mut stream = Stream::new(self, job, &widths)?;
         let mut dispatches = 0;
