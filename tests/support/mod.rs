@@ -216,7 +216,18 @@ impl Watched {
     }
 
     pub(crate) fn validated(options: Options, validation: Validation) -> Self {
-        let options = options.require_gpu(true).validation(validation).cache(CacheDirectory::Off);
+        Self::made(options.require_gpu(true), validation)
+    }
+
+    /// One that may compute on the CPU when it loses its device.
+    pub(crate) fn not_required(options: Options, validation: Validation) -> Self {
+        let watched = Self::made(options.require_gpu(false), validation);
+        assert!(matches!(watched.engine(), Engine::Vulkan { .. }), "{}", watched.engine());
+        watched
+    }
+
+    fn made(options: Options, validation: Validation) -> Self {
+        let options = options.validation(validation).cache(CacheDirectory::Off);
         Self(Some(Backend::new(&options).expect("these tests need a Vulkan device and the validation layer")))
     }
 }
