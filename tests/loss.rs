@@ -1,5 +1,5 @@
-//! A device that does not finish in time counts as lost: every later call says so, others are not affected, and nothing is
-//! freed that it may still be using.
+//! A device that does not finish in time counts as lost: every later call says so, or is computed by the CPU and says that;
+//! others are not affected, and nothing is freed that it may still be using. (A device that fails in other ways: faults.rs.)
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
@@ -66,5 +66,36 @@ fn times_out(timeout: Duration) {
         let other = Watched::validated(options, validation);
         let case = Case::new(Operation::Pow, Field::Fq, Form::Montgomery, 20);
         assert_eq!(case.on(&other).unwrap().elements, case.answer().0);
+    }
+}
+
+#[test]
+fn where_no_gpu_is_required_the_cpu_takes_over() {
+    for memory in [MemoryMode::Host, MemoryMode::DeviceLocal] {
+        let timeout = Duration::from_nanos(1);
+        let backend = Watched::not_required(Options::new().memory(memory).timeout(timeout), Validation::On);
+        let case = Case::new(Operation::Pow, Field::Fq, Form::Montgomery, 500);
+        let expected = case.answer().0;
+        let first = case.on(&backend).unwrap();
+        assert_eq!(first.elements, expected);
+        assert_eq!(first.report.fallback, Some(DeviceError::TimedOut { after: timeout }));
+        assert!(backend.is_lost());
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let outcome = case.on(&backend).unwrap();
+                    assert_eq!(outcome.elements, expected);
+                    assert!(matches!(outcome.report.fallback, Some(DeviceError::Lost { .. })), "{:?}", outcome.report);
+                });
+            }
+        });
+        // A mask, and what is wrong with a call.
+        let equal = Case::new(Operation::Equal, Field::Fr, Form::Canonical, 30);
+        assert_eq!(equal.on(&backend).unwrap().mask, equal.answer().1);
+        assert!(matches!(backend.fq().add_u64_limbs(&[1], &[1]), Err(Error::PartialElement { .. })));
+        let stats = backend.stats();
+        assert_eq!((stats.calls, stats.cpu_calls, stats.fallbacks), (6, 6, 6));
+        // What was to lie on the device has nowhere to be.
+        assert!(matches!(backend.upload(&[ark_bls12_381::Fr::from(1u64)]), Err(Error::Device(DeviceError::Lost { .. }))));
     }
 }
