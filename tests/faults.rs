@@ -225,10 +225,11 @@ fn where_there_is_no_memory_the_error_says_so() {
     in_time(|| {
         let expected = case().answer().0;
         for (options, faults) in engines() {
-            let backend = Watched::new(options);
+            // Room for two chunks: a share of it that does not come back is soon missed.
+            let backend = Watched::new(options.device_memory(64 << 10));
             compute(&backend, &expected).unwrap();
             for failure in [Failure::OutOfDeviceMemory, Failure::OutOfHostMemory] {
-                for _ in 0..3 {
+                for _ in 0..10 {
                     // What the pool has would do; and gpu-allocator keeps a block.
                     backend.trim();
                     inject(&faults, CallClass::Allocate, 0, u64::MAX, failure);
@@ -249,6 +250,39 @@ fn where_there_is_no_memory_the_error_says_so() {
             assert_eq!((backend.stats().fallbacks, backend.stats().cpu_calls), (0, 0));
             drop(backend);
             assert_gone(&faults);
+        }
+    });
+}
+
+/// Memory of its own, not a part of a larger block that stays: what is not freed is seen at once.
+#[test]
+fn a_long_vector_that_cannot_be_made_leaves_no_memory_behind() {
+    in_time(|| {
+        for (options, faults) in engines() {
+            let backend = Watched::new(options);
+            let long = || backend.zeros::<Fr>(150_000).map(drop);
+            long().unwrap();
+            for class in CLASSES {
+                for at in 0..calls(&faults, class, long) {
+                    // Twice, since memory is asked for again when what is idle has been freed.
+                    backend.trim();
+                    inject(&faults, class, at, 2, Failure::OutOfHostMemory);
+                    if let Err(error) = long() {
+                        assert!(suits(&error, Failure::OutOfHostMemory), "{error:?}");
+                    }
+                    faults.clear();
+                    // Until no submission uses it any more.
+                    let mut looks = 0;
+                    while faults.memory() > 0 && looks < 1000 {
+                        thread::sleep(Duration::from_millis(1));
+                        backend.trim();
+                        looks += 1;
+                    }
+                    assert_eq!(faults.memory(), 0, "{class:?} {at}");
+                }
+                backend.trim();
+            }
+            long().unwrap();
         }
     });
 }
