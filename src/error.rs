@@ -1,6 +1,7 @@
 use crate::Field;
 
-/// Why there is no result. Nothing is half done: the backend is usable afterwards, unless its device is lost. What the output
+/// Why there is no result. Nothing is half done: the backend is usable afterwards, unless its device is lost (and then still
+/// for calls from host memory, if no GPU is required: see [`Report::fallback`](crate::Report::fallback)). What the output
 /// slices of an `_into` function hold after an error is unspecified.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]

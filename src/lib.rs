@@ -21,9 +21,10 @@
 //!
 //! # Who computes
 //! A Vulkan 1.2 device with timeline semaphores and buffer device addresses, found at run time: nothing is linked, no SDK is
-//! needed. Where there is none, arkworks computes on all cores; [`Backend::engine`] says so and why, as does a warning to whoever subscribes to
-//! `tracing`, and `GPU_REQUIRE=1` makes it an error instead. A software Vulkan driver counts as a device; for most work it is slower than arkworks, and
-//! `GPU_DEVICE=cpu` avoids it.
+//! needed. Where there is none, arkworks computes on all cores; [`Backend::engine`] says so and why, as does a warning to whoever
+//! subscribes to `tracing`, and `GPU_REQUIRE=1` makes it an error instead. The same holds for a device that is lost later: calls
+//! on data in host memory finish on the CPU, and their [`Report::fallback`] says why; what lies on a lost device is gone. A
+//! software Vulkan driver counts as a device; for most work it is slower than arkworks, and `GPU_DEVICE=cpu` avoids it.
 //!
 //! # Trust
 //! By default every element that a device returns is checked on the CPU with arkworks' arithmetic ([`Verify`]), and a
@@ -106,8 +107,8 @@ pub use fq::{
 use parking_lot::RwLock;
 
 /// The backend that the free functions use: one for the whole process, made from the environment by the first call and
-/// never dropped. A failure is not remembered: the next call tries again. If the device is lost, the next call makes a new
-/// backend.
+/// never dropped. A failure is not remembered: the next call tries again. If the device is lost, the call that finds out is
+/// computed by the CPU (unless `GPU_REQUIRE=1`), and the next one makes a new backend.
 ///
 /// ```
 /// println!("{}", bls12_field_gpu::backend()?);

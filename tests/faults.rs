@@ -335,7 +335,8 @@ fn calls_finish_on_the_cpu_when_the_device_goes() {
                 drop(backend);
                 assert_gone(&faults);
             }
-            assert!(noticed + 4 >= calls, "{noticed} of {calls}");
+            // All but the last, which come after the result.
+            assert!(2 * noticed > calls, "{noticed} of {calls}");
         }
     });
 }

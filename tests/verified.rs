@@ -145,7 +145,7 @@ fn what_the_cpu_computes_and_what_is_empty_needs_no_verification() {
         let mut downloads = recording.submit_verified().unwrap().wait().unwrap();
         assert_eq!(downloads.len(), 3);
         assert_eq!(downloads.take(&root).unwrap(), []);
-        assert_eq!(downloads.take(&mask).unwrap(), []);
+        assert!(downloads.take(&mask).unwrap().is_empty());
         assert_eq!(downloads.take(&sum).unwrap(), [Fq::from(0u64)]);
         // A download of one recording is not another's.
         let mut other = backend.record().submit().unwrap().wait().unwrap();

@@ -60,6 +60,10 @@ impl Report {
             let which = if self.backend.verdicts().iter().any(gpu) { "not the GPU" } else { "there is no usable GPU here" };
             fact(f, "", format_args!("{which}: this runs on a driver that computes on the CPU"))?;
         }
+        let fallbacks = self.backend.stats().fallbacks;
+        if fallbacks > 0 {
+            fact(f, "", format_args!("it was lost: arkworks computed {fallbacks} of the operations"))?;
+        }
         for verdict in self.backend.verdicts().iter().filter(|verdict| verdict.device != *device) {
             fact(f, "another device", verdict)?;
         }

@@ -219,18 +219,20 @@ impl Layer {
     /// Counts a call; what to answer, unless the driver is to be asked.
     fn verdict(&self, name: &'static str, class: CallClass) -> Option<vk::Result> {
         match self.plan.count(name, class) {
-            Some(Failure::DeviceLost) => {
-                if !self.lost.swap(true, SeqCst) {
-                    // A lost device uses nothing any more.
-                    let _ = self.idle();
-                }
-            }
+            Some(Failure::DeviceLost) => self.lose(),
             Some(Failure::Hang) => self.hung.store(true, SeqCst),
             Some(failure) => return failure.code(),
             None => {}
         }
         let may_say_so = matches!(class, CallClass::Submit | CallClass::Wait);
         (may_say_so && self.is_lost()).then_some(vk::Result::ERROR_DEVICE_LOST)
+    }
+
+    fn lose(&self) {
+        if !self.lost.swap(true, SeqCst) {
+            // A lost device uses nothing any more.
+            let _ = self.idle();
+        }
     }
 
     fn is_lost(&self) -> bool {
