@@ -31,7 +31,7 @@ fn in_time(work: impl FnOnce() + Send + 'static) {
         work();
         let _ = done.send(());
     });
-    match finished.recv_timeout(Duration::from_secs(120)) {
+    match finished.recv_timeout(Duration::from_secs(240)) {
         Ok(()) => worker.join().unwrap(),
         Err(mpsc::RecvTimeoutError::Disconnected) => std::panic::resume_unwind(worker.join().unwrap_err()),
         Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),

@@ -220,7 +220,11 @@ impl Device {
         let size = crate::plan::size_class(bytes);
         shared.with_memory(|| shared.memory.reserve_resident(size))?;
         let take = || shared.memory.take(&shared.gpu, &shared.counters, place, bytes);
-        let buffer = shared.with_memory(take).inspect_err(|_| shared.memory.release_resident(size))?;
+        let buffer = match take() {
+            Err(Error::OutOfMemory { .. }) => shared.with_memory(take),
+            taken => taken,
+        };
+        let buffer = buffer.inspect_err(|_| shared.memory.release_resident(size))?;
         let held = Held { device: Arc::downgrade(shared), buffer: Some(buffer), last_use: AtomicU64::new(0) };
         Ok(Region { held: Arc::new(held), shared: shared.clone(), range: 0..bytes })
     }
@@ -318,7 +322,12 @@ struct Staged<'a> {
 impl Staged<'_> {
     fn take(&mut self, bytes: u64) -> Result<(), Error> {
         let Shared { memory, gpu, counters, .. } = self.shared;
-        self.buffers.push(memory.take(gpu, counters, Place::Host, bytes)?);
+        let take = || memory.take(gpu, counters, Place::Host, bytes);
+        let buffer = match take() {
+            Err(Error::OutOfMemory { .. }) => self.shared.with_memory(take),
+            taken => taken,
+        };
+        self.buffers.push(buffer?);
         Ok(())
     }
 
