@@ -102,7 +102,7 @@ fn record(backend: &Backend) -> Result<(), Error> {
     assert_eq!(copy.download()?, expected);
     assert_eq!(sum.download()?, vec![Fr::from(0u64); 20]);
     assert_eq!(vb.download()?[..3], [a[0], a[1], b[2]]);
-    ticket.wait()
+    ticket.wait().map(drop)
 }
 
 /// Nothing lives any more.
@@ -128,7 +128,7 @@ fn the_layer_counts_what_lives() {
         for class in CLASSES {
             assert!(faults.calls(class) > 0, "{class:?}");
         }
-        assert_eq!(faults.calls(CallClass::Any), CLASSES.iter().map(|class| faults.calls(*class)).sum());
+        assert_eq!(faults.calls(CallClass::Any), CLASSES.iter().map(|class| faults.calls(*class)).sum::<u64>());
         drop(backend);
         assert_gone(&faults);
     }

@@ -66,7 +66,7 @@ fn work(backend: &Backend, numbers: impl Iterator<Item = usize>, a: &[u64], b: &
                 // Some wait for the vector, some for the ticket, some for nothing.
                 match number % 3 {
                     0 => assert_eq!(sum.download().unwrap()[length - 1], fr[length - 1] + fr[length - 1]),
-                    1 => ticket.wait().unwrap(),
+                    1 => drop(ticket.wait().unwrap()),
                     _ => drop(sum),
                 }
             }
