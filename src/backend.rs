@@ -2,7 +2,7 @@
 
 use crate::call::{Call, Prepared};
 use crate::known_answers::KnownAnswers;
-use crate::operation::{Parameter, Row, TABLE};
+use crate::operation::{Operation, Parameter, Row, TABLE};
 use crate::options::{DeviceChoice, Options, Settings, Verify};
 use crate::reduction::{REDUCTIONS, Reducer};
 use crate::{Error, Field, Form};
@@ -376,9 +376,8 @@ impl Backend {
         let prepared = Prepared::new(call)?;
         // On a device each chunk is looked at while others are under way. Not if the caller is a rayon worker (see `Watch`).
         let on_the_way = shared.vulkan.is_some() && rayon::current_thread_index().is_none();
-        if !on_the_way || length == 0 {
-            prepared.part(&(0..length)).check_values()?;
-        }
+        // The scalar in any case.
+        prepared.part(&(0..if on_the_way { 0 } else { length })).check_values()?;
         if length == 0 {
             return Ok(Report::default());
         }
@@ -581,8 +580,8 @@ impl Vulkan {
     }
 }
 
-/// Elements that one thread looks at sooner than others are woken to help.
-const SERIAL: usize = 4096;
+/// Elements whose results one thread checks sooner than others are woken to help: one piece of the check's.
+const SERIAL: usize = 64;
 
 /// Looks at a call's chunks: at what goes in, if `values`; at what comes out, if `verify`.
 struct Checks<'a> {
@@ -596,15 +595,28 @@ struct Checks<'a> {
 impl Watch for Checks<'_> {
     type Error = Error;
 
-    fn enters(&mut self, range: Range<usize>, threads: &Threads) -> Result<(), Error> {
-        let part = self.prepared.part(&range);
-        let bytes = (range.len() * self.prepared.row.vectors * self.prepared.field.bytes()) as u64;
-        let _timed = self.vulkan.device.timed(Stage::Inspect, bytes);
-        match self.values {
-            false => Ok(()),
-            true if range.len() <= SERIAL => part.check_values(),
-            true => threads.install(|| part.check_values()),
-        }
+    fn inspects(&self) -> bool {
+        // A check of every result looks at what went in, but does not mind an inverse of zero.
+        self.values && (!self.verify || self.prepared.row.operation == Operation::Inverse)
+    }
+
+    fn admits(&self, _slot: usize, part: &[u8]) -> bool {
+        let (field, limbs) = (self.prepared.field, bytemuck::cast_slice(part));
+        let zero = |element: &[u64]| element.iter().all(|&limb| limb == 0);
+        let inverted = self.prepared.row.operation == Operation::Inverse;
+        field.all_canonical(limbs) && !(inverted && limbs.chunks_exact(field.limbs()).any(zero))
+    }
+
+    fn objection(&self, range: Range<usize>) -> Error {
+        let found = self.prepared.part(&range).check_values();
+        // `admits` and `check_values` agree on what is wrong.
+        let none = || Error::NotBelowModulus {
+            operation: self.prepared.row.name,
+            field: self.prepared.field,
+            operand: "a",
+            index: range.start,
+        };
+        found.err().unwrap_or_else(none)
     }
 
     fn lands(&mut self, range: Range<usize>, results: Landed, threads: &Threads) -> Result<(), Error> {
@@ -619,7 +631,14 @@ impl Watch for Checks<'_> {
         }
         let _timed = vulkan.device.timed(Stage::Verify, 0);
         let (part, elements, flags) = (prepared.part(&range), &*elements, &*flags);
-        let first_wrong = threads.install(|| part.first_wrong(elements, flags, Positions::All));
+        let first_wrong = match range.len() {
+            ..=SERIAL => part.first_wrong(elements, flags, Positions::All),
+            _ => threads.install(|| part.first_wrong(elements, flags, Positions::All)),
+        };
+        if first_wrong.is_some() {
+            // Of wrong values the check finds the results wrong.
+            part.check_values()?;
+        }
         backend.right(vulkan, prepared, first_wrong.map(|index| range.start + index))
     }
 }
@@ -630,8 +649,16 @@ struct Unwatched;
 impl Watch for Unwatched {
     type Error = gpu_executor::Error;
 
-    fn enters(&mut self, _: Range<usize>, _: &Threads) -> Result<(), Self::Error> {
-        Ok(())
+    fn inspects(&self) -> bool {
+        false
+    }
+
+    fn admits(&self, _: usize, _: &[u8]) -> bool {
+        true
+    }
+
+    fn objection(&self, _: Range<usize>) -> Self::Error {
+        gpu_executor::Error::Lost { during: "the self-test" }
     }
 
     fn lands(&mut self, _: Range<usize>, _: Landed, _: &Threads) -> Result<(), Self::Error> {

@@ -48,7 +48,8 @@ pub enum Positions<'a> {
 pub struct Twin {
     /// Computes the operation, in parallel.
     pub compute: fn(&Operands, &mut Results),
-    /// Checks an answer (its elements, its mask), in parallel: the lowest of the positions at which it is wrong.
+    /// Checks an answer (its elements, its mask), in parallel: the lowest of the positions at which it, or an input, is not
+    /// below the modulus or the answer is wrong.
     pub first_wrong: fn(&Operands, &[u64], &[u32], Positions) -> Option<usize>,
 }
 
@@ -155,10 +156,12 @@ fn first_wrong<F: LimbField, O: Operation<F>>(
     let elements = F::elements(elements);
     let length = elements.len().max(mask.len());
     let wrong = |index: usize| {
+        let inputs = at(&vectors, index);
         let element = elements.get(index).copied().unwrap_or(F::ZERO);
         let flag = mask.get(index).copied().unwrap_or(0);
         // A value that is not canonical could still pass an algebraic check.
-        !is_reduced(element) || flag > 1 || !O::proves(&context, at(&vectors, index), (element, flag == 1))
+        let reduced = is_reduced(element) && inputs.into_iter().all(is_reduced);
+        !reduced || flag > 1 || !O::proves(&context, inputs, (element, flag == 1))
     };
     match positions {
         // Not worth waking other threads.

@@ -151,6 +151,23 @@ impl Field {
         }
     }
 
+    /// Whether every element of a vector of them is below the modulus.
+    pub fn all_canonical(self, elements: &[u64]) -> bool {
+        fn all<const LIMBS: usize>(modulus: &[u64], elements: &[u64], exactly: impl Fn(&[u64]) -> bool) -> bool {
+            let top = modulus[LIMBS - 1];
+            // The highest limb decides nearly always; of a few elements at a time, so that there is hardly a branch.
+            elements.chunks(8 * LIMBS).all(|chunk| {
+                let decided = chunk.chunks_exact(LIMBS).fold(true, |all, element| all & (element[LIMBS - 1] < top));
+                decided || chunk.chunks_exact(LIMBS).all(&exactly)
+            })
+        }
+        let exactly = |element: &[u64]| self.is_canonical(element);
+        match self {
+            Field::Fq => all::<6>(self.modulus(), elements, exactly),
+            Field::Fr => all::<4>(self.modulus(), elements, exactly),
+        }
+    }
+
     /// Whether `element`, as many limbs as the field has, is below the modulus.
     pub fn is_canonical(self, element: &[u64]) -> bool {
         let modulus = self.modulus();
@@ -171,6 +188,24 @@ impl std::fmt::Display for Field {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_element_that_is_too_large_is_found_wherever_it_is() {
+        for field in Field::ALL {
+            let limbs = field.limbs();
+            let mut below = field.modulus().to_vec();
+            below[0] -= 1;
+            for length in [0, 1, 7, 8, 9, 30] {
+                let mut elements = below.repeat(length);
+                assert!(field.all_canonical(&elements));
+                for index in 0..length {
+                    elements[index * limbs] += 1;
+                    assert!(!field.all_canonical(&elements));
+                    elements[index * limbs] -= 1;
+                }
+            }
+        }
+    }
     use num_bigint::BigUint;
 
     fn integer(limbs: &[u64]) -> BigUint {

@@ -1,4 +1,5 @@
 use crate::Error;
+use std::ops::Range;
 
 /// What limits a chunk.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +55,14 @@ pub fn elements_per_chunk(elements: usize, widths: &[usize], cost: u64, bounds: 
     if count < elements as u64 && count > size { Ok((count - count % size) as usize) } else { Ok(count as usize) }
 }
 
+/// The ranges of elements of a vector's chunks, of at most `chunk` elements. Where there are several, the first is a quarter of the
+/// others, so that the device has something to do soon.
+pub fn ranges(elements: usize, chunk: usize) -> impl Iterator<Item = Range<usize>> {
+    let first = if elements > chunk { chunk.div_ceil(4) } else { chunk };
+    let rest = (first..elements).step_by(chunk.max(1)).map(move |start| start..elements.min(start + chunk));
+    std::iter::once(0..first.min(elements)).chain(rest).filter(|range| !range.is_empty())
+}
+
 /// How `count` workgroups are spread over two dimensions that allow `limits` each: the shader finds its index as
 /// y * width + x, and skips what lies past the end.
 pub fn workgroups(count: u32, limits: [u32; 2]) -> [u32; 2] {
@@ -106,6 +115,16 @@ mod tests {
             prop_assert!(bytes <= buffer && bytes * slots as u64 <= memory);
             prop_assert!(count as u64 * cost <= bounds.work);
             prop_assert!((count as u64).div_ceil(size.into()) <= 65535);
+        }
+
+        #[test]
+        fn ranges_cover_every_element_once(elements in 0usize..10_000, chunk in 1usize..3000) {
+            let all: Vec<Range<usize>> = ranges(elements, chunk).collect();
+            let ends = all.iter().map(|range| range.end);
+            prop_assert!(all.iter().map(|range| range.start).eq(std::iter::once(0).chain(ends).take(all.len())));
+            prop_assert!(all.iter().all(|range| !range.is_empty() && range.len() <= chunk));
+            prop_assert_eq!(all.last().map_or(0, |range| range.end), elements);
+            prop_assert!(elements > chunk || all.len() <= 1);
         }
 
         #[test]

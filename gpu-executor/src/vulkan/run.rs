@@ -3,8 +3,8 @@
 use super::encode::{Op, Span};
 use super::memory::{Buffer, Place, Reservation};
 use super::queue::{InFlight, Lane, Point};
-use super::threads::{Threads, Towards};
-use super::{Program, Shared, count};
+use super::threads::{Entering, Threads, Towards};
+use super::{DeviceKind, Program, Shared, count};
 use crate::job::{Job, SLOTS, Slot};
 use crate::plan::{self, Role};
 use crate::{Error, SlotUse, Stage};
@@ -17,20 +17,22 @@ use std::time::Duration;
 pub type Landed<'a> = [Option<&'a mut [u8]>; SLOTS];
 
 /// Who looks at a job's chunks on their way, in order, while the device is at work on others. An error ends the job.
-///
-/// Whatever uses rayon here must run on the [`Threads`] given, and must not if the caller is a rayon worker itself: waiting for
-/// others' help, it could take up a task that waits for the memory that this job holds.
-pub trait Watch {
+pub trait Watch: Sync {
     /// What it may object with.
     type Error: From<Error>;
 
-    /// The chunk of this range of elements is about to be taken from the job's slices.
-    ///
-    /// # Errors
-    /// Whatever is wrong with it.
-    fn enters(&mut self, range: Range<usize>, threads: &Threads) -> Result<(), Self::Error>;
+    /// Whether it looks at what goes in.
+    fn inspects(&self) -> bool;
 
-    /// The chunk's results are in the job's slices.
+    /// Whether a part of a slot, whole elements, may go in. Called by several threads at once, which must not wait.
+    fn admits(&self, slot: usize, part: &[u8]) -> bool;
+
+    /// What is wrong with a chunk of which a part was not admitted.
+    fn objection(&self, range: Range<usize>) -> Self::Error;
+
+    /// The chunk's results are in the job's slices. What uses rayon here must run on the [`Threads`] given, and must not if the
+    /// caller is a rayon worker itself: waiting for others' help, it could take up a task that waits for the memory that this
+    /// job holds.
     ///
     /// # Errors
     /// Whatever is wrong with them.
@@ -53,13 +55,14 @@ impl Program {
         self.shared.refuse_if_lost()?;
         let mut stream = Stream::new(self, job, &widths)?;
         let mut dispatches = 0;
-        for start in (0..job.elements).step_by(stream.chunk) {
-            let range = start..job.elements.min(start + stream.chunk);
-            watch.enters(range.clone(), &self.shared.threads)?;
+        let bytes = job.slots.iter().map(Slot::bytes).sum();
+        let hardware = self.shared.settings.info.kind != DeviceKind::Software;
+        let _awake = hardware.then(|| self.shared.threads.keep_awake(bytes));
+        for range in plan::ranges(job.elements, stream.chunk) {
             if stream.under_way.len() == stream.most {
                 stream.finish(job, watch)?;
             }
-            stream.begin(job, range)?;
+            stream.begin(job, range, watch)?;
             dispatches += 1;
         }
         while !stream.under_way.is_empty() {
@@ -255,25 +258,47 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// Copies a chunk in and submits it.
-    fn begin(&mut self, job: &Job, range: Range<usize>) -> Result<(), Error> {
+    /// Takes a chunk in and submits it.
+    fn begin<W: Watch>(&mut self, job: &Job, range: Range<usize>, watch: &W) -> Result<(), W::Error> {
         let shared = &*self.program.shared;
-        let Some(mut chunk) = self.idle.pop() else { return Err(Error::Lost { during: "an earlier chunk" }) };
+        let Some(mut chunk) = self.idle.pop() else { return Err(Error::Lost { during: "an earlier chunk" }.into()) };
         chunk.range = range;
-        let mut copies = Vec::new();
-        for (bound, buffers) in self.bound.iter().zip(&mut chunk.buffers) {
-            if let (Some(buffer), Slot::Read(source)) = (&mut buffers.host, &job.slots[bound.slot]) {
-                copies.push((buffer.bytes()?, &source[bound.bytes(&chunk.range)]));
-            }
-        }
-        {
-            let _timed = shared.timed(Stage::CopyIn, 2 * copies.iter().map(|(_, from)| from.len() as u64).sum::<u64>());
-            count(&shared.counters.uploaded, shared.threads.copy(copies, Towards::Device));
-        }
+        let entered = self.take_in(job, &mut chunk, watch);
+        // Also if it is not submitted: its buffers go back with the others.
+        self.under_way.push_back(chunk);
+        entered?;
+        let Some(mut chunk) = self.under_way.pop_back() else { return Ok(()) };
         let _timed = shared.timed(Stage::Submit, 0);
         let submitted = self.submit(&mut chunk, job.params);
         self.under_way.push_back(chunk);
-        submitted
+        Ok(submitted?)
+    }
+
+    fn take_in<W: Watch>(&self, job: &Job, chunk: &mut Chunk, watch: &W) -> Result<(), W::Error> {
+        let shared = &*self.program.shared;
+        let mut entering = Vec::new();
+        let (mut copied, mut seen) = (0, 0);
+        for (bound, buffers) in self.bound.iter().zip(&mut chunk.buffers) {
+            let Slot::Read(source) = &job.slots[bound.slot] else { continue };
+            let from = &source[bound.bytes(&chunk.range)];
+            let to = buffers.host.as_mut().map(Buffer::bytes).transpose()?;
+            if to.is_some() || watch.inspects() {
+                seen += from.len() as u64;
+                copied += to.as_ref().map_or(0, |_| from.len() as u64);
+                entering.push(Entering { slot: bound.slot, from, to });
+            }
+        }
+        if entering.is_empty() {
+            return Ok(());
+        }
+        let stage = if copied > 0 { Stage::CopyIn } else { Stage::Inspect };
+        let _timed = shared.timed(stage, seen + copied);
+        let admits = |slot, part: &[u8]| !watch.inspects() || watch.admits(slot, part);
+        if !shared.threads.take_in(entering, &admits) {
+            return Err(watch.objection(chunk.range.clone()));
+        }
+        count(&shared.counters.uploaded, copied);
+        Ok(())
     }
 
     fn submit(&self, chunk: &mut Chunk, params: &[u32]) -> Result<(), Error> {
@@ -359,8 +384,9 @@ impl<'a> Stream<'a> {
                 copies.push((&mut **target, from));
             }
         }
-        {
-            let _timed = shared.timed(Stage::CopyOut, 2 * copies.iter().map(|(_, from)| from.len() as u64).sum::<u64>());
+        let copied = copies.iter().map(|(_, from)| from.len() as u64).sum::<u64>();
+        if copied > 0 {
+            let _timed = shared.timed(Stage::CopyOut, 2 * copied);
             count(&shared.counters.downloaded, shared.threads.copy(copies, Towards::Caller));
         }
         watch.lands(chunk.range.clone(), results, &shared.threads)?;

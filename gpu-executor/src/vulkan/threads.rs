@@ -1,8 +1,13 @@
 //! The device's own threads, and copying between the caller's slices and memory that the device sees.
 
-use rayon::prelude::*;
+use parking_lot::Mutex;
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::atomic::{
+    AtomicBool, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 /// Threads that copy between the caller's slices and memory that the device sees, and check results meanwhile.
 ///
@@ -15,7 +20,20 @@ use std::sync::OnceLock;
 pub struct Threads {
     /// Made when first needed; `None` if the system gives no threads: then callers copy alone.
     pool: OnceLock<Option<rayon::ThreadPool>>,
+    vigil: Arc<Vigil>,
 }
+
+/// Who keeps the threads from sleeping.
+#[derive(Default)]
+struct Vigil {
+    /// Jobs that will soon have something to do for the threads.
+    jobs: AtomicUsize,
+    /// Threads that stay awake.
+    awake: AtomicUsize,
+}
+
+/// While it lives, the threads look for work instead of sleeping.
+pub(super) struct Awake<'a>(&'a Vigil);
 
 /// Whether the copied bytes are next read by the device.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,10 +42,31 @@ pub(super) enum Towards {
     Caller,
 }
 
+/// Part of a slot of a job on its way in: looked at and, if there is a target, which is at least as long, copied.
+pub(super) struct Entering<'a> {
+    pub(super) slot: usize,
+    pub(super) from: &'a [u8],
+    pub(super) to: Option<&'a mut [u8]>,
+}
+
+/// Below this, waking the threads takes longer than copying.
+const ALONE: usize = 384 << 10;
+
+/// What a thread does at a time. From 32 to 128 KiB make no difference on the H200; 512 KiB leaves threads idle. A whole number
+/// of elements of any field of 32-bit words and up to 64 bytes.
+const PIECE: usize = 72 << 10;
+const _: () = assert!(PIECE.is_multiple_of(4) && PIECE.is_multiple_of(32) && PIECE.is_multiple_of(48));
+
+/// The bytes from which on copies to the device, and to the caller, go past the caches. What the CPU writes for the device must
+/// not stay in a core's cache: the H200 fetches it from there at 5 to 20 GB/s, and at 40 to 50 from memory. What nobody reads
+/// before it is gone from the caches need not go there either.
+const PAST_CACHES: [usize; 2] = [64 << 10, 64 << 20];
+
 impl Threads {
     fn pool(&self) -> Option<&rayon::ThreadPool> {
         let make = || {
-            let threads = std::thread::available_parallelism().map_or(1, usize::from).min(16);
+            // The caller is one more.
+            let threads = std::thread::available_parallelism().map_or(1, usize::from).clamp(2, 16) - 1;
             let builder = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|n| format!("bls12-copy-{n}"));
             builder.build().inspect_err(|error| tracing::warn!(%error, "copying with one thread")).ok()
         };
@@ -43,31 +82,171 @@ impl Threads {
         }
     }
 
-    /// Makes all copies, each to a slice that is at least as long; the number of bytes.
-    pub(super) fn copy(&self, copies: Vec<(&mut [u8], &[u8])>, towards: Towards) -> u64 {
-        /// Below this, waking the threads takes longer than copying: 16 threads take 20 to 30 us for anything up to 1 MiB.
-        const ALONE: usize = 384 << 10;
-        /// From 32 to 128 KiB make no difference on the H200; 512 KiB leaves threads idle.
-        const PIECE: usize = 64 << 10;
-        /// What the CPU writes for the device must not stay in a core's cache: the H200 fetches it from there at 5 to 20 GB/s,
-        /// and at 40 to 50 from memory. What nobody reads before it is gone from the caches need not go there either.
-        const STREAM: [usize; 2] = [64 << 10, 64 << 20];
-        let bytes = copies.iter().map(|(_, from)| from.len()).sum::<usize>();
-        let copy: fn(&mut [u8], &[u8]) =
-            if bytes >= STREAM[towards as usize] { copy_past_caches } else { |to, from| to.copy_from_slice(from) };
-        let alone = bytes <= ALONE || rayon::current_thread_index().is_some();
-        match if alone { None } else { self.pool() } {
-            None => copies.into_iter().for_each(|(to, from)| copy(&mut to[..from.len()], from)),
-            Some(pool) => {
-                let pieces: Vec<_> = copies
-                    .into_iter()
-                    .flat_map(|(to, from)| to[..from.len()].chunks_mut(PIECE).zip(from.chunks(PIECE)))
-                    .collect();
-                pool.install(|| pieces.into_par_iter().for_each(|(to, from)| copy(to, from)));
+    /// Keeps some threads awake for a job that gives them this many bytes to copy, piece after piece: waking one takes some 30 us
+    /// on the H200's machine, a tenth of a job of 65536 additions. `None` for jobs that are short or long beside that.
+    pub(super) fn keep_awake(&self, bytes: usize) -> Option<Awake<'_>> {
+        /// Threads that find nothing for so long sleep after all.
+        const PATIENCE: Duration = Duration::from_micros(300);
+        /// With more the copies of such a job do not get faster.
+        const AWAKE: usize = 7;
+        if bytes >= 64 << 20 || AWAKE >= self.helpers(bytes)?.current_num_threads() {
+            return None;
+        }
+        let pool = self.pool()?;
+        self.vigil.jobs.fetch_add(1, Relaxed);
+        // Never a second vigil on a thread: it would run inside the first.
+        if self.vigil.awake.compare_exchange(0, AWAKE, Relaxed, Relaxed).is_ok() {
+            for _ in 0..AWAKE {
+                let vigil = self.vigil.clone();
+                pool.spawn(move || {
+                    let mut idle = Instant::now();
+                    while vigil.jobs.load(Relaxed) > 0 && idle.elapsed() < PATIENCE {
+                        match rayon::yield_now() {
+                            Some(rayon::Yield::Executed) => idle = Instant::now(),
+                            _ => std::hint::spin_loop(),
+                        }
+                    }
+                    vigil.awake.fetch_sub(1, Relaxed);
+                });
             }
         }
+        Some(Awake(&self.vigil))
+    }
+
+    /// Looks at everything that enters and copies it; whether `admits` admits every piece, given by slot and bytes.
+    pub(super) fn take_in(&self, entering: Vec<Entering>, admits: &Admits) -> bool {
+        let bytes: usize = entering.iter().map(|part| part.from.len()).sum();
+        let pieces = entering.into_iter().flat_map(|Entering { slot, from, to }| {
+            let mut targets = to.map(|to| to[..from.len()].chunks_mut(PIECE));
+            let pieces = from.chunks(PIECE);
+            pieces.map(move |from| Piece { slot, from, to: targets.as_mut().and_then(Iterator::next) })
+        });
+        self.share_out(bytes, pieces.collect(), copy_of(bytes, Towards::Device), admits)
+    }
+
+    /// Makes all copies, each to a slice that is at least as long; the number of bytes.
+    pub(super) fn copy(&self, copies: Vec<(&mut [u8], &[u8])>, towards: Towards) -> u64 {
+        let bytes = copies.iter().map(|(_, from)| from.len()).sum::<usize>();
+        let pieces = copies.into_iter().flat_map(|(to, from)| {
+            let pairs = to[..from.len()].chunks_mut(PIECE).zip(from.chunks(PIECE));
+            pairs.map(|(to, from)| Piece { slot: 0, from, to: Some(to) })
+        });
+        self.share_out(bytes, pieces.collect(), copy_of(bytes, towards), &|_, _| true);
         bytes as u64
     }
+
+    /// Copies pieces and looks at them, with whichever threads come to help meanwhile.
+    fn share_out(&self, bytes: usize, pieces: Vec<Piece>, copy: Copy, admits: &Admits) -> bool {
+        let Some(pool) = self.helpers(bytes) else {
+            return pieces.into_iter().fold(true, |all, piece| piece.take_in(copy, admits) & all);
+        };
+        let helpers = pool.current_num_threads().min(pieces.len() / 2);
+        let left = AtomicUsize::new(pieces.len());
+        // SAFETY: nobody touches what the pieces and `admits` borrow after this function has returned: pieces are taken out of
+        // the heap only by those who then count them as done, this function waits, also if it panics, until all are counted,
+        // and whoever comes later finds the heap empty.
+        let (pieces, admits) = unsafe {
+            let admits = std::mem::transmute::<*const Admits<'_>, *const Admits<'static>>(admits);
+            (std::mem::transmute::<Vec<Piece<'_>>, Vec<Piece<'static>>>(pieces), admits)
+        };
+        let pieces = Mutex::new(pieces.into_iter());
+        let heap = Arc::new(Heap { pieces, left, admitted: AtomicBool::new(true), admits, copy });
+        for _ in 0..helpers {
+            let heap = heap.clone();
+            pool.spawn(move || heap.work());
+        }
+        let finish = Finish(&heap);
+        heap.work();
+        drop(finish);
+        heap.admitted.load(Relaxed)
+    }
+
+    fn helpers(&self, bytes: usize) -> Option<&rayon::ThreadPool> {
+        let alone = bytes <= ALONE || rayon::current_thread_index().is_some();
+        if alone { None } else { self.pool() }
+    }
+}
+
+type Copy = fn(&mut [u8], &[u8]);
+type Admits<'a> = dyn Fn(usize, &[u8]) -> bool + Sync + 'a;
+
+/// What a thread copies and looks at at a time.
+struct Piece<'a> {
+    slot: usize,
+    from: &'a [u8],
+    to: Option<&'a mut [u8]>,
+}
+
+impl Piece<'_> {
+    /// Looked at while it is copied, a piece comes from memory once.
+    fn take_in(self, copy: Copy, admits: &Admits) -> bool {
+        if let Some(to) = self.to {
+            copy(to, self.from);
+        }
+        admits(self.slot, self.from)
+    }
+}
+
+/// Pieces to be taken by any thread.
+struct Heap {
+    pieces: Mutex<std::vec::IntoIter<Piece<'static>>>,
+    /// Pieces that are not done.
+    left: AtomicUsize,
+    admitted: AtomicBool,
+    admits: *const Admits<'static>,
+    copy: Copy,
+}
+
+// SAFETY: what `admits` points to is `Sync`, and only `share_out` and those who take its pieces use it.
+unsafe impl Send for Heap {}
+// SAFETY: as above.
+unsafe impl Sync for Heap {}
+
+/// Counts a piece as done, also if it panicked.
+struct Done<'a>(&'a AtomicUsize);
+
+/// Waits until all pieces are done; those that nobody has taken are left.
+struct Finish<'a>(&'a Heap);
+
+impl Heap {
+    fn work(&self) {
+        loop {
+            let Some(piece) = self.pieces.lock().next() else { return };
+            let _done = Done(&self.left);
+            // SAFETY: `share_out` waits for this piece, and keeps what it was given until then.
+            let admits = unsafe { &*self.admits };
+            if !piece.take_in(self.copy, admits) {
+                self.admitted.store(false, Relaxed);
+            }
+        }
+    }
+}
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Release);
+    }
+}
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        let untaken = self.0.pieces.lock().by_ref().count();
+        self.0.left.fetch_sub(untaken, Release);
+        let start = Instant::now();
+        while self.0.left.load(Acquire) > 0 {
+            if start.elapsed() < Duration::from_micros(50) { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+    }
+}
+
+impl Drop for Awake<'_> {
+    fn drop(&mut self) {
+        self.0.jobs.fetch_sub(1, Relaxed);
+    }
+}
+
+fn copy_of(bytes: usize, towards: Towards) -> Copy {
+    if bytes >= PAST_CACHES[towards as usize] { copy_past_caches } else { |to, from| to.copy_from_slice(from) }
 }
 
 impl fmt::Debug for Threads {
@@ -109,6 +288,46 @@ fn copy_past_caches(to: &mut [u8], from: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_piece_is_copied_and_looked_at_once() {
+        let threads = Threads::default();
+        for length in [0, 1, ALONE, ALONE + 1, 3 * ALONE + 5] {
+            let from: Vec<u8> = (0..length).map(|i| (i * 31 + i / 777) as u8).collect();
+            let (mut to, seen) = (vec![0; length + 3], AtomicUsize::new(0));
+            let admits = |slot: usize, piece: &[u8]| {
+                assert_eq!(slot, 2);
+                seen.fetch_add(piece.len(), Relaxed);
+                !piece.contains(&1) || length < ALONE
+            };
+            let entering = vec![
+                Entering { slot: 2, from: &from, to: Some(&mut to) },
+                Entering { slot: 2, from: &from[..length / 2], to: None },
+            ];
+            assert_eq!(threads.take_in(entering, &admits), length < ALONE);
+            assert_eq!((&to[..length], &to[length..], seen.into_inner()), (&from[..], &[0; 3][..], length + length / 2));
+            assert_eq!(threads.copy(vec![(&mut to[1..], &from)], Towards::Caller), length as u64);
+            assert_eq!(to[1..=length], from);
+        }
+    }
+
+    #[test]
+    fn threads_that_are_kept_awake_work_and_sleep_again() {
+        let threads = Threads::default();
+        let from = vec![7; 2 * ALONE];
+        for _ in 0..20 {
+            let _awake = threads.keep_awake(from.len());
+            let mut to = vec![0; from.len()];
+            threads.copy(vec![(&mut to, &from)], Towards::Device);
+            assert_eq!(to, from);
+        }
+        assert_eq!(threads.vigil.jobs.load(Relaxed), 0);
+        let patience = Instant::now();
+        while threads.vigil.awake.load(Relaxed) > 0 {
+            assert!(patience.elapsed() < Duration::from_secs(10));
+            std::thread::yield_now();
+        }
+    }
 
     #[test]
     fn past_the_caches_every_byte_arrives_and_no_other() {
