@@ -160,23 +160,38 @@ fn first_wrong<F: LimbField, O: Operation<F>>(
         let element = elements.get(index).copied().unwrap_or(F::ZERO);
         let flag = mask.get(index).copied().unwrap_or(0);
         // A value that is not canonical could still pass an algebraic check.
-        let reduced = is_reduced(element) && inputs.into_iter().all(is_reduced);
+        let reduced = is_reduced(&element) && inputs.iter().all(is_reduced);
         !reduced || flag > 1 || !O::proves(&context, inputs, (element, flag == 1))
+    };
+    // Piece by piece: without a mask and with one or two inputs, which is nearly always, in a loop of nothing but arithmetic.
+    let first_wrong_of = |piece: usize| {
+        let range = piece * PIECE..length.min((piece + 1) * PIECE);
+        let [a, b, c] = vectors.map(|vector| vector.get(range.clone()).unwrap_or(&[]));
+        let answers = elements.get(range.clone()).unwrap_or(&[]);
+        let right = !O::HAS_MASK
+            && c.is_empty()
+            && [a, b, answers].iter().all(|part| part.iter().all(is_reduced))
+            && match b {
+                [] => a.iter().zip(answers).all(|(a, r)| O::proves(&context, [*a, F::ZERO, F::ZERO], (*r, false))),
+                _ => {
+                    let mut all = a.iter().zip(b).zip(answers);
+                    all.all(|((a, b), r)| O::proves(&context, [*a, *b, F::ZERO], (*r, false)))
+                }
+            };
+        if right { None } else { range.into_iter().find(|&index| wrong(index)) }
     };
     match positions {
         // Not worth waking other threads.
-        Positions::All if length <= PIECE => (0..length).find(|&index| wrong(index)),
-        Positions::All => (0..length.div_ceil(PIECE))
-            .into_par_iter()
-            .find_map_first(|piece| (piece * PIECE..length.min((piece + 1) * PIECE)).find(|&index| wrong(index))),
+        Positions::All if length <= PIECE => first_wrong_of(0),
+        Positions::All => (0..length.div_ceil(PIECE)).into_par_iter().find_map_first(first_wrong_of),
         Positions::These(positions) => positions.iter().copied().filter(|&index| index < length && wrong(index)).min(),
     }
 }
 
-fn is_reduced<F: LimbField>(element: F) -> bool {
+#[inline]
+fn is_reduced<F: LimbField>(element: &F) -> bool {
     let (modulus, top) = (F::MODULUS, F::LIMBS - 1);
-    let element = [element];
-    let limbs = F::limbs(&element);
+    let limbs = F::limbs(std::slice::from_ref(element));
     // The highest limb decides nearly always.
     limbs[top] < modulus.as_ref()[top] || limbs.iter().rev().lt(modulus.as_ref().iter().rev())
 }

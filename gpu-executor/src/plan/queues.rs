@@ -2,11 +2,13 @@
 
 use super::barriers::{Command, Hazard, Step, find_hazard, plan};
 
-/// What a queue is for. Devices without queues of their own for transfers do everything on the compute queue.
+/// What a queue is for. Devices without a queue of its own for a role do it on the compute queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Kernels, and whatever else is not worth a queue of its own.
     Compute,
+    /// Kernels beside those of `Compute`: those of every other chunk of a job.
+    Beside,
     /// Copies from host memory to the device's.
     Upload,
     /// Copies from the device's memory to the host's.
@@ -116,7 +118,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn role() -> impl Strategy<Value = Role> {
-        prop_oneof![Just(Role::Compute), Just(Role::Upload), Just(Role::Download)]
+        prop_oneof![Just(Role::Compute), Just(Role::Beside), Just(Role::Upload), Just(Role::Download)]
     }
 
     proptest! {

@@ -311,7 +311,7 @@ impl Shared {
         let raw = make()?;
         let gpu = Gpu { raw, physical, instance };
         // SAFETY: these are the queues that the device was made with.
-        let queues = unsafe { Queues::new(&gpu, candidate.compute, candidate.transfer) }?;
+        let queues = unsafe { Queues::new(&gpu, candidate.compute, candidate.others) }?;
         let parts = Pipelines::new(&gpu, file, candidate.feedback).and_then(|pipelines| {
             let memory = Memory::new(&gpu, limit, candidate.families()).inspect_err(|_| pipelines.destroy(&gpu))?;
             Ok((pipelines, memory))

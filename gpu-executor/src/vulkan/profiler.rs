@@ -240,6 +240,7 @@ impl Shared {
             let times = |begin: Instant| [host(pair[0]), host(pair[1])].map(|time| time.saturating_duration_since(begin));
             let track = Track::Queue(match lane.role {
                 Role::Compute => "compute",
+                Role::Beside => "compute, beside",
                 Role::Upload => "upload",
                 Role::Download => "download",
             });

@@ -41,13 +41,16 @@ struct State {
     submitted: u64,
 }
 
-/// The queues of a device: always one that computes; where the device has queues that only transfer, one
-/// for uploads and, if there is a second, one for downloads.
+/// The queues of a device: always one that computes; where the device has them, a second one that computes and queues that only
+/// transfer, for uploads and for downloads.
 pub(super) struct Queues {
     compute: Queue,
-    upload: Option<Queue>,
-    download: Option<Queue>,
+    /// For the other roles, in their order.
+    others: [Option<Queue>; 3],
 }
+
+/// The roles that may have queues of their own.
+const OTHERS: [Role; 3] = [Role::Beside, Role::Upload, Role::Download];
 
 /// The end of a submission: its number on its queue's timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,23 +133,20 @@ impl Queue {
 impl Queues {
     /// # Safety
     /// The device has these queues, given by family and index.
-    pub(super) unsafe fn new(gpu: &Gpu, compute: Chosen, transfer: [Option<Chosen>; 2]) -> Result<Self, Error> {
+    pub(super) unsafe fn new(gpu: &Gpu, compute: Chosen, others: [Option<Chosen>; 3]) -> Result<Self, Error> {
         // SAFETY: as the caller promises; queues that are not used yet are idle.
         unsafe {
-            let mut queues = Self { compute: Queue::new(gpu, Role::Compute, compute)?, upload: None, download: None };
-            let [up, down] = transfer;
-            let make = |role, queue: Option<Chosen>| queue.map(|queue| Queue::new(gpu, role, queue)).transpose();
-            let (upload, download) = (make(Role::Upload, up), make(Role::Download, down));
-            let failed = [upload.as_ref().err(), download.as_ref().err()].into_iter().flatten().next().cloned();
-            queues.upload = upload.ok().flatten();
-            queues.download = download.ok().flatten();
-            match failed {
-                None => Ok(queues),
-                Some(error) => {
-                    queues.destroy(gpu);
-                    Err(error)
+            let mut queues = Self { compute: Queue::new(gpu, Role::Compute, compute)?, others: [None, None, None] };
+            for ((queue, role), chosen) in queues.others.iter_mut().zip(OTHERS).zip(others) {
+                match chosen.map(|chosen| Queue::new(gpu, role, chosen)).transpose() {
+                    Ok(made) => *queue = made,
+                    Err(error) => {
+                        queues.destroy(gpu);
+                        return Err(error);
+                    }
                 }
             }
+            Ok(queues)
         }
     }
 
@@ -158,16 +158,12 @@ impl Queues {
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &Queue> {
-        [Some(&self.compute), self.upload.as_ref(), self.download.as_ref()].into_iter().flatten()
+        std::iter::once(&self.compute).chain(self.others.iter().flatten())
     }
 
     /// The queue that does what `role` says.
     pub(super) fn of(&self, role: Role) -> &Queue {
-        let own = match role {
-            Role::Compute => None,
-            Role::Upload => self.upload.as_ref(),
-            Role::Download => self.download.as_ref(),
-        };
+        let own = OTHERS.iter().position(|other| *other == role).and_then(|index| self.others[index].as_ref());
         own.unwrap_or(&self.compute)
     }
 

@@ -4,7 +4,7 @@ use super::encode::{Op, Span};
 use super::memory::{Buffer, Place, Reservation};
 use super::queue::{InFlight, Lane, Point};
 use super::threads::{Entering, Threads, Towards};
-use super::{DeviceKind, Program, Shared, count};
+use super::{Program, Shared, count};
 use crate::job::{Job, SLOTS, Slot};
 use crate::plan::{self, Role};
 use crate::{Error, SlotUse, Stage};
@@ -55,9 +55,6 @@ impl Program {
         self.shared.refuse_if_lost()?;
         let mut stream = Stream::new(self, job, &widths)?;
         let mut dispatches = 0;
-        let bytes = job.slots.iter().map(Slot::bytes).sum();
-        let hardware = self.shared.settings.info.kind != DeviceKind::Software;
-        let _awake = hardware.then(|| self.shared.threads.keep_awake(bytes));
         for range in plan::ranges(job.elements, stream.chunk) {
             if stream.under_way.len() == stream.most {
                 stream.finish(job, watch)?;
@@ -170,6 +167,8 @@ struct Buffers {
 /// A chunk under way, or the resources for one.
 struct Chunk {
     range: Range<usize>,
+    /// The queue whose kernels compute it: the same each time the resources are used, since lanes belong to queues.
+    compute: Role,
     buffers: Vec<Buffers>,
     lanes: Vec<Lane>,
     /// The end of what has been submitted of it.
@@ -188,7 +187,7 @@ struct Stream<'a> {
     /// In order.
     under_way: VecDeque<Chunk>,
     /// Resources of chunks that are done.
-    idle: Vec<Chunk>,
+    idle: VecDeque<Chunk>,
     _reservation: Reservation<'a>,
 }
 
@@ -224,7 +223,7 @@ impl<'a> Stream<'a> {
                 chunk,
                 most,
                 under_way: VecDeque::new(),
-                idle: Vec::new(),
+                idle: VecDeque::new(),
                 _reservation: reservation,
             };
             match stream.allocate() {
@@ -239,9 +238,11 @@ impl<'a> Stream<'a> {
     /// Takes the buffers of all chunks that will be under way at a time.
     fn allocate(&mut self) -> Result<(), Error> {
         let shared = &*self.program.shared;
-        for _ in 0..self.most {
-            self.idle.push(Chunk { range: 0..0, buffers: Vec::new(), lanes: Vec::new(), until: None });
-            let Some(chunk) = self.idle.last_mut() else { break };
+        for number in 0..self.most {
+            // A queue pauses between two submissions, some 13 us on the H200; meanwhile the other one's kernels go on.
+            let compute = shared.queues.role(if number % 2 == 0 { Role::Compute } else { Role::Beside });
+            self.idle.push_back(Chunk { range: 0..0, compute, buffers: Vec::new(), lanes: Vec::new(), until: None });
+            let Some(chunk) = self.idle.back_mut() else { break };
             for slot in &self.bound {
                 let bytes = (slot.width * self.chunk) as u64;
                 let take = |place| shared.memory.take(&shared.gpu, &shared.counters, place, bytes);
@@ -261,7 +262,7 @@ impl<'a> Stream<'a> {
     /// Takes a chunk in and submits it.
     fn begin<W: Watch>(&mut self, job: &Job, range: Range<usize>, watch: &W) -> Result<(), W::Error> {
         let shared = &*self.program.shared;
-        let Some(mut chunk) = self.idle.pop() else { return Err(Error::Lost { during: "an earlier chunk" }.into()) };
+        let Some(mut chunk) = self.idle.pop_front() else { return Err(Error::Lost { during: "an earlier chunk" }.into()) };
         chunk.range = range;
         let entered = self.take_in(job, &mut chunk, watch);
         // Also if it is not submitted: its buffers go back with the others.
@@ -303,8 +304,8 @@ impl<'a> Stream<'a> {
 
     fn submit(&self, chunk: &mut Chunk, params: &[u32]) -> Result<(), Error> {
         let shared = &*self.program.shared;
-        let Chunk { range, buffers, lanes, until } = chunk;
-        let (ops, roles) = self.ops(buffers, range, params);
+        let Chunk { range, compute, buffers, lanes, until } = chunk;
+        let (ops, roles) = self.ops(buffers, range, params, *compute);
         let steps: Vec<plan::Step> = ops.iter().map(Op::step).collect();
         let submissions = plan::submissions(&steps, &roles);
         debug_assert_eq!(plan::find_hazard_across(&steps, &submissions), None);
@@ -324,9 +325,15 @@ impl<'a> Stream<'a> {
     }
 
     /// What a chunk takes, and which queue does it: copies in, one launch, copies out, the CPU's reading.
-    fn ops<'b>(&'b self, buffers: &'b [Buffers], range: &Range<usize>, params: &'b [u32]) -> (Vec<Op<'b>>, Vec<Role>) {
+    fn ops<'b>(
+        &'b self,
+        buffers: &'b [Buffers],
+        range: &Range<usize>,
+        params: &'b [u32],
+        compute: Role,
+    ) -> (Vec<Op<'b>>, Vec<Role>) {
         // A job of one chunk has nothing to overlap, and waiting for another queue takes time.
-        let role = |role| if self.most > 1 { self.program.shared.queues.role(role) } else { Role::Compute };
+        let role = |role| if self.most > 1 { self.program.shared.queues.role(role) } else { compute };
         let elements = range.len();
         let mut slots = [None; SLOTS];
         let (mut before, mut after, mut read) = (Vec::new(), Vec::new(), Vec::new());
@@ -352,8 +359,8 @@ impl<'a> Stream<'a> {
             }
         }
         let mut roles = vec![role(Role::Upload); before.len()];
-        roles.push(Role::Compute);
-        let out = if after.is_empty() { Role::Compute } else { role(Role::Download) };
+        roles.push(compute);
+        let out = if after.is_empty() { compute } else { role(Role::Download) };
         roles.resize(roles.len() + after.len() + read.len(), out);
         let mut ops = before;
         ops.push(Op::Launch { program: self.program, slots, elements: elements as u32, params });

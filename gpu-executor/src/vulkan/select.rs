@@ -79,8 +79,8 @@ pub(crate) struct Candidate {
     pub(crate) identity: Identity,
     pub(crate) limits: Limits,
     pub(crate) compute: Chosen,
-    /// Queues that transfer and do nothing else: for uploads and for downloads.
-    pub(crate) transfer: [Option<Chosen>; 2],
+    /// A second queue that computes, and queues that transfer and do nothing else: for uploads and for downloads.
+    pub(crate) others: [Option<Chosen>; 3],
     /// `VkPipelineCreationFeedback` can be asked for.
     pub(crate) feedback: bool,
     pub(crate) portability_subset: bool,
@@ -121,7 +121,7 @@ pub(crate) fn ranked(candidates: &[Candidate], index: Option<usize>) -> Result<V
 impl Candidate {
     /// All queues that are used.
     pub(crate) fn queues(&self) -> impl Iterator<Item = Chosen> {
-        std::iter::once(self.compute).chain(self.transfer.into_iter().flatten())
+        std::iter::once(self.compute).chain(self.others.into_iter().flatten())
     }
 
     /// Their families, each once.
@@ -208,22 +208,26 @@ fn look_at(instance: &Instance, index: usize, physical: vk::PhysicalDevice) -> C
             tick: limits.timestamp_period.into(),
         },
         compute: chosen(&families, queue_family.unwrap_or(0), 0),
-        transfer: transfer_queues(&families),
+        others: other_queues(&families, queue_family.unwrap_or(0)),
         feedback: base.api_version.min(instance.version) >= vk::API_VERSION_1_3,
         portability_subset: extensions.iter().any(|e| e.extension_name_as_c_str() == Ok(ash::khr::portability_subset::NAME)),
     }
 }
 
-/// Queues of families that have neither graphics nor compute: copy engines, which work beside the kernels.
-fn transfer_queues(families: &[vk::QueueFamilyProperties]) -> [Option<Chosen>; 2] {
+/// What a device has besides the first queue of the family `compute`: a queue of another family that computes (kernels of two
+/// families run beside each other where kernels of one would take turns), or else a second one of the same; queues of families
+/// that have neither graphics nor compute, which are copy engines and work beside the kernels.
+fn other_queues(families: &[vk::QueueFamilyProperties], compute: usize) -> [Option<Chosen>; 3] {
     use vk::QueueFlags as Flags;
-    let only = |family: &vk::QueueFamilyProperties| {
-        family.queue_flags.contains(Flags::TRANSFER) && !family.queue_flags.intersects(Flags::GRAPHICS | Flags::COMPUTE)
-    };
-    let numbered = families.iter().enumerate().filter(|(_, family)| only(family));
-    let mut queues =
-        numbered.flat_map(|(number, family)| (0..family.queue_count).map(move |index| chosen(families, number, index)));
-    [queues.next(), queues.next()]
+    let has = |number: usize, flags| families.get(number).is_some_and(|family| family.queue_flags.intersects(flags));
+    let another = (0..families.len()).find(|&number| number != compute && has(number, Flags::COMPUTE));
+    let same = families.get(compute).is_some_and(|family| family.queue_count > 1);
+    let beside = another.map(|number| chosen(families, number, 0)).or(same.then(|| chosen(families, compute, 1)));
+    let only = |&number: &usize| has(number, Flags::TRANSFER) && !has(number, Flags::GRAPHICS | Flags::COMPUTE);
+    let mut transfer = (0..families.len())
+        .filter(only)
+        .flat_map(|number| (0..families[number].queue_count).map(move |index| chosen(families, number, index)));
+    [beside, transfer.next(), transfer.next()]
 }
 
 fn chosen(families: &[vk::QueueFamilyProperties], family: usize, index: u32) -> Chosen {
@@ -275,7 +279,7 @@ mod tests {
             identity: Identity { vendor: 0, device: 0, driver: 0, uuid: [0; 16] },
             limits: Limits { buffer: 1 << 27, workgroups: [65535; 2], workgroup_size: 1024, subgroup: 32, tick: 1.0 },
             compute: Chosen { family: 0, index: 0, stamps: false },
-            transfer: [None; 2],
+            others: [None; 3],
             feedback: false,
             portability_subset: false,
         }
@@ -297,6 +301,25 @@ mod tests {
         assert_eq!(indices(&all, Some(0)).unwrap(), [0]);
         assert!(indices(&all, Some(2)).unwrap().is_empty());
         assert!(matches!(indices(&all, Some(4)), Err(Error::NoSuchDevice { requested: 4, available: 4 })));
+    }
+
+    #[test]
+    fn queues_are_chosen_by_what_their_families_can_do() {
+        use vk::QueueFlags as Flags;
+        let family =
+            |flags, count| vk::QueueFamilyProperties { queue_flags: flags, queue_count: count, ..Default::default() };
+        let chosen = |families: &[vk::QueueFamilyProperties]| {
+            other_queues(families, 0).map(|queue| queue.map(|queue| (queue.family, queue.index)))
+        };
+        let all = family(Flags::GRAPHICS | Flags::COMPUTE | Flags::TRANSFER, 16);
+        let copies = family(Flags::TRANSFER | Flags::SPARSE_BINDING, 2);
+        let compute = family(Flags::COMPUTE | Flags::TRANSFER, 8);
+        assert_eq!(chosen(&[all, copies, compute]), [Some((2, 0)), Some((1, 0)), Some((1, 1))]);
+        assert_eq!(chosen(&[all]), [Some((0, 1)), None, None]);
+        assert_eq!(chosen(&[family(Flags::COMPUTE, 1)]), [None; 3]);
+        let copy = family(Flags::TRANSFER, 1);
+        assert_eq!(chosen(&[family(Flags::COMPUTE, 1), copy, copy]), [None, Some((1, 0)), Some((2, 0))]);
+        assert_eq!(chosen(&[family(Flags::COMPUTE, 1), copy]), [None, Some((1, 0)), None]);
     }
 
     #[test]

@@ -20,20 +20,7 @@ use std::time::{Duration, Instant};
 pub struct Threads {
     /// Made when first needed; `None` if the system gives no threads: then callers copy alone.
     pool: OnceLock<Option<rayon::ThreadPool>>,
-    vigil: Arc<Vigil>,
 }
-
-/// Who keeps the threads from sleeping.
-#[derive(Default)]
-struct Vigil {
-    /// Jobs that will soon have something to do for the threads.
-    jobs: AtomicUsize,
-    /// Threads that stay awake.
-    awake: AtomicUsize,
-}
-
-/// While it lives, the threads look for work instead of sleeping.
-pub(super) struct Awake<'a>(&'a Vigil);
 
 /// Whether the copied bytes are next read by the device.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,12 +37,13 @@ pub(super) struct Entering<'a> {
 }
 
 /// Below this, waking the threads takes longer than copying.
-const ALONE: usize = 384 << 10;
+const ALONE: usize = 128 << 10;
 
-/// What a thread does at a time. From 32 to 128 KiB make no difference on the H200; 512 KiB leaves threads idle. A whole number
-/// of elements of any field of 32-bit words and up to 64 bytes.
+/// What a thread does at a time; a whole number of elements of either field. On the H200's machine 65536 additions from host
+/// memory take 290 us in pieces of 72 KiB, 310 of 48, 365 of 96, and 320 to 550 of 24, when waking the many threads for the many
+/// pieces begins to show.
 const PIECE: usize = 72 << 10;
-const _: () = assert!(PIECE.is_multiple_of(4) && PIECE.is_multiple_of(32) && PIECE.is_multiple_of(48));
+const _: () = assert!(PIECE.is_multiple_of(32) && PIECE.is_multiple_of(48));
 
 /// The bytes from which on copies to the device, and to the caller, go past the caches. What the CPU writes for the device must
 /// not stay in a core's cache: the H200 fetches it from there at 5 to 20 GB/s, and at 40 to 50 from memory. What nobody reads
@@ -80,37 +68,6 @@ impl Threads {
             Some(pool) => pool.install(work),
             None => work(),
         }
-    }
-
-    /// Keeps some threads awake for a job that gives them this many bytes to copy, piece after piece: waking one takes some 30 us
-    /// on the H200's machine, a tenth of a job of 65536 additions. `None` for jobs that are short or long beside that.
-    pub(super) fn keep_awake(&self, bytes: usize) -> Option<Awake<'_>> {
-        /// Threads that find nothing for so long sleep after all.
-        const PATIENCE: Duration = Duration::from_micros(300);
-        /// With more the copies of such a job do not get faster.
-        const AWAKE: usize = 7;
-        if bytes >= 64 << 20 || AWAKE >= self.helpers(bytes)?.current_num_threads() {
-            return None;
-        }
-        let pool = self.pool()?;
-        self.vigil.jobs.fetch_add(1, Relaxed);
-        // Never a second vigil on a thread: it would run inside the first.
-        if self.vigil.awake.compare_exchange(0, AWAKE, Relaxed, Relaxed).is_ok() {
-            for _ in 0..AWAKE {
-                let vigil = self.vigil.clone();
-                pool.spawn(move || {
-                    let mut idle = Instant::now();
-                    while vigil.jobs.load(Relaxed) > 0 && idle.elapsed() < PATIENCE {
-                        match rayon::yield_now() {
-                            Some(rayon::Yield::Executed) => idle = Instant::now(),
-                            _ => std::hint::spin_loop(),
-                        }
-                    }
-                    vigil.awake.fetch_sub(1, Relaxed);
-                });
-            }
-        }
-        Some(Awake(&self.vigil))
     }
 
     /// Looks at everything that enters and copies it; whether `admits` admits every piece, given by slot and bytes.
@@ -239,12 +196,6 @@ impl Drop for Finish<'_> {
     }
 }
 
-impl Drop for Awake<'_> {
-    fn drop(&mut self) {
-        self.0.jobs.fetch_sub(1, Relaxed);
-    }
-}
-
 fn copy_of(bytes: usize, towards: Towards) -> Copy {
     if bytes >= PAST_CACHES[towards as usize] { copy_past_caches } else { |to, from| to.copy_from_slice(from) }
 }
@@ -308,24 +259,6 @@ mod tests {
             assert_eq!((&to[..length], &to[length..], seen.into_inner()), (&from[..], &[0; 3][..], length + length / 2));
             assert_eq!(threads.copy(vec![(&mut to[1..], &from)], Towards::Caller), length as u64);
             assert_eq!(to[1..=length], from);
-        }
-    }
-
-    #[test]
-    fn threads_that_are_kept_awake_work_and_sleep_again() {
-        let threads = Threads::default();
-        let from = vec![7; 2 * ALONE];
-        for _ in 0..20 {
-            let _awake = threads.keep_awake(from.len());
-            let mut to = vec![0; from.len()];
-            threads.copy(vec![(&mut to, &from)], Towards::Device);
-            assert_eq!(to, from);
-        }
-        assert_eq!(threads.vigil.jobs.load(Relaxed), 0);
-        let patience = Instant::now();
-        while threads.vigil.awake.load(Relaxed) > 0 {
-            assert!(patience.elapsed() < Duration::from_secs(10));
-            std::thread::yield_now();
         }
     }
 
