@@ -4,8 +4,10 @@ use crate::measure::Inputs;
 use ark_bls12_381::{Fq, Fr};
 use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::{
-    Backend, Error, Field, Form, MemoryMode, Operation, Options, REDUCTIONS, TABLE, Vector, Verify, Width,
+    Backend, Error, Field, Form, MemoryMode, Operation, Options, REDUCTIONS, TABLE, Track, Vector, Verify, Width,
 };
+use cpu_reference::LimbField as _;
+use std::collections::BTreeSet;
 
 /// Lengths around workgroups, and one of many workgroups.
 const LENGTHS: [usize; 6] = [1, 63, 64, 127, 129, 100_003];
@@ -34,8 +36,43 @@ pub(crate) fn check(options: &Options) -> Result<(), Error> {
             reductions::<Fq>(&backend)?;
             reductions::<Fr>(&backend)?;
             println!("{}: {} elements right", backend.engine(), backend.stats().verified_elements);
+            chunks(&Backend::new(&options.chunk_elements(9000))?)?;
         }
     }
+    Ok(())
+}
+
+/// Every operation in several chunks under way at a time, over all queues that the device has for it; from pageable and from
+/// pinned memory.
+fn chunks(backend: &Backend) -> Result<(), Error> {
+    let mut queues = BTreeSet::new();
+    for row in &TABLE {
+        for field in Field::ALL.into_iter().filter(|&field| row.available(field)) {
+            let inputs = Inputs::new(row.operation, field, LENGTHS[5]);
+            // The first call also tests the kernel.
+            inputs.call(Form::Montgomery, |call| backend.execute(call))?;
+            backend.start_profile()?;
+            inputs.call(Form::Montgomery, |call| backend.execute(call))?;
+            queues.extend(backend.take_profile().spans.into_iter().filter_map(|span| match span.track {
+                Track::Queue(queue) => Some(format!("{} on {queue}", span.stage.name())),
+                Track::Thread(_) => None,
+            }));
+        }
+    }
+    let inputs = Inputs::new(Operation::Mul, Field::Fq, LENGTHS[5]);
+    let (a, b) = (Fq::elements(inputs.vector(0)), Fq::elements(inputs.vector(1)));
+    let (mut x, mut y, mut z) = (backend.pinned(a.len())?, backend.pinned(a.len())?, backend.pinned(a.len())?);
+    x.copy_from_slice(a);
+    y.copy_from_slice(b);
+    // All pinned; some pinned, and slices of it.
+    backend.mul_into(&x, &y, &mut z)?;
+    backend.mul_into(&x[7..], &b[7..], &mut z[..a.len() - 7])?;
+    let queues: Vec<String> = queues.into_iter().collect();
+    println!(
+        "  in chunks, pageable and pinned: {} elements right; {}",
+        backend.stats().verified_elements,
+        queues.join(", ")
+    );
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! `bls12-gpu`: what a machine's GPUs are, and how fast this library is on them.
 
 mod check;
+mod engine;
 mod measure;
 mod report;
 
@@ -24,6 +25,13 @@ enum Command {
     /// Runs every operation in every variant on one device and compares every result with the CPU reference.
     Check {
         /// The device's index; by default the one the library would choose.
+        #[arg(long)]
+        device: Option<usize>,
+    },
+    /// Prints how many milliseconds it took to make a backend and to make the first call; used by `report`.
+    #[command(hide = true)]
+    FirstCall {
+        cache: PathBuf,
         #[arg(long)]
         device: Option<usize>,
     },
@@ -66,8 +74,12 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
             }
         }
         Command::Check { device } => check::check(&on(device))?,
+        Command::FirstCall { cache, device } => {
+            let (made, called) = engine::first_call(&on(device), &cache)?;
+            println!("{} {}", made.as_secs_f64() * 1e3, called.as_secs_f64() * 1e3);
+        }
         Command::Report { out, device, commit, quick } => {
-            let report = report::measure(&on(device), commit.unwrap_or_else(report::commit_here), quick)?;
+            let report = report::measure(&on(device), device, commit.unwrap_or_else(report::commit_here), quick)?;
             print!("{}", report.markdown());
             if let Some(out) = out {
                 std::fs::write(out.with_extension("md"), report.markdown())?;

@@ -17,17 +17,19 @@ use std::time::{Duration, Instant, SystemTime};
 pub(crate) struct Report {
     /// Lines of name and value: the machine, the commit, the date.
     head: Vec<(&'static str, String)>,
-    tables: Vec<Table>,
+    pub(crate) tables: Vec<Table>,
+    /// Titles and preformatted text.
+    pub(crate) texts: Vec<(&'static str, String)>,
     rows: Vec<Row>,
 }
 
 /// A name and a value for each column.
-type Line = (String, Vec<Option<f64>>);
+pub(crate) type Line = (String, Vec<Option<f64>>);
 
-struct Table {
-    title: &'static str,
-    columns: Vec<&'static str>,
-    lines: Vec<Line>,
+pub(crate) struct Table {
+    pub(crate) title: &'static str,
+    pub(crate) columns: Vec<&'static str>,
+    pub(crate) lines: Vec<Line>,
 }
 
 /// Host-to-host additions by the persistent backend of the project that this one grew from, in microseconds, as published, on
@@ -75,9 +77,14 @@ impl Column {
 }
 
 /// Measures everything.
-pub(crate) fn measure(options: &Options, commit: String, quick: bool) -> Result<Report, Box<dyn std::error::Error>> {
+pub(crate) fn measure(
+    options: &Options,
+    device: Option<usize>,
+    commit: String,
+    quick: bool,
+) -> Result<Report, Box<dyn std::error::Error>> {
     let backend = Backend::new(options)?;
-    let mut report = Report { head: head(&backend, commit, quick), tables: Vec::new(), rows: Vec::new() };
+    let mut report = Report { head: head(&backend, commit, quick), tables: Vec::new(), texts: Vec::new(), rows: Vec::new() };
     let one_core = || rayon::ThreadPoolBuilder::new().num_threads(1).build();
     let with = |memory: Option<MemoryMode>, verify| {
         let options = options.clone().verify(verify);
@@ -127,6 +134,7 @@ pub(crate) fn measure(options: &Options, commit: String, quick: bool) -> Result<
     report.against_one_core(&unverified, quick)?;
     report.resident(&unverified, quick)?;
     report.pipelines(options)?;
+    report.engine(options, device, quick)?;
     Ok(report)
 }
 
@@ -161,7 +169,7 @@ fn head(backend: &Backend, commit: String, quick: bool) -> Vec<(&'static str, St
 }
 
 impl Report {
-    fn row(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
+    pub(crate) fn row(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
         self.rows.push(Row { name: name.into(), value, unit });
     }
 
@@ -391,6 +399,9 @@ impl Report {
                 text.push('\n');
             }
         }
+        for (title, lines) in &self.texts {
+            let _ = write!(text, "\n## {title}\n\n```text\n{lines}\n```\n");
+        }
         text.push_str("\n## Rows\n\n| name | value | unit |\n|---|---:|---|\n");
         for row in &self.rows {
             let _ = writeln!(text, "| `{}` | {} | {} |", row.name, number(row.value), row.unit);
@@ -416,7 +427,7 @@ impl Table {
     }
 }
 
-fn micros(time: Duration) -> f64 {
+pub(crate) fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
