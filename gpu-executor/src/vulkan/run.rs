@@ -97,7 +97,7 @@ const CHUNK_BYTES: u64 = 128 << 20;
 
 /// What a chunk must be worth, in multiplications or about, so that the time that it takes to get it going does not show. H200:
 /// see benches/reports.
-const CHUNK_WORK: u64 = 1 << 15;
+const CHUNK_WORK: u64 = 1 << 16;
 
 /// The chunks that a job is cut into at least, if they are worth it.
 const CHUNKS: usize = 16;
