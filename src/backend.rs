@@ -64,7 +64,7 @@ pub enum Engine {
     Vulkan {
         /// The device.
         device: DeviceInfo,
-        /// Whether vectors lie in device-local memory while it works on them (rather than in host memory).
+        /// Whether resident vectors lie in device-local memory (rather than in host memory).
         device_local: bool,
         /// The variant of the kernels.
         width: Width,
@@ -164,7 +164,7 @@ impl Backend {
                 let tiled = settings.tiled.unwrap_or(device.info().kind != DeviceKind::Software);
                 let engine = Engine::Vulkan {
                     device: device.info().clone(),
-                    device_local: device.is_staged(),
+                    device_local: device.is_device_local(),
                     width,
                     tiled,
                     workgroup_size: device.workgroup_size(),

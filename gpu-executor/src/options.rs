@@ -55,8 +55,8 @@ impl Default for Options {
 /// Where vectors lie while kernels work on them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum MemoryMode {
-    /// Device memory on discrete and virtual devices, small jobs aside; host memory on those that share the CPU's memory
-    /// anyway.
+    /// Kernels reach for jobs' vectors in host memory; regions lie in device memory on discrete and virtual devices, in host
+    /// memory on those that share the CPU's memory anyway.
     #[default]
     Auto,
     /// Device-local buffers, always filled and emptied through staging buffers.

@@ -216,7 +216,7 @@ impl Device {
             return Err(Error::OutOfMemory { during: "one allocation", needed: bytes, available: limit });
         }
         shared.refuse_if_lost()?;
-        let place = if shared.settings.staging.applies(usize::MAX) { Place::Device } else { Place::Host };
+        let place = shared.settings.resident;
         let size = crate::plan::size_class(bytes);
         shared.with_memory(|| shared.memory.reserve_resident(size))?;
         let take = || shared.memory.take(&shared.gpu, &shared.counters, place, bytes);

@@ -81,7 +81,7 @@ impl Program {
         if elements == 0 {
             return Ok((0, 0));
         }
-        let staged = self.shared.settings.staging.applies(widths.iter().sum::<usize>().saturating_mul(elements));
+        let staged = self.shared.settings.staged;
         let (chunk, most) = self.shared.chunks(elements, &widths, cost, self.workgroup_size, usize::MAX)?;
         let bytes = footprint(&widths, chunk) * most as u64;
         Ok(if staged { (bytes, bytes) } else { (0, bytes) })
@@ -194,7 +194,7 @@ struct Stream<'a> {
 impl<'a> Stream<'a> {
     fn new(program: &'a Program, job: &Job, widths: &[usize; SLOTS]) -> Result<Self, Error> {
         let shared = &*program.shared;
-        let staged = shared.settings.staging.applies(job.slots.iter().map(Slot::bytes).sum());
+        let staged = shared.settings.staged;
         let bind = |(slot, &width): (usize, &usize)| {
             let (bytes, write): (&[u8], _) = match &job.slots[slot] {
                 Slot::Unused => return None,
