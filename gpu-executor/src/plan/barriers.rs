@@ -126,6 +126,16 @@ pub fn plan(steps: &[Step]) -> Vec<Command> {
             earlier.iter_mut().filter(|e| from.contains(e.stage)).for_each(|e| e.settled = e.settled.and(to));
         }
         commands.push(Command::Run(index));
+        // What the step now covers need not be looked at again: whatever conflicts with it conflicts with the step, too, and the
+        // barrier between the two is from the same stage. So the list does not grow with the number of steps.
+        let covers = |access: &Access, e: &Earlier| {
+            e.stage == step.stage
+                && e.access.buffer == access.buffer
+                && (access.write || !e.access.write)
+                && access.bytes.start <= e.access.bytes.start
+                && e.access.bytes.end <= access.bytes.end
+        };
+        earlier.retain(|e| !step.accesses.iter().any(|access| covers(access, e)));
         earlier.extend(step.accesses.iter().map(|access| Earlier { access, stage: step.stage, settled: Stages::default() }));
     }
     commands
