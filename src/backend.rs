@@ -509,6 +509,7 @@ impl Vulkan {
             reach: self.reach(),
             slots: slots(row, field),
             shape: Shape::Invocations,
+            workgroup_size: None,
             constants: vec![
                 (1, canonical.into()),
                 (2, scalar.into()),
@@ -575,7 +576,8 @@ impl Vulkan {
         });
         let (elements, flags) = (bytemuck::cast_slice_mut(elements), bytemuck::cast_slice_mut(flags));
         let slots = arranged(row, vectors, Slot::Write(elements), Slot::Write(flags));
-        let mut job = Job { elements: prepared.length, slots, params: &prepared.words, cost: row.cost };
+        let (elements, params, cost) = (prepared.length, &prepared.words[..], row.cost);
+        let mut job = Job { elements, slots, params, cost, staged: None, chunk_elements: None };
         program.run(&mut job, watch)
     }
 }

@@ -144,6 +144,7 @@ impl Vulkan {
             reach: self.reach(),
             slots: [reads(0), reads(1), SlotUse::None, SlotUse::WritesPerGroup(field.bytes())],
             shape: Shape::Groups(group),
+            workgroup_size: None,
             constants: vec![(3, group.get())],
         };
         // SAFETY: the kernel is one of field-kernels', valid by spirv-val, which CI runs; reduce.comp and io.glsl keep to these

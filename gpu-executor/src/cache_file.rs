@@ -58,8 +58,11 @@ impl Identity {
 
     /// The name of this device and driver's file.
     pub(crate) fn file_name(&self) -> String {
-        let uuid: String = self.uuid.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("pipelines-{:08x}-{:08x}-{:08x}-{uuid}.bin", self.vendor, self.device, self.driver)
+        format!("pipelines-{}.bin", self.text())
+    }
+
+    fn text(&self) -> String {
+        format!("{:08x}-{:08x}-{:08x}-{}", self.vendor, self.device, self.driver, hex(&self.uuid))
     }
 
     fn heads(&self, blob: &[u8]) -> bool {
@@ -144,13 +147,63 @@ impl CacheFile {
 
     /// Replaces what was kept.
     pub(crate) fn store(&self, blob: &[u8]) -> io::Result<()> {
-        let directory = self.path.parent().unwrap_or(Path::new("."));
-        // Mode 0600 from the start: that is how tempfile makes its files.
-        let mut file = tempfile::NamedTempFile::new_in(directory)?;
-        file.write_all(&encode(&self.identity, blob))?;
-        file.persist(&self.path).map_err(|error| error.error)?;
-        Ok(())
+        replace(&self.path, &encode(&self.identity, blob))
     }
+
+    /// Another file for the same device and driver.
+    pub(crate) fn note(&self, name: &str) -> NoteFile {
+        NoteFile { path: self.path.with_file_name(format!("{name}-{}.txt", self.identity.text())), identity: self.identity }
+    }
+}
+
+/// Replaces a file as a whole.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // Mode 0600 from the start: that is how tempfile makes its files.
+    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+    file.write_all(bytes)?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// A text kept for one device and driver. Its first line is a SHA-256, of who it is for and what follows.
+#[derive(Debug)]
+pub(crate) struct NoteFile {
+    path: PathBuf,
+    identity: Identity,
+}
+
+impl NoteFile {
+    fn seal(&self, text: &str) -> String {
+        let hash = Sha256::new().chain_update(self.identity.bytes()).chain_update(text).finalize();
+        format!("sha256 {}\n", hex(&hash))
+    }
+
+    /// What was kept, if it is as it was written; says so if it is not.
+    pub(crate) fn load(&self) -> Option<String> {
+        let kept = match std::fs::read(&self.path) {
+            Ok(bytes) => String::from_utf8(bytes).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::warn!(path = %self.path.display(), %error, "not readable");
+                return None;
+            }
+        };
+        let text = kept.split_once('\n').map_or("", |(_, text)| text);
+        if kept.strip_suffix(text) != Some(&self.seal(text)) {
+            tracing::warn!(path = %self.path.display(), "damaged, or of another device or driver; it will be replaced");
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
+    /// Replaces what was kept.
+    pub(crate) fn store(&self, text: &str) -> io::Result<()> {
+        replace(&self.path, (self.seal(text) + text).as_bytes())
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -262,6 +315,31 @@ mod tests {
         }
         file.store(&blob(&IDENTITY, b"good")).unwrap();
         assert_eq!(file.load().unwrap(), blob(&IDENTITY, b"good"));
+    }
+
+    #[test]
+    fn a_note_is_what_was_written_or_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let note = CacheFile::open(directory.path(), IDENTITY).unwrap().note("speeds");
+        assert_eq!(note.load(), None);
+        for text in ["", "one", "one\ntwo\n\nthree"] {
+            note.store(text).unwrap();
+            assert_eq!(note.load().as_deref(), Some(text));
+            let bytes = std::fs::read(&note.path).unwrap();
+            for at in 0..bytes.len() {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1;
+                std::fs::write(&note.path, &flipped).unwrap();
+                assert_eq!(note.load(), None, "byte {at}");
+                std::fs::write(&note.path, &bytes[..at]).unwrap();
+                assert_eq!(note.load(), None, "cut at {at}");
+            }
+            std::fs::write(&note.path, &bytes).unwrap();
+            let elsewhere = NoteFile { identity: Identity { driver: 1, ..IDENTITY }, path: note.path.clone() };
+            assert_eq!(elsewhere.load(), None);
+        }
+        note.store("mended").unwrap();
+        assert_eq!(note.load().as_deref(), Some("mended"));
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct Kernel {
     pub slots: [SlotUse; SLOTS],
     /// How the elements of a launch are shared out among workgroups.
     pub shape: Shape,
+    /// Invocations per workgroup; `None` leaves it to the device.
+    pub workgroup_size: Option<u32>,
     /// Specialization constants besides constant 0, which is the workgroup size: (id, value).
     pub constants: Vec<(u32, u32)>,
 }
@@ -116,6 +118,11 @@ pub struct Job<'a> {
     /// How long an element takes, in multiplications or about: expensive jobs run in smaller chunks, so that no single
     /// dispatch keeps a display or a watchdog waiting.
     pub cost: u64,
+    /// Whether the vectors are copied to device memory and back; `None` leaves it to the device's
+    /// [`MemoryMode`](crate::MemoryMode).
+    pub staged: Option<bool>,
+    /// The most elements in a chunk; `None` leaves it to the device. Its limits hold all the same.
+    pub chunk_elements: Option<usize>,
 }
 
 impl Slot<'_> {
@@ -196,6 +203,7 @@ mod tests {
             reach: Reach::Addresses,
             slots: READS_A,
             shape: Shape::Invocations,
+            workgroup_size: None,
             constants: vec![(1, 0)],
         }
     }
@@ -241,6 +249,8 @@ mod tests {
             slots: [Slot::Read(read), Slot::Unused, Slot::Unused, Slot::Unused],
             params: &[],
             cost: 1,
+            staged: None,
+            chunk_elements: None,
         };
         let widths = |job: Job| job.widths("k", &READS_A);
         assert_eq!(widths(job(2, &[0; 8])).unwrap(), [4, 0, 0, 0]);

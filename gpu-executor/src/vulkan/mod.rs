@@ -36,6 +36,7 @@ pub use run::{Landed, Watch};
 use select::{Candidate, Limits};
 pub use select::{DeviceInfo, DeviceKind, survey};
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -210,6 +211,31 @@ impl Device {
         self.shared.settings.workgroup_size
     }
 
+    /// The most invocations that a workgroup can have.
+    pub fn most_invocations(&self) -> u32 {
+        self.shared.settings.limits.workgroup_size
+    }
+
+    /// Where compiled pipelines and [notes](Self::recall) are kept, if anywhere.
+    pub fn cache_directory(&self) -> Option<&Path> {
+        self.shared.pipelines.file()?.path.parent()
+    }
+
+    /// What was kept under a name for this device and driver, by this process or another; `None` if nothing was, if it is
+    /// damaged (with a warning), or if nothing is kept at all.
+    pub fn recall(&self, name: &str) -> Option<String> {
+        self.shared.pipelines.file()?.note(name).load()
+    }
+
+    /// Keeps a text under a name for this device and driver, beside the pipeline cache. Replaces what was kept; does nothing
+    /// where nothing is kept.
+    ///
+    /// # Errors
+    /// Why it cannot be written.
+    pub fn keep(&self, name: &str, text: &str) -> std::io::Result<()> {
+        self.shared.pipelines.file().map_or(Ok(()), |file| file.note(name).store(text))
+    }
+
     /// Gives the memory that is kept for reuse back to the driver.
     pub fn trim(&self) {
         self.shared.reap();
@@ -257,11 +283,16 @@ impl Device {
     ///   and writes bytes g * width to (g + 1) * width, and nothing where there is no such i.
     ///
     /// # Errors
-    /// [`Error::Lost`], or what the driver answered.
+    /// [`Error::WorkgroupSize`], [`Error::Lost`], or what the driver answered.
     pub unsafe fn prepare(&self, kernel: &Kernel) -> Result<Program, Error> {
         let Shared { pipelines, gpu, counters, settings, .. } = &*self.shared;
         self.shared.refuse_if_lost()?;
-        let pipeline = pipelines.get(gpu, counters, kernel, settings.workgroup_size);
+        let workgroup_size = kernel.workgroup_size.unwrap_or(settings.workgroup_size);
+        let maximum = settings.limits.workgroup_size;
+        if workgroup_size == 0 || workgroup_size > maximum {
+            return Err(Error::WorkgroupSize { requested: workgroup_size, maximum });
+        }
+        let pipeline = pipelines.get(gpu, counters, kernel, workgroup_size);
         let pipeline = pipeline.map_err(|error| self.shared.noting_loss(error))?;
         Ok(Program {
             shared: self.shared.clone(),
@@ -270,7 +301,7 @@ impl Device {
             slots: kernel.slots,
             shape: kernel.shape,
             pipeline,
-            workgroup_size: settings.workgroup_size,
+            workgroup_size,
         })
     }
 }

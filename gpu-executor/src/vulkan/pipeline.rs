@@ -65,6 +65,10 @@ impl Pipelines {
         Ok(())
     }
 
+    pub(crate) fn file(&self) -> Option<&CacheFile> {
+        self.file.as_ref()
+    }
+
     pub(crate) fn layout(&self, reach: Reach) -> vk::PipelineLayout {
         match reach {
             Reach::Addresses => self.by_address,

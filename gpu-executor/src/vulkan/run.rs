@@ -82,7 +82,7 @@ impl Program {
             return Ok((0, 0));
         }
         let staged = self.shared.settings.staged;
-        let (chunk, most) = self.shared.chunks(elements, &widths, cost, self.workgroup_size, usize::MAX)?;
+        let (chunk, most) = self.shared.chunks(elements, &widths, cost, self.workgroup_size, (usize::MAX, None))?;
         let bytes = footprint(&widths, chunk) * most as u64;
         Ok(if staged { (bytes, bytes) } else { (0, bytes) })
     }
@@ -107,14 +107,15 @@ fn footprint(widths: &[usize; SLOTS], chunk: usize) -> u64 {
 }
 
 impl Shared {
-    /// How many elements a chunk of a job has, and how many chunks are under way at a time; at most `most_elements` in a chunk.
+    /// How many elements a chunk of a job has, and how many chunks are under way at a time; at most `most_elements` in a chunk, and
+    /// as many as `wanted` where limits allow.
     fn chunks(
         &self,
         elements: usize,
         widths: &[usize; SLOTS],
         cost: u64,
         workgroup_size: u32,
-        most_elements: usize,
+        (most_elements, wanted): (usize, Option<usize>),
     ) -> Result<(usize, usize), Error> {
         let settings = &self.settings;
         // Enough of them that transfers, kernels and the CPU's work overlap. What is dear to compute is not cut fine: small
@@ -126,7 +127,7 @@ impl Shared {
         let bounds = |memory| plan::Bounds {
             buffer: settings.limits.buffer.min(CHUNK_BYTES),
             memory,
-            elements: settings.chunk_elements.min(most_elements).min(fine),
+            elements: settings.chunk_elements.min(most_elements).min(wanted.unwrap_or(fine).max(1)),
             work: settings.work,
             workgroups: settings.limits.workgroups.map(u64::from).iter().product(),
             workgroup_size,
@@ -194,7 +195,7 @@ struct Stream<'a> {
 impl<'a> Stream<'a> {
     fn new(program: &'a Program, job: &Job, widths: &[usize; SLOTS]) -> Result<Self, Error> {
         let shared = &*program.shared;
-        let staged = shared.settings.staged;
+        let staged = job.staged.unwrap_or(shared.settings.staged);
         let bind = |(slot, &width): (usize, &usize)| {
             let (bytes, write): (&[u8], _) = match &job.slots[slot] {
                 Slot::Unused => return None,
@@ -212,7 +213,8 @@ impl<'a> Stream<'a> {
         loop {
             let plan = || {
                 let (elements, cost) = (job.elements, job.cost);
-                let (chunk, most) = shared.chunks(elements, &needed, cost, program.workgroup_size, most_elements)?;
+                let wanted = (most_elements, job.chunk_elements);
+                let (chunk, most) = shared.chunks(elements, &needed, cost, program.workgroup_size, wanted)?;
                 Ok((chunk, most, shared.memory.reserve(footprint(&needed, chunk) * most as u64)?))
             };
             let (chunk, most, reservation) = shared.with_memory(plan)?;
