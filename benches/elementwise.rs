@@ -4,7 +4,9 @@
 
 #![allow(clippy::expect_used, reason = "a bench that cannot run stops")]
 
-use bls12_field_gpu::{Backend, Call, DeviceChoice, Field, Form, MemoryMode, Operation, Options, Outcome, Verify, oneshot};
+use bls12_field_gpu::{
+    Backend, Call, DeviceChoice, Field, Form, MemoryMode, Operation, Options, Outcome, Placement, Verify, oneshot,
+};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 
@@ -15,17 +17,13 @@ fn engines() -> Vec<(&'static str, Run)> {
         let backend = Backend::new(&options).expect("a backend");
         Box::new(move |call| backend.execute(call).expect("an outcome"))
     };
-    let gpu = |memory, verify| backend(Options::new().require_gpu(true).memory(memory).verify(verify));
+    let on_device = || Options::new().require_gpu(true).placement(Placement::Device);
+    let gpu = |memory, verify| backend(on_device().memory(memory).verify(verify));
     let cpu = || Backend::new(&Options::new().device(DeviceChoice::Cpu)).expect("a backend");
     let one_core = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
     let on_one_core = cpu();
     vec![
-        (
-            "oneshot",
-            Box::new(|call| {
-                oneshot::execute(&Options::new().require_gpu(true).verify(Verify::Off), call).expect("an outcome")
-            }),
-        ),
+        ("oneshot", Box::new(move |call| oneshot::execute(&on_device().verify(Verify::Off), call).expect("an outcome"))),
         ("host_memory", gpu(MemoryMode::Host, Verify::Off)),
         ("host_memory_verified", gpu(MemoryMode::Host, Verify::All)),
         ("device_local", gpu(MemoryMode::DeviceLocal, Verify::Off)),

@@ -1,20 +1,15 @@
 //! The backend: checks what it is given, has it computed, checks what it got.
 
+use crate::Error;
 use crate::call::{Call, Prepared};
-use crate::known_answers::KnownAnswers;
-use crate::operation::{Operation, Parameter, Row, TABLE};
+use crate::choice::{Chooser, Place, Setting};
+use crate::on_device::{Checks, Vulkan};
 use crate::options::{DeviceChoice, Options, Settings, Verify};
-use crate::reduction::{REDUCTIONS, Reducer};
-use crate::{Error, Field, Form};
 use cpu_reference::{Positions, Results};
 use field_kernels::Width;
-use gpu_executor::{
-    Device, DeviceInfo, DeviceKind, Job, Kernel, Landed, Profile, Program, Reach, Shape, Slot, SlotUse, Stage, Threads,
-    ValidationLog, Verdict, Watch,
-};
-use parking_lot::Mutex;
+use gpu_executor::{Device, DeviceInfo, DeviceKind, Profile, ValidationLog, Verdict};
 use std::fmt;
-use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -39,20 +34,11 @@ struct Shared {
     engine: Engine,
     verdicts: Vec<Verdict>,
     vulkan: Option<Vulkan>,
+    chooser: Chooser,
     calls: AtomicU64,
     cpu_calls: AtomicU64,
     fallbacks: AtomicU64,
     verified: AtomicU64,
-}
-
-pub(crate) struct Vulkan {
-    device: Device,
-    pub(crate) width: Width,
-    tiled: bool,
-    /// By operation, field and form; filled when first used, after its self-test.
-    programs: Vec<Mutex<Option<Program>>>,
-    /// By reduction and field; likewise.
-    pub(crate) reducers: Vec<Mutex<Option<Reducer>>>,
 }
 
 /// What computes.
@@ -96,6 +82,8 @@ pub struct Outcome {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
+    /// Where it was computed. [`Backend::explain`] says why there.
+    pub place: Place,
     /// Dispatches on the device, one per chunk; 0 if the CPU reference computed the result.
     pub dispatches: usize,
     /// Elements that were checked against the CPU reference.
@@ -110,12 +98,14 @@ pub struct Report {
 pub struct Stats {
     /// Calls that had a result, empty ones aside.
     pub calls: u64,
-    /// Those of them that the CPU reference computed.
+    /// Those of them that the CPU reference computed: where it was thought to be sooner, or there is no device, or no more.
     pub cpu_calls: u64,
     /// Those of them that the device should have computed, and was lost: see [`Report::fallback`].
     pub fallbacks: u64,
     /// Elements checked against the CPU reference, self-tests aside.
     pub verified_elements: u64,
+    /// Calibrations that were measured, rather than read from disk: see [`Calibrate`](crate::Calibrate).
+    pub calibrations: u64,
     /// What the Vulkan device has done.
     pub device: gpu_executor::Stats,
 }
@@ -169,17 +159,15 @@ impl Backend {
                     tiled,
                     workgroup_size: device.workgroup_size(),
                 };
-                let programs = (0..TABLE.len() * 4).map(|_| Mutex::new(None)).collect();
-                let reducers = (0..REDUCTIONS.len() * Field::ALL.len()).map(|_| Mutex::new(None)).collect();
-                (engine, Some(Vulkan { device, width, tiled, programs, reducers }))
+                (engine, Some(Vulkan::new(device, width, tiled)))
             }
             Err(reason) => {
                 tracing::warn!(reason, "no GPU: computing on the CPU");
                 (Engine::Cpu { reason }, None)
             }
         };
-        let (calls, cpu_calls, fallbacks, verified) = Default::default();
-        let shared = Shared { settings, engine, verdicts, vulkan, calls, cpu_calls, fallbacks, verified };
+        let (chooser, calls, cpu_calls, fallbacks, verified) = Default::default();
+        let shared = Shared { settings, engine, verdicts, vulkan, chooser, calls, cpu_calls, fallbacks, verified };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -226,7 +214,7 @@ impl Backend {
     /// ```
     pub fn trim(&self) {
         if let Some(vulkan) = self.vulkan() {
-            vulkan.device.trim();
+            vulkan.device().trim();
         }
     }
 
@@ -240,7 +228,7 @@ impl Backend {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn is_lost(&self) -> bool {
-        self.vulkan().is_some_and(|vulkan| vulkan.device.is_lost())
+        self.vulkan().is_some_and(|vulkan| vulkan.device().is_lost())
     }
 
     /// What the validation layer said; empty, too, when it is off.
@@ -250,7 +238,7 @@ impl Backend {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn validation_log(&self) -> ValidationLog {
-        self.shared.vulkan.as_ref().map(|vulkan| vulkan.device.validation_log()).unwrap_or_default()
+        self.shared.vulkan.as_ref().map(|vulkan| vulkan.device().validation_log()).unwrap_or_default()
     }
 
     /// What the backend has done so far.
@@ -266,7 +254,8 @@ impl Backend {
             cpu_calls: shared.cpu_calls.load(Relaxed),
             fallbacks: shared.fallbacks.load(Relaxed),
             verified_elements: shared.verified.load(Relaxed),
-            device: shared.vulkan.as_ref().map(|vulkan| vulkan.device.stats()).unwrap_or_default(),
+            calibrations: shared.chooser.calibrations(),
+            device: shared.vulkan.as_ref().map(|vulkan| vulkan.device().stats()).unwrap_or_default(),
         }
     }
 
@@ -286,7 +275,7 @@ impl Backend {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn start_profile(&self) -> Result<(), Error> {
-        Ok(self.vulkan().map_or(Ok(()), |vulkan| vulkan.device.start_profile())?)
+        Ok(self.vulkan().map_or(Ok(()), |vulkan| vulkan.device().start_profile())?)
     }
 
     /// Ends the profile; what was done, and has finished, since it was begun.
@@ -296,7 +285,19 @@ impl Backend {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn take_profile(&self) -> Profile {
-        self.vulkan().map(|vulkan| vulkan.device.take_profile()).unwrap_or_default()
+        self.vulkan().map(|vulkan| vulkan.device().take_profile()).unwrap_or_default()
+    }
+
+    /// Where compiled pipelines and calibrations are kept for the next process, if anywhere.
+    ///
+    /// ```
+    /// if let Some(directory) = bls12_field_gpu::backend()?.cache_directory() {
+    ///     println!("pipelines and calibrations are in {}", directory.display());
+    /// }
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn cache_directory(&self) -> Option<&Path> {
+        self.vulkan()?.device().cache_directory()
     }
 
     pub(crate) fn vulkan(&self) -> Option<&Vulkan> {
@@ -305,6 +306,10 @@ impl Backend {
 
     pub(crate) fn settings(&self) -> &Settings {
         &self.shared.settings
+    }
+
+    pub(crate) fn chooser(&self) -> &Chooser {
+        &self.shared.chooser
     }
 
     /// Counts elements that were checked against the CPU reference.
@@ -374,20 +379,26 @@ impl Backend {
             }
         }
         let prepared = Prepared::new(call)?;
-        // On a device each chunk is looked at while others are under way. Not if the caller is a rayon worker (see `Watch`).
-        let on_the_way = shared.vulkan.is_some() && rayon::current_thread_index().is_none();
+        // What a device computes is looked at chunk by chunk, while others are under way. Not if the caller is a rayon worker (see `Watch`).
+        let place = match &shared.vulkan {
+            Some(vulkan) if length > 0 => self.place(vulkan, &prepared),
+            _ => Place::Cpu,
+        };
+        let on_the_way = place != Place::Cpu && rayon::current_thread_index().is_none();
         // The scalar in any case.
         prepared.part(&(0..if on_the_way { 0 } else { length })).check_values()?;
         if length == 0 {
             return Ok(Report::default());
         }
         let mut flags = vec![0u32; mask.len()];
-        let on_device = match &shared.vulkan {
-            Some(vulkan) => match self.on_device(vulkan, &prepared, elements, &mut flags, on_the_way) {
-                Err(Error::Device(loss)) if loss.is_loss() && !shared.settings.require_gpu => Err(Some(loss)),
-                answer => Ok(answer?),
-            },
-            None => Err(None),
+        let on_device = match (&shared.vulkan, place) {
+            (Some(vulkan), Place::Device(setting)) => {
+                match self.on_device(vulkan, &prepared, setting, (elements, &mut flags), on_the_way) {
+                    Err(Error::Device(loss)) if loss.is_loss() && !shared.settings.require_gpu => Err(Some(loss)),
+                    answer => Ok(answer?),
+                }
+            }
+            _ => Err(None),
         };
         let report = match on_device {
             Ok(report) => report,
@@ -414,17 +425,17 @@ impl Backend {
         &self,
         vulkan: &Vulkan,
         prepared: &Prepared,
-        elements: &mut [u64],
-        flags: &mut [u32],
+        setting: Setting,
+        (elements, flags): (&mut [u64], &mut [u32]),
         on_the_way: bool,
     ) -> Result<Report, Error> {
-        let program = vulkan.program(&self.shared.settings, prepared)?;
+        let program = vulkan.program_of(&self.shared.settings, prepared, setting.workgroup_size)?;
         let verify = on_the_way && self.verify() == Verify::All;
         let mut checks = Checks { backend: self, vulkan, prepared, values: on_the_way, verify };
-        let dispatches = vulkan.run(&program, prepared, elements, flags, &mut checks)?;
+        let dispatches = vulkan.run(&program, prepared, setting.for_a_job(), (&mut *elements, &mut *flags), &mut checks)?;
         let verified = if verify { prepared.length } else { self.check(vulkan, prepared, elements, flags)? };
         self.count_verified(verified);
-        Ok(Report { dispatches, verified, fallback: None })
+        Ok(Report { place: Place::Device(setting), dispatches, verified, fallback: None })
     }
 
     /// Counts a call that the CPU reference computed because the device is lost. The first is worth a warning.
@@ -453,257 +464,15 @@ impl Backend {
     }
 
     /// An error if an element was found wrong.
-    fn right(&self, vulkan: &Vulkan, prepared: &Prepared, first_wrong: Option<usize>) -> Result<(), Error> {
+    pub(crate) fn right(&self, vulkan: &Vulkan, prepared: &Prepared, first_wrong: Option<usize>) -> Result<(), Error> {
         first_wrong.map_or(Ok(()), |index| {
             Err(Error::VerificationFailed {
                 operation: prepared.row.name,
                 field: prepared.field,
                 index,
-                device: vulkan.device.info().to_string(),
+                device: vulkan.device().info().to_string(),
             })
         })
-    }
-}
-
-impl Vulkan {
-    pub(crate) fn device(&self) -> &Device {
-        &self.device
-    }
-
-    /// The program of a call, made and tested when first asked for.
-    pub(crate) fn program(&self, settings: &Settings, prepared: &Prepared) -> Result<Program, Error> {
-        let canonical = prepared.row.form_matters && prepared.form == Form::Canonical;
-        let slot = prepared.row.operation as usize * 4 + prepared.field as usize * 2 + usize::from(canonical);
-        if let Some(program) = &*self.programs[slot].lock() {
-            return Ok(program.clone());
-        }
-        // Not under the lock: the self-test uses rayon, whose workers may be callers that wait for the lock. Threads that
-        // arrive together each test; the pipeline is built once.
-        let kernel = self.kernel(prepared.row, prepared.field, canonical)?;
-        // SAFETY: the kernel is one of field-kernels', valid by spirv-val, which CI runs; elementwise.comp and io.glsl keep to
-        // the slots and widths that `slots` tells, guard every invocation by the number of elements and use constant 0 for
-        // the workgroup size. A device without 64-bit integers is given the 32-bit variant only.
-        let made = unsafe { self.device.prepare(&kernel) }?;
-        self.self_test(settings, &made, prepared.row, prepared.field, canonical)?;
-        Ok(self.programs[slot].lock().insert(made).clone())
-    }
-
-    /// How the kernels of the device's width reach their slots.
-    pub(crate) fn reach(&self) -> Reach {
-        match self.width {
-            Width::Int64 => Reach::Addresses,
-            Width::Int32 => Reach::Descriptors,
-        }
-    }
-
-    fn kernel(&self, row: &Row, field: Field, canonical: bool) -> Result<Kernel, Error> {
-        let not_available = Error::NotAvailable { operation: row.name, field };
-        let shader = row.kernel.shader(field, self.width).ok_or(not_available)?;
-        let scalar = row.parameter == Parameter::Scalar;
-        // Every device has 16 KiB of shared memory.
-        let tile = self.device.workgroup_size() * field.bytes() as u32;
-        let tiled = self.tiled && tile <= 16 << 10;
-        Ok(Kernel {
-            name: shader.name,
-            spirv: shader.spirv,
-            reach: self.reach(),
-            slots: slots(row, field),
-            shape: Shape::Invocations,
-            workgroup_size: None,
-            constants: vec![
-                (1, canonical.into()),
-                (2, scalar.into()),
-                (3, tiled.into()),
-                (4, if tiled { tile / 16 } else { 1 }),
-            ],
-        })
-    }
-
-    /// Drivers do miscompile big-integer shaders: nothing that a kernel says is believed before it has answered what is known.
-    fn self_test(
-        &self,
-        settings: &Settings,
-        program: &Program,
-        row: &'static Row,
-        field: Field,
-        canonical: bool,
-    ) -> Result<(), Error> {
-        let form = if canonical { Form::Canonical } else { Form::Montgomery };
-        let known = KnownAnswers::new(row, field);
-        let vectors: Vec<&[u64]> = known.vectors.iter().map(Vec::as_slice).collect();
-        let prepared =
-            Prepared::new(&Call { operation: row.operation, field, form, vectors: &vectors, parameter: &known.parameter })?;
-        let mut elements = vec![0; if row.has_elements() { prepared.length * field.limbs() } else { 0 }];
-        let mut flags = vec![0; if row.has_mask() { prepared.length } else { 0 }];
-        self.run(program, &prepared, &mut elements, &mut flags, &mut Unwatched)?;
-        #[cfg(feature = "test-faults")]
-        if let Some(crate::Fault::FlipBitInSelfTest(bit)) = settings.fault {
-            flip(&mut elements, &mut flags, (&(0..prepared.length), prepared.length), bit);
-        }
-        #[cfg(not(feature = "test-faults"))]
-        let _ = settings;
-        // Recomputed, whatever check would prove an answer: here every bit of it is known.
-        let (mut known_elements, mut known_flags) = (vec![0; elements.len()], vec![0; flags.len()]);
-        (prepared.twin.compute)(
-            &prepared.operands(),
-            &mut Results { elements: &mut known_elements, mask: &mut known_flags },
-        );
-        let wrong = |index: usize| {
-            let element = index * field.limbs()..(index + 1) * field.limbs();
-            elements.get(element.clone()) != known_elements.get(element) || flags.get(index) != known_flags.get(index)
-        };
-        match (0..prepared.length).find(|&index| wrong(index)) {
-            None => Ok(()),
-            Some(index) => {
-                Err(Error::SelfTestFailed { operation: row.name, field, index, device: self.device.info().to_string() })
-            }
-        }
-    }
-
-    /// Has a program compute a call.
-    fn run<W: Watch>(
-        &self,
-        program: &Program,
-        prepared: &Prepared,
-        elements: &mut [u64],
-        flags: &mut [u32],
-        watch: &mut W,
-    ) -> Result<usize, W::Error> {
-        let row = prepared.row;
-        let vectors = prepared.vectors.map(|vector| match vector {
-            [] => Slot::Unused,
-            limbs => Slot::Read(bytemuck::cast_slice(limbs)),
-        });
-        let (elements, flags) = (bytemuck::cast_slice_mut(elements), bytemuck::cast_slice_mut(flags));
-        let slots = arranged(row, vectors, Slot::Write(elements), Slot::Write(flags));
-        let (elements, params, cost) = (prepared.length, &prepared.words[..], row.cost);
-        let mut job = Job { elements, slots, params, cost, staged: None, chunk_elements: None };
-        program.run(&mut job, watch)
-    }
-}
-
-/// Elements whose results one thread checks sooner than others are woken to help: one piece of the check's.
-const SERIAL: usize = 64;
-
-/// Looks at a call's chunks: at what goes in, if `values`; at what comes out, if `verify`.
-struct Checks<'a> {
-    backend: &'a Backend,
-    vulkan: &'a Vulkan,
-    prepared: &'a Prepared<'a>,
-    values: bool,
-    verify: bool,
-}
-
-impl Watch for Checks<'_> {
-    type Error = Error;
-
-    fn inspects(&self) -> bool {
-        // A check of every result looks at what went in, but does not mind an inverse of zero.
-        self.values && (!self.verify || self.prepared.row.operation == Operation::Inverse)
-    }
-
-    fn admits(&self, _slot: usize, part: &[u8]) -> bool {
-        let (field, limbs) = (self.prepared.field, bytemuck::cast_slice(part));
-        let zero = |element: &[u64]| element.iter().all(|&limb| limb == 0);
-        let inverted = self.prepared.row.operation == Operation::Inverse;
-        field.all_canonical(limbs) && !(inverted && limbs.chunks_exact(field.limbs()).any(zero))
-    }
-
-    fn objection(&self, range: Range<usize>) -> Error {
-        let found = self.prepared.part(&range).check_values();
-        // `admits` and `check_values` agree on what is wrong.
-        let none = || Error::NotBelowModulus {
-            operation: self.prepared.row.name,
-            field: self.prepared.field,
-            operand: "a",
-            index: range.start,
-        };
-        found.err().unwrap_or_else(none)
-    }
-
-    fn lands(&mut self, range: Range<usize>, results: Landed, threads: &Threads) -> Result<(), Error> {
-        let Self { backend, vulkan, prepared, .. } = *self;
-        let (elements, flags) = landed(prepared.row, results);
-        #[cfg(feature = "test-faults")]
-        if let Some(crate::Fault::FlipBit(bit)) = backend.settings().fault {
-            flip(elements, flags, (&range, prepared.length), bit);
-        }
-        if !self.verify {
-            return Ok(());
-        }
-        let _timed = vulkan.device.timed(Stage::Verify, 0);
-        let (part, elements, flags) = (prepared.part(&range), &*elements, &*flags);
-        let first_wrong = match range.len() {
-            ..=SERIAL => part.first_wrong(elements, flags, Positions::All),
-            _ => threads.install(|| part.first_wrong(elements, flags, Positions::All)),
-        };
-        if first_wrong.is_some() {
-            // Of wrong values the check finds the results wrong.
-            part.check_values()?;
-        }
-        backend.right(vulkan, prepared, first_wrong.map(|index| range.start + index))
-    }
-}
-
-/// What the self-test's answers pass: it compares them itself.
-struct Unwatched;
-
-impl Watch for Unwatched {
-    type Error = gpu_executor::Error;
-
-    fn inspects(&self) -> bool {
-        false
-    }
-
-    fn admits(&self, _: usize, _: &[u8]) -> bool {
-        true
-    }
-
-    fn objection(&self, _: Range<usize>) -> Self::Error {
-        gpu_executor::Error::Lost { during: "the self-test" }
-    }
-
-    fn lands(&mut self, _: Range<usize>, _: Landed, _: &Threads) -> Result<(), Self::Error> {
-        Ok(())
-    }
-}
-
-/// The elements and the flags among a chunk's results; empty what the row does not give.
-fn landed<'a>(row: &Row, [_, _, c, r]: Landed<'a>) -> (&'a mut [u64], &'a mut [u32]) {
-    // Where `arranged` puts them.
-    let (elements, flags) = match (row.has_elements(), row.has_mask()) {
-        (true, true) => (r, c),
-        (true, false) => (r, None),
-        (false, _) => (None, r),
-    };
-    (elements.map_or(&mut [], bytemuck::cast_slice_mut), flags.map_or(&mut [], bytemuck::cast_slice_mut))
-}
-
-/// What the kernel of a row does with its slots.
-fn slots(row: &Row, field: Field) -> [SlotUse; 4] {
-    let (element, flag) = (field.bytes(), size_of::<u32>());
-    let vectors = [0, 1, 2].map(|n| if n < row.vectors { SlotUse::Reads(element) } else { SlotUse::None });
-    arranged(row, vectors, SlotUse::Writes(element), SlotUse::Writes(flag))
-}
-
-/// Where a row's kernel has its vectors and its results: the vectors first, the elements or the flags last; if there are both,
-/// the flags third.
-pub(crate) fn arranged<T>(row: &Row, [a, b, c]: [T; 3], elements: T, flags: T) -> [T; 4] {
-    match (row.has_elements(), row.has_mask()) {
-        (false, _) => [a, b, c, flags],
-        (true, false) => [a, b, c, elements],
-        (true, true) => [a, b, flags, elements],
-    }
-}
-
-#[cfg(feature = "test-faults")]
-pub(crate) fn flip(elements: &mut [u64], flags: &mut [u32], (range, length): (&Range<usize>, usize), bit: u64) {
-    let words: &mut [u32] = if elements.is_empty() { flags } else { bytemuck::cast_slice_mut(elements) };
-    let per_element = words.len() / range.len();
-    let bit = bit % (32 * (per_element * length) as u64);
-    let word = (bit / 32) as usize;
-    if range.contains(&(word / per_element)) {
-        words[word - range.start * per_element] ^= 1 << (bit % 32);
     }
 }
 

@@ -113,6 +113,12 @@ impl<'a> Prepared<'a> {
         self.part(&(0..self.length)).first_wrong(elements, flags, positions)
     }
 
+    /// Bits of the exponent, if there is one.
+    pub(crate) fn exponent_bits(&self) -> u64 {
+        let top = self.parameter.iter().rposition(|&limb| limb != 0);
+        top.map_or(0, |top| 64 * top as u64 + u64::from(64 - self.parameter[top].leading_zeros()))
+    }
+
     pub(crate) fn operands(&self) -> Operands<'_> {
         Operands { vectors: self.vectors, parameter: &self.parameter, form: self.form }
     }

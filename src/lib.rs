@@ -24,7 +24,12 @@
 //! needed. Where there is none, arkworks computes on all cores; [`Backend::engine`] says so and why, as does a warning to whoever
 //! subscribes to `tracing`, and `GPU_REQUIRE=1` makes it an error instead. The same holds for a device that is lost later: calls
 //! on data in host memory finish on the CPU, and their [`Report::fallback`] says why; what lies on a lost device is gone. A
-//! software Vulkan driver counts as a device; for most work it is slower than arkworks, and `GPU_DEVICE=cpu` avoids it.
+//! software Vulkan driver counts as a device.
+//!
+//! Where there is a device, a call on data in host memory goes where it is predicted to be done first, checks included
+//! ([`Placement`]); [`Report::place`] says where it went and [`Backend::explain`] why. The prediction rests on measurements that
+//! are made once per machine and driver, in less than three seconds, by the first call that is long enough to need it
+//! ([`Calibrate`]). Recordings on resident vectors always go to the device.
 //!
 //! # Trust
 //! By default every element that a device returns is checked on the CPU with arkworks' arithmetic ([`Verify`]), and a
@@ -34,7 +39,7 @@
 //!
 //! # What to expect
 //! A single operation on data that starts and ends in host memory is bound by the copying: for `add` and `mul`, 16 CPU cores
-//! do as well as any GPU, and calls of a few thousand elements or fewer are faster on one core. The GPU pays for heavy
+//! do as well as any GPU, and calls of a few thousand elements or fewer are faster on one core, so that is where they go. The GPU pays for heavy
 //! operations: [`sqrt`](sqrt_u64_limbs) and [`inverse`](inverse_u64_limbs), which a multiplication checks, and
 //! [`pow`](pow_u64_limbs) with [`Verify::Sample`] or [`Verify::Off`], since checking every power is computing it again. (An
 //! inversion by Fermat's theorem on a GPU does not beat Montgomery's trick, one inversion for many elements, on 16 cores.) And it
@@ -54,11 +59,13 @@ struct Readme;
 pub mod ark;
 mod backend;
 mod call;
+mod choice;
 mod error;
 mod known_answers;
 mod limbs;
 mod mask;
 mod memory;
+mod on_device;
 #[cfg(feature = "oneshot")]
 pub mod oneshot;
 mod operation;
@@ -73,6 +80,7 @@ mod verification;
 
 pub use backend::{Backend, Engine, Outcome, Report, Stats};
 pub use call::Call;
+pub use choice::{Candidate, Decision, Evidence, Place, Reason, Setting, Thoroughness};
 pub use cpu_reference::Form;
 pub use error::{Error, ErrorKind};
 pub use field_kernels::{Field, Width};
@@ -87,7 +95,7 @@ pub use mask::Mask;
 pub use operation::{Operation, Output, Parameter, Row, TABLE};
 #[cfg(feature = "test-faults")]
 pub use options::Fault;
-pub use options::{DeviceChoice, Options, Verify};
+pub use options::{Calibrate, DeviceChoice, Options, Placement, Verify};
 pub use pinned::Pinned;
 pub use recording::Recording;
 pub use reduction::{REDUCTIONS, Reduction, ReductionRow};

@@ -38,6 +38,31 @@ pub enum DeviceChoice {
     Cpu,
 }
 
+/// Who computes calls on data in host memory, where there is a Vulkan device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Placement {
+    /// Whoever is predicted to be done first: see [`Backend::explain`](crate::Backend::explain). With [`Verify::All`] a device's
+    /// results must be checked and the CPU's need not be, so it is the CPU unless checking is much less work than computing.
+    #[default]
+    Auto,
+    /// The device.
+    Device,
+}
+
+/// What [`Placement::Auto`] predicts from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Calibrate {
+    /// Measurements that are made once per machine, driver and number of threads, in less than three seconds, by the first call
+    /// that needs them, and kept beside the compiled pipelines. (A call by a rayon worker makes none.) Where nothing is kept,
+    /// guesses.
+    #[default]
+    Auto,
+    /// Guesses that are built in.
+    Off,
+    /// Measurements, made again by each backend.
+    Again,
+}
+
 /// How a [`Backend`](crate::Backend) is made. An option that is set beats the environment, which beats the default. What
 /// concerns a Vulkan device only is not looked at where the CPU computes.
 ///
@@ -45,9 +70,11 @@ pub enum DeviceChoice {
 /// |---|---|---|
 /// | [`device`](Self::device) | `GPU_DEVICE`: an index, `auto` or `cpu` | `auto` |
 /// | [`require_gpu`](Self::require_gpu) | `GPU_REQUIRE`: `1` or `0` | `0` |
-/// | [`memory`](Self::memory) | `GPU_DEVICE_LOCAL`: `1` or `0` | by the kind of device |
+/// | [`placement`](Self::placement) | `GPU_PLACEMENT`: `auto` or `device` | `auto` |
+/// | [`calibrate`](Self::calibrate) | `GPU_CALIBRATE`: `0` guesses, `1` measures again | measured once |
+/// | [`memory`](Self::memory) | `GPU_DEVICE_LOCAL`: `1` or `0` | predicted, or by the kind of device |
 /// | [`verify`](Self::verify) | `GPU_VERIFY`: `all`, `sample:N` or `off` | `all` |
-/// | [`workgroup_size`](Self::workgroup_size) | `GPU_WORKGROUP_SIZE` | by the kind of device |
+/// | [`workgroup_size`](Self::workgroup_size) | `GPU_WORKGROUP_SIZE` | predicted, or by the kind of device |
 /// | [`cache`](Self::cache) | `GPU_CACHE_DIR`: a directory | the user's cache directory |
 /// | [`validation`](Self::validation) | `GPU_VALIDATION`: `1` or `0` | `0` |
 /// | [`wipe`](Self::wipe) | `GPU_WIPE`: `1` or `0` | `0` |
@@ -62,6 +89,8 @@ pub enum DeviceChoice {
 pub struct Options {
     device: Option<DeviceChoice>,
     require_gpu: Option<bool>,
+    placement: Option<Placement>,
+    calibrate: Option<Calibrate>,
     memory: Option<MemoryMode>,
     verify: Option<Verify>,
     workgroup_size: Option<u32>,
@@ -123,6 +152,31 @@ impl Options {
         self
     }
 
+    /// Who computes calls on data in host memory, where there is a device. What concerns resident vectors is always computed by
+    /// the device.
+    ///
+    /// ```
+    /// # use bls12_field_gpu::*;
+    /// let backend = Backend::new(&Options::new().placement(Placement::Device))?;
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn placement(mut self, placement: Placement) -> Self {
+        self.placement = Some(placement);
+        self
+    }
+
+    /// What [`Placement::Auto`] predicts from.
+    ///
+    /// ```
+    /// # use bls12_field_gpu::*;
+    /// let backend = Backend::new(&Options::new().calibrate(Calibrate::Off))?;
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn calibrate(mut self, calibrate: Calibrate) -> Self {
+        self.calibrate = Some(calibrate);
+        self
+    }
+
     /// Where vectors lie while the device works on them.
     ///
     /// ```
@@ -159,7 +213,7 @@ impl Options {
         self
     }
 
-    /// Where compiled pipelines are kept from one process to the next.
+    /// Where compiled pipelines and calibrations are kept from one process to the next.
     ///
     /// ```
     /// # use bls12_field_gpu::*;
@@ -283,6 +337,8 @@ impl Options {
 pub(crate) struct Settings {
     pub(crate) device: DeviceChoice,
     pub(crate) require_gpu: bool,
+    pub(crate) placement: Placement,
+    pub(crate) calibrate: Calibrate,
     pub(crate) verify: Verify,
     pub(crate) width: Option<Width>,
     pub(crate) tiled: Option<bool>,
@@ -306,6 +362,18 @@ impl Settings {
         let require_gpu = match options.require_gpu {
             Some(require) => require,
             None => read.parse("GPU_REQUIRE", ZERO_OR_ONE, flag)?.unwrap_or(false),
+        };
+        let placement = match options.placement {
+            Some(placement) => placement,
+            None => read.parse("GPU_PLACEMENT", "auto or device", placement)?.unwrap_or_default(),
+        };
+        let calibrate = match options.calibrate {
+            Some(calibrate) => calibrate,
+            None => match read.parse("GPU_CALIBRATE", ZERO_OR_ONE, flag)? {
+                None => Calibrate::Auto,
+                Some(false) => Calibrate::Off,
+                Some(true) => Calibrate::Again,
+            },
         };
         let memory = match options.memory {
             Some(memory) => memory,
@@ -383,6 +451,8 @@ impl Settings {
         Ok(Self {
             device,
             require_gpu,
+            placement,
+            calibrate,
             verify,
             width: options.width,
             tiled: options.tiled,
@@ -408,6 +478,14 @@ fn device(text: &str) -> Option<DeviceChoice> {
         "auto" => Some(DeviceChoice::Auto),
         "cpu" => Some(DeviceChoice::Cpu),
         index => index.parse().ok().map(DeviceChoice::Index),
+    }
+}
+
+fn placement(text: &str) -> Option<Placement> {
+    match text {
+        "auto" => Some(Placement::Auto),
+        "device" => Some(Placement::Device),
+        _ => None,
     }
 }
 
@@ -455,6 +533,7 @@ mod tests {
         assert_eq!((s.executor.memory, s.executor.workgroup_size), (MemoryMode::Auto, None));
         assert_eq!((s.executor.validation, s.executor.cache), (Validation::Off, CacheDirectory::User));
         assert!(!s.executor.wipe);
+        assert_eq!((s.placement, s.calibrate), (Placement::Auto, Calibrate::Auto));
     }
 
     #[test]
@@ -470,6 +549,8 @@ mod tests {
                 ("GPU_CACHE_DIR", "/somewhere"),
                 ("GPU_VALIDATION", "1"),
                 ("GPU_WIPE", "1"),
+                ("GPU_PLACEMENT", "device"),
+                ("GPU_CALIBRATE", "0"),
             ],
         )
         .unwrap();
@@ -477,6 +558,8 @@ mod tests {
         assert_eq!((s.executor.device, s.executor.memory), (Some(3), MemoryMode::Host));
         assert_eq!((s.executor.workgroup_size, s.executor.validation, s.executor.wipe), (Some(96), Validation::On, true));
         assert_eq!(s.executor.cache, CacheDirectory::At("/somewhere".into()));
+        assert_eq!((s.placement, s.calibrate), (Placement::Device, Calibrate::Off));
+        assert_eq!(settings(Options::new(), &[("GPU_CALIBRATE", "1")]).unwrap().calibrate, Calibrate::Again);
         assert_eq!(settings(Options::new(), &[("GPU_DEVICE_LOCAL", "1")]).unwrap().executor.memory, MemoryMode::DeviceLocal);
     }
 
@@ -490,6 +573,8 @@ mod tests {
             .workgroup_size(32)
             .cache(CacheDirectory::Off)
             .validation(Validation::Off)
+            .placement(Placement::Device)
+            .calibrate(Calibrate::Off)
             .wipe(true);
         // Values that would be errors are not even looked at.
         let nonsense = [
@@ -501,11 +586,14 @@ mod tests {
             ("GPU_CACHE_DIR", ""),
             ("GPU_VALIDATION", "x"),
             ("GPU_WIPE", "x"),
+            ("GPU_PLACEMENT", "x"),
+            ("GPU_CALIBRATE", "x"),
         ];
         let s = settings(options, &nonsense).unwrap();
         assert_eq!((s.device, s.verify, s.executor.memory), (DeviceChoice::Cpu, Verify::Off, MemoryMode::DeviceLocal));
         assert_eq!((s.executor.workgroup_size, s.executor.cache), (Some(32), CacheDirectory::Off));
         assert!(s.executor.wipe);
+        assert_eq!((s.placement, s.calibrate), (Placement::Device, Calibrate::Off));
     }
 
     #[test]
@@ -519,6 +607,8 @@ mod tests {
             ("GPU_CACHE_DIR", &[""]),
             ("GPU_VALIDATION", &["on", ""]),
             ("GPU_WIPE", &["yes", "2"]),
+            ("GPU_PLACEMENT", &["", "cpu", "gpu"]),
+            ("GPU_CALIBRATE", &["", "2", "auto"]),
         ] {
             for value in values {
                 let error = settings(Options::new(), &[(variable, value)]).unwrap_err();

@@ -1,7 +1,7 @@
 //! Reductions: operations that fold vectors into one element. Each is one row, with its kernels, its CPU twin and its cost.
 
-use crate::backend::Vulkan;
 use crate::known_answers::edges;
+use crate::on_device::Vulkan;
 use crate::options::Settings;
 use crate::{Error, Field, Form};
 use cpu_reference::{Fold, Operands};
@@ -231,7 +231,7 @@ impl Reducer {
         device.submit(&batch)?.finish(&mut [bytemuck::cast_slice_mut(&mut answers)])?;
         #[cfg(feature = "test-faults")]
         if let Some(crate::Fault::FlipBitInSelfTest(bit)) = settings.fault {
-            crate::backend::flip(&mut answers, &mut [], (&(0..lengths.len()), lengths.len()), bit);
+            crate::on_device::flip(&mut answers, &mut [], (&(0..lengths.len()), lengths.len()), bit);
         }
         #[cfg(not(feature = "test-faults"))]
         let _ = settings;

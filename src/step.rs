@@ -1,9 +1,9 @@
 //! The steps of a recording: plain data that a device is given, or that the CPU computes.
 
-use crate::backend::{Vulkan, arranged};
 use crate::call::{Call, Prepared};
 use crate::mask::FLAG;
 use crate::memory::{Memory, Mirror};
+use crate::on_device::{Vulkan, arranged};
 use crate::operation::Operation;
 use crate::reduction::Reduction;
 use crate::ticket::Landed;

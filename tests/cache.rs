@@ -7,7 +7,7 @@ mod support;
 use bls12_field_gpu::{Backend, CacheDirectory, Field, Form, Operation, Options, Validation};
 use std::fs;
 use std::path::{Path, PathBuf};
-use support::Case;
+use support::{Case, on_device};
 
 /// Computes something on a backend that keeps its pipelines in `directory`.
 fn compute(directory: &Path) {
@@ -19,7 +19,7 @@ fn compute(directory: &Path) {
 }
 
 fn backend(directory: &Path) -> Backend {
-    let options = Options::new().require_gpu(true).validation(Validation::On);
+    let options = on_device(Options::new()).require_gpu(true).validation(Validation::On);
     Backend::new(&options.cache(CacheDirectory::At(directory.to_owned()))).unwrap()
 }
 

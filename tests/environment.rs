@@ -18,10 +18,12 @@ fn in_a_child(expect: &str, variables: &[(&str, &str)]) {
     let cache = tempfile::tempdir().unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "child", "--nocapture", "--test-threads=1"]);
-    for variable in ["GPU_DEVICE", "GPU_REQUIRE", "GPU_DEVICE_LOCAL", "GPU_VERIFY", "GPU_WORKGROUP_SIZE", "GPU_VALIDATION"] {
+    let others = ["GPU_DEVICE", "GPU_REQUIRE", "GPU_DEVICE_LOCAL", "GPU_VERIFY", "GPU_WORKGROUP_SIZE", "GPU_VALIDATION"];
+    for variable in others.into_iter().chain(["GPU_CALIBRATE"]) {
         command.env_remove(variable);
     }
-    command.env("GPU_CACHE_DIR", cache.path()).env(EXPECT, expect).envs(variables.iter().copied());
+    command.env("GPU_CACHE_DIR", cache.path()).env("GPU_PLACEMENT", "device");
+    command.env(EXPECT, expect).envs(variables.iter().copied());
     let output = command.output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && said.contains("1 passed"), "{variables:?}:\n{said}");
@@ -104,6 +106,12 @@ fn child() {
             let Engine::Vulkan { workgroup_size, .. } = *backend().unwrap().engine() else { panic!("no GPU") };
             assert_eq!(workgroup_size.to_string(), expected);
         }
+        ("placed", place) => {
+            assert_eq!(sum.unwrap(), small(Field::Fq, 4));
+            let stats = backend().unwrap().stats();
+            assert_eq!((stats.calls, stats.cpu_calls, stats.fallbacks), (1, u64::from(place == "cpu"), 0));
+            assert_eq!(stats.calibrations, 0, "so small a call needs none");
+        }
         ("cached_in", directory) => {
             assert_eq!(sum.unwrap(), small(Field::Fq, 4));
             assert!(std::fs::read_dir(directory).unwrap().count() > 0, "nothing was cached");
@@ -123,6 +131,8 @@ fn values_that_mean_nothing() {
         ("GPU_WORKGROUP_SIZE", "0"),
         ("GPU_CACHE_DIR", ""),
         ("GPU_VALIDATION", "on"),
+        ("GPU_PLACEMENT", "gpu"),
+        ("GPU_CALIBRATE", "2"),
     ] {
         in_a_child(&format!("misunderstood={variable}"), &[(variable, value)]);
     }
@@ -146,6 +156,8 @@ fn values_that_are_obeyed() {
     in_a_child("verify=off", &[("GPU_VERIFY", "off"), ("GPU_REQUIRE", "1")]);
     in_a_child("verify=sample:3", &[("GPU_VERIFY", "sample:3"), ("GPU_REQUIRE", "1")]);
     in_a_child("workgroup_size=96", &[("GPU_WORKGROUP_SIZE", "96"), ("GPU_VALIDATION", "1")]);
+    in_a_child("placed=cpu", &[("GPU_PLACEMENT", "auto"), ("GPU_REQUIRE", "1")]);
+    in_a_child("placed=device", &[("GPU_REQUIRE", "1")]);
     let directory = tempfile::tempdir().unwrap();
     let below = directory.path().join("below");
     let below = below.to_str().unwrap();

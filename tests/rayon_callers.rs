@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use ark_bls12_381::Fq;
-use bls12_field_gpu::{Backend, MemoryMode, Options};
+use bls12_field_gpu::{Backend, MemoryMode, Options, Placement};
 use rayon::prelude::*;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -22,6 +22,10 @@ fn within_a_minute(work: impl FnOnce() + Send + 'static) {
     }
 }
 
+fn backend(options: Options) -> Backend {
+    Backend::new(&options.require_gpu(true).placement(Placement::Device)).unwrap()
+}
+
 fn square_many(backend: &Backend) {
     (0..64usize).into_par_iter().for_each(|n| {
         let a: Vec<Fq> = (0..8000 + n as u64).map(|i| Fq::from(i + 1)).collect();
@@ -35,7 +39,7 @@ fn workers_share_little_memory() {
     within_a_minute(|| {
         for memory in [MemoryMode::Host, MemoryMode::DeviceLocal] {
             // Room for one call at a time, in more than one chunk.
-            let backend = Backend::new(&Options::new().require_gpu(true).memory(memory).device_memory(1 << 20)).unwrap();
+            let backend = backend(Options::new().memory(memory).device_memory(1 << 20));
             square_many(&backend);
         }
     });
@@ -44,7 +48,7 @@ fn workers_share_little_memory() {
 #[test]
 fn workers_and_other_threads_share_little_memory() {
     within_a_minute(|| {
-        let backend = Backend::new(&Options::new().require_gpu(true).device_memory(4 << 20)).unwrap();
+        let backend = backend(Options::new().device_memory(4 << 20));
         std::thread::scope(|scope| {
             scope.spawn(|| square_many(&backend));
             scope.spawn(|| {

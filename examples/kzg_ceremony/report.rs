@@ -1,7 +1,7 @@
 //! What is printed of a run in which every point was right.
 
 use super::decompress::Clock;
-use bls12_field_gpu::{Backend, DeviceKind, Engine, Verdict, Verify};
+use bls12_field_gpu::{Backend, DeviceKind, Engine, Field, Form, Operation, Verdict, Verify};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -60,7 +60,14 @@ impl Report {
             let which = if self.backend.verdicts().iter().any(gpu) { "not the GPU" } else { "there is no usable GPU here" };
             fact(f, "", format_args!("{which}: this runs on a driver that computes on the CPU"))?;
         }
-        let fallbacks = self.backend.stats().fallbacks;
+        let stats = self.backend.stats();
+        let by_device = stats.calls - stats.cpu_calls;
+        fact(f, "computed by", format_args!("the device: {by_device} calls; arkworks: {}", stats.cpu_calls))?;
+        let explained = self.backend.explain(Operation::Sqrt, Field::Fq, Form::Canonical, self.points).to_string();
+        for (number, line) in explained.lines().enumerate() {
+            fact(f, if number == 0 { "why" } else { "" }, line)?;
+        }
+        let fallbacks = stats.fallbacks;
         if fallbacks > 0 {
             fact(f, "", format_args!("it was lost: arkworks computed {fallbacks} of the operations"))?;
         }

@@ -6,7 +6,7 @@ pub(crate) mod oracle;
 use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::{
     Backend, CacheDirectory, Call, DeviceChoice, Engine, Error, Field, Form, MemoryMode, Operation, Options, Outcome,
-    Parameter, Row, TABLE, Validation, Width, oneshot,
+    Parameter, Placement, Row, TABLE, Validation, Width, oneshot,
 };
 use num_bigint::BigUint;
 use oracle::oracle;
@@ -206,6 +206,11 @@ pub(crate) fn case_of(operation: Operation, field: Field, form: Form, lengths: R
 
 // ----------------------------------------------------------------------------------------------------------------- engines
 
+/// Whatever would be sooner: these tests are there to see the device at work.
+pub(crate) fn on_device(options: Options) -> Options {
+    options.placement(Placement::Device)
+}
+
 /// A backend on a Vulkan device, watched by the validation layer: a message is a failure, and so is having no device.
 pub(crate) struct Watched(Option<Backend>);
 
@@ -227,7 +232,7 @@ impl Watched {
     }
 
     fn made(options: Options, validation: Validation) -> Self {
-        let options = options.validation(validation).cache(CacheDirectory::Off);
+        let options = on_device(options).validation(validation).cache(CacheDirectory::Off);
         Self(Some(Backend::new(&options).expect("these tests need a Vulkan device and the validation layer")))
     }
 }
@@ -271,7 +276,7 @@ pub(crate) fn engines(descriptors: Validation) -> Vec<Watched> {
 
 /// A Vulkan backend without the layer, for tests that make many.
 pub(crate) fn unwatched(options: Options) -> Backend {
-    let options = options.require_gpu(true).validation(Validation::Off).cache(CacheDirectory::Off);
+    let options = on_device(options).require_gpu(true).validation(Validation::Off).cache(CacheDirectory::Off);
     Backend::new(&options).expect("these tests need a Vulkan device")
 }
 
@@ -313,7 +318,7 @@ impl Way {
                 Computer::Vulkan(Watched::validated(Options::new().width(width).memory(memory), validation))
             }
             Way::Cpu => Computer::Cpu(cpu()),
-            Way::OneShot => Computer::OneShot(Options::new().require_gpu(true)),
+            Way::OneShot => Computer::OneShot(on_device(Options::new()).require_gpu(true)),
         }
     }
 }

@@ -5,7 +5,7 @@ mod engine;
 mod measure;
 mod report;
 
-use bls12_field_gpu::{DeviceChoice, Options, survey};
+use bls12_field_gpu::{DeviceChoice, Options, Placement, survey};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,8 +62,10 @@ fn main() -> ExitCode {
     }
 }
 
+/// What measures and checks the device must not choose the CPU.
 fn on(device: Option<usize>) -> Options {
-    Options::new().device(device.map_or(DeviceChoice::Auto, DeviceChoice::Index)).require_gpu(true)
+    let device = device.map_or(DeviceChoice::Auto, DeviceChoice::Index);
+    Options::new().device(device).require_gpu(true).placement(Placement::Device)
 }
 
 fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {

@@ -1,0 +1,174 @@
+//! What was decided about a call, and why.
+
+use crate::{Field, Form, Operation, Verify};
+use gpu_executor::MemoryMode;
+use std::fmt;
+use std::time::Duration;
+
+/// Where a call is computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// By the CPU reference.
+    #[default]
+    Cpu,
+    /// By the Vulkan device.
+    Device(Setting),
+}
+
+/// How the device computes a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Setting {
+    /// Where the vectors lie meanwhile; [`MemoryMode::Auto`] decides by their length.
+    pub memory: MemoryMode,
+    /// Invocations per workgroup.
+    pub workgroup_size: u32,
+    /// The most elements in a chunk; `None` decides by the length, the operation and the device's limits, which hold anyway.
+    pub chunk_elements: Option<usize>,
+}
+
+impl Setting {
+    /// As jobs are told: whether staged, and in chunks of how many elements.
+    pub(crate) fn for_a_job(self) -> (Option<bool>, Option<usize>) {
+        let staged = match self.memory {
+            MemoryMode::Auto => None,
+            MemoryMode::DeviceLocal => Some(true),
+            MemoryMode::Host => Some(false),
+        };
+        (staged, self.chunk_elements)
+    }
+}
+
+/// What was decided about a call, and why: see [`Backend::explain`](crate::Backend::explain). Printed, it is a sentence and a
+/// table of the times that were compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Decision {
+    /// The operation.
+    pub operation: Operation,
+    /// The field.
+    pub field: Field,
+    /// The form of the elements.
+    pub form: Form,
+    /// How many there are.
+    pub length: usize,
+    /// How much of what a device computes is checked.
+    pub verify: Verify,
+    /// Where such a call is computed.
+    pub place: Place,
+    /// Why there.
+    pub reason: Reason,
+    /// What the times below rest on.
+    pub evidence: Evidence,
+    /// Everything that was compared, the soonest first. Empty if nothing had to be.
+    pub candidates: Vec<Candidate>,
+}
+
+/// A place and how long a call would take there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Candidate {
+    /// The place.
+    pub place: Place,
+    /// The predicted time of the call from host memory to host memory, checks included.
+    pub time: Duration,
+}
+
+/// Why a call goes where it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// There is no device, for this reason.
+    NoDevice(String),
+    /// [`Placement::Device`](crate::Placement::Device) was asked for.
+    Asked,
+    /// The device is lost: such a call goes to it to learn that, and is computed by the CPU, unless a GPU is required.
+    Lost,
+    /// So little work that the CPU is done before a device has begun.
+    Small,
+    /// It is predicted to take the least time. A device must be predicted to save a twentieth.
+    Soonest,
+}
+
+/// What predicted times rest on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Evidence {
+    /// Nothing was predicted.
+    None,
+    /// Measurements of this operation on this machine.
+    Measured,
+    /// Measurements of a similar operation on this machine.
+    Like(Operation, Field),
+    /// What is built in for devices of this kind.
+    Guessed,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Cpu => write!(f, "CPU"),
+            Place::Device(setting) => write!(f, "device, {setting}"),
+        }
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let memory = match self.memory {
+            MemoryMode::Auto => "memory by length",
+            MemoryMode::DeviceLocal => "device-local memory",
+            MemoryMode::Host => "host memory",
+        };
+        write!(f, "{memory}, workgroups of {}", self.workgroup_size)?;
+        self.chunk_elements.map_or(Ok(()), |elements| write!(f, ", chunks of {elements}"))
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::NoDevice(reason) => write!(f, "there is no device: {reason}"),
+            Reason::Asked => write!(f, "the device was asked for, whatever it takes (placement)"),
+            Reason::Lost => write!(f, "the device is lost, which the call will say, or the CPU makes up for"),
+            Reason::Small => write!(f, "the CPU is done before a device has begun"),
+            Reason::Soonest => write!(f, "the least time is predicted"),
+        }
+    }
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Evidence::None => write!(f, "nothing was predicted"),
+            Evidence::Measured => write!(f, "from measurements on this machine"),
+            Evidence::Like(operation, field) => {
+                write!(f, "from measurements of {} in {field} on this machine", operation.name())
+            }
+            Evidence::Guessed => write!(f, "from built-in guesses"),
+        }
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let checked = match self.verify {
+            Verify::All => "every element checked".to_owned(),
+            Verify::Sample(n) => format!("{n} elements checked"),
+            Verify::Off => "unchecked".to_owned(),
+        };
+        let form = match self.form {
+            Form::Canonical => "canonical",
+            Form::Montgomery => "Montgomery",
+        };
+        let (name, field, length) = (self.operation.name(), self.field, self.length);
+        write!(f, "{name} of {length} elements of {field} ({form} form, {checked}): {}; {}", self.place, self.reason)?;
+        if !self.candidates.is_empty() {
+            write!(f, ", {}", self.evidence)?;
+        }
+        for Candidate { place, time } in &self.candidates {
+            write!(f, "\n  {:>12.1} us  {place}", time.as_secs_f64() * 1e6)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,251 @@
+//! Calibration: measures what the model predicts from.
+
+use super::model::{Curve, Entry, Key, Measurements, Way, like};
+use crate::backend::Backend;
+use crate::call::{Call, Prepared};
+use crate::on_device::{Checks, Vulkan};
+use crate::operation::Parameter;
+use crate::{Error, Field, Form, Operation};
+use cpu_reference::{Positions, Results};
+use gpu_executor::DeviceKind;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// How thoroughly a calibration measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thoroughness {
+    /// Two to three seconds: one operation of each kind, the device's own workgroup size.
+    Quick,
+    /// Every operation, and of each kind every workgroup size and several sizes of chunks. Takes no more than about this long.
+    Thorough(Duration),
+}
+
+/// The time of a quick calibration; it may last longer by what the driver takes for one pipeline.
+const QUICK: Duration = Duration::from_millis(2300);
+
+const QUICK_LENGTHS: &[usize] = &[1, 64, 1 << 10, 1 << 13, 1 << 16, 1 << 18];
+const LENGTHS: &[usize] = &[1, 64, 1 << 8, 1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20];
+const WORKGROUPS: [u32; 4] = [32, 64, 128, 256];
+const CHUNKS: [usize; 3] = [1 << 13, 1 << 15, 1 << 17];
+
+/// What is measured quickly, the most telling first: the time may run out.
+const QUICK_KEYS: [(Operation, Field, Form); 11] = [
+    (Operation::Mul, Field::Fq, Form::Canonical),
+    (Operation::Add, Field::Fq, Form::Canonical),
+    (Operation::Sqrt, Field::Fq, Form::Canonical),
+    (Operation::Pow, Field::Fq, Form::Canonical),
+    (Operation::Inverse, Field::Fq, Form::Canonical),
+    (Operation::Mul, Field::Fr, Form::Canonical),
+    (Operation::Add, Field::Fr, Form::Canonical),
+    (Operation::Mul, Field::Fq, Form::Montgomery),
+    (Operation::Mul, Field::Fr, Form::Montgomery),
+    (Operation::Pow, Field::Fr, Form::Canonical),
+    (Operation::Inverse, Field::Fr, Form::Canonical),
+];
+
+/// Measures; tells `progress` how much of it is done, from 0 to 1, and what comes next.
+pub(super) fn measure(
+    backend: &Backend,
+    vulkan: &Vulkan,
+    thoroughness: Thoroughness,
+    progress: &mut dyn FnMut(f64, &str),
+) -> Result<Measurements, Error> {
+    let info = vulkan.device().info();
+    let mut found = Measurements::new(info.to_string(), rayon::current_num_threads());
+    let own = vulkan.device().workgroup_size();
+    let (budget, lengths, point, single) = match thoroughness {
+        Thoroughness::Quick => (QUICK, QUICK_LENGTHS, Duration::from_millis(4), Duration::from_millis(15)),
+        Thoroughness::Thorough(budget) => (budget, LENGTHS, Duration::from_millis(20), Duration::from_millis(200)),
+    };
+    let mut bench =
+        Bench { backend, vulkan, begin: Instant::now(), budget, lengths, point, single, vectors: HashMap::new() };
+    let keys: Vec<Key> = match thoroughness {
+        Thoroughness::Quick => QUICK_KEYS.map(|(operation, field, form)| Key { operation, field, form }).to_vec(),
+        Thoroughness::Thorough(_) => {
+            let (first, rest): (Vec<Key>, Vec<Key>) = Key::all().partition(|key| key.operation == like(key.operation));
+            first.into_iter().chain(rest).collect()
+        }
+    };
+    // Where there is one memory there is nothing to stage.
+    let own_memory = matches!(info.kind, DeviceKind::Discrete | DeviceKind::Virtual);
+    let both: &[bool] = if own_memory || thoroughness != Thoroughness::Quick { &[false, true] } else { &[false] };
+    let way = |staged, workgroup_size, chunk_elements| Way { staged, workgroup_size, chunk_elements };
+    for (number, &key) in keys.iter().enumerate() {
+        let mut ways: Vec<Way> = both.iter().map(|&staged| way(staged, own, None)).collect();
+        if thoroughness != Thoroughness::Quick {
+            let kind = Key { operation: like(key.operation), ..key };
+            match found.entries.get(&kind.name()) {
+                Some(kind) if key.operation != like(key.operation) => ways.extend(best(&kind.device, lengths)),
+                _ => {
+                    let sizes = WORKGROUPS.iter().filter(|&&size| size != own && size <= vulkan.device().most_invocations());
+                    sizes.for_each(|&size| ways.extend(both.iter().map(|&staged| way(staged, size, None))));
+                    ways.extend(CHUNKS.map(|elements| way(own_memory, own, Some(elements))));
+                }
+            }
+        }
+        ways.dedup();
+        progress(f64::max(number as f64 / keys.len() as f64, bench.spent()), &key.name());
+        if bench.left().is_zero() {
+            break;
+        }
+        if let Some(entry) = bench.entry(key, &ways)? {
+            found.entries.insert(key.name(), entry);
+        }
+    }
+    progress(1.0, "done");
+    Ok(found)
+}
+
+/// The ways that are the soonest at some length.
+fn best(device: &[(Way, Curve)], lengths: &[usize]) -> Vec<Way> {
+    let soonest = |&length: &usize| device.iter().min_by(|a, b| a.1.at(length).total_cmp(&b.1.at(length)));
+    let mut ways: Vec<Way> = Vec::new();
+    for (way, _) in lengths.iter().filter_map(soonest) {
+        if !ways.contains(way) {
+            ways.push(*way);
+        }
+    }
+    ways
+}
+
+struct Bench<'a> {
+    backend: &'a Backend,
+    vulkan: &'a Vulkan,
+    begin: Instant,
+    budget: Duration,
+    lengths: &'a [usize],
+    /// How long one length may be measured over and over.
+    point: Duration,
+    /// How long a single call may take: longer vectors are not tried.
+    single: Duration,
+    /// Three vectors for each field, none of their elements zero, as long as was needed so far.
+    vectors: HashMap<Field, [Vec<u64>; 3]>,
+}
+
+impl Bench<'_> {
+    fn left(&self) -> Duration {
+        self.budget.saturating_sub(self.begin.elapsed())
+    }
+
+    fn spent(&self) -> f64 {
+        1.0 - self.left().as_secs_f64() / self.budget.as_secs_f64().max(1e-9)
+    }
+
+    /// Everything about one operation; `None` if time ran out before something could be told.
+    fn entry(&mut self, key: Key, ways: &[Way]) -> Result<Option<Entry>, Error> {
+        let longest = self.lengths.iter().copied().max().unwrap_or(1);
+        let vectors = self.vectors.remove(&key.field).unwrap_or_else(|| vectors(key.field, longest));
+        let entry = self.with(key, ways, &vectors);
+        self.vectors.insert(key.field, vectors);
+        entry
+    }
+
+    fn with(&self, key: Key, ways: &[Way], vectors: &[Vec<u64>; 3]) -> Result<Option<Entry>, Error> {
+        let row = key.operation.row();
+        let limbs = key.field.limbs();
+        let parameter = match row.parameter {
+            Parameter::None => &[][..],
+            Parameter::Scalar | Parameter::Exponent => &vectors[0][..limbs],
+        };
+        let inputs = |length: usize| [0, 1, 2].map(|n| &vectors[n][..length * limbs]);
+        let outputs = |length: usize| {
+            let (elements, flags) = (usize::from(row.has_elements()), usize::from(row.has_mask()));
+            (vec![0u64; elements * length * limbs], vec![0u32; flags * length])
+        };
+        let Key { operation, field, form } = key;
+        let mut device = Vec::new();
+        for &way in ways {
+            if self.left().is_zero() {
+                break;
+            }
+            let one = inputs(1);
+            let one = Prepared::new(&Call { operation, field, form, vectors: &one[..row.vectors], parameter })?;
+            let program = self.vulkan.program_of(self.backend.settings(), &one, way.workgroup_size)?;
+            let curve = self.curve(|length| {
+                let (inputs, (mut elements, mut flags)) = (inputs(length), outputs(length));
+                let vectors = &inputs[..row.vectors];
+                let prepared = &Prepared::new(&Call { operation, field, form, vectors, parameter })?;
+                let (backend, vulkan) = (self.backend, self.vulkan);
+                self.time(|| {
+                    let values = rayon::current_thread_index().is_none();
+                    let mut checks = Checks { backend, vulkan, prepared, values, verify: false };
+                    let job = (Some(way.staged), way.chunk_elements);
+                    vulkan.run(&program, prepared, job, (&mut elements, &mut flags), &mut checks).map(drop)
+                })
+            })?;
+            device.extend(curve.map(|curve| (way, curve)));
+        }
+        let mut check = Vec::new();
+        let cpu = self.curve(|length| {
+            let (inputs, (mut elements, mut flags)) = (inputs(length), outputs(length));
+            let vectors = &inputs[..row.vectors];
+            let prepared = Prepared::new(&Call { operation, field, form, vectors, parameter })?;
+            let time = self.time(|| {
+                prepared.part(&(0..length)).check_values()?;
+                let mut results = Results { elements: &mut elements, mask: &mut flags };
+                (prepared.twin.compute)(&prepared.operands(), &mut results);
+                Ok(())
+            })?;
+            let checked = self.time(|| {
+                // All of them are right: every element is looked at.
+                std::hint::black_box(prepared.first_wrong(&elements, &flags, Positions::All));
+                Ok(())
+            })?;
+            check.push((length, checked));
+            Ok(time)
+        })?;
+        let (Some(cpu), Some(check)) = (cpu, Curve::new(check)) else { return Ok(None) };
+        // So few that one thread does them.
+        let serial = [&cpu, &check].map(|curve| curve.at(64) / 64.0);
+        Ok((!device.is_empty()).then_some(Entry { cpu, check, serial: (serial[0], serial[1]), device }))
+    }
+
+    /// Measures one length after another, as long as there is time, and no single call is too long.
+    fn curve(&self, mut time: impl FnMut(usize) -> Result<f64, Error>) -> Result<Option<Curve>, Error> {
+        let mut points: Vec<(usize, f64)> = Vec::new();
+        for &length in self.lengths {
+            // No more than in proportion: what is fixed is counted too often, which only stops a little early.
+            if let Some((shorter, micros)) = points.last() {
+                let expected = Duration::from_secs_f64(micros * length as f64 / *shorter as f64 / 1e6);
+                if points.len() > 1 && (expected > self.single.max(self.point) || 2 * expected > self.left()) {
+                    break;
+                }
+            } else if self.left().is_zero() {
+                break;
+            }
+            points.push((length, time(length)?));
+        }
+        Ok(Curve::new(points))
+    }
+
+    /// The median of some calls, in microseconds.
+    fn time(&self, mut call: impl FnMut() -> Result<(), Error>) -> Result<f64, Error> {
+        let mut once = || {
+            let begin = Instant::now();
+            call().map(|()| begin.elapsed())
+        };
+        let first = once()?;
+        let mut times = Vec::new();
+        let begin = Instant::now();
+        // What takes long is not taken again; the first call of a length may have made buffers.
+        while times.len() < 2 || (times.len() < 15 && begin.elapsed() < self.point) {
+            times.push(once()?);
+            if first > self.single {
+                break;
+            }
+        }
+        times.sort();
+        Ok(times[times.len() / 2].as_secs_f64() * 1e6)
+    }
+}
+
+/// Elements below the modulus, none zero.
+fn vectors(field: Field, length: usize) -> [Vec<u64>; 3] {
+    let mut random = fastrand::Rng::with_seed(381);
+    let (limbs, top) = (field.limbs(), field.modulus()[field.limbs() - 1]);
+    [(); 3].map(|()| {
+        let mut vector: Vec<u64> = (0..length * limbs).map(|_| random.u64(..)).collect();
+        vector.chunks_exact_mut(limbs).for_each(|element| element[limbs - 1] = random.u64(1..top));
+        vector
+    })
+}

@@ -1,0 +1,278 @@
+//! The device of a backend: its kernels, tested before they are believed, and calls on it.
+
+use crate::backend::Backend;
+use crate::call::{Call, Prepared};
+use crate::known_answers::KnownAnswers;
+use crate::operation::{Operation, Parameter, Row, TABLE};
+use crate::options::Settings;
+use crate::reduction::{REDUCTIONS, Reducer};
+use crate::{Error, Field, Form};
+use cpu_reference::{Positions, Results};
+use field_kernels::Width;
+use gpu_executor::{Device, Job, Kernel, Landed, Program, Reach, Shape, Slot, SlotUse, Stage, Threads, Watch};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::ops::Range;
+
+pub(crate) struct Vulkan {
+    device: Device,
+    pub(crate) width: Width,
+    pub(crate) tiled: bool,
+    /// By operation, field and form; for each workgroup size, made when first used and after its self-test.
+    programs: Vec<Mutex<HashMap<u32, Program>>>,
+    /// By reduction and field; likewise, for the device's workgroup size.
+    pub(crate) reducers: Vec<Mutex<Option<Reducer>>>,
+}
+
+impl Vulkan {
+    pub(crate) fn new(device: Device, width: Width, tiled: bool) -> Self {
+        let programs = (0..TABLE.len() * 4).map(|_| Mutex::default()).collect();
+        let reducers = (0..REDUCTIONS.len() * Field::ALL.len()).map(|_| Mutex::new(None)).collect();
+        Self { device, width, tiled, programs, reducers }
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The program of a call, made and tested when first asked for.
+    pub(crate) fn program(&self, settings: &Settings, prepared: &Prepared) -> Result<Program, Error> {
+        self.program_of(settings, prepared, self.device.workgroup_size())
+    }
+
+    /// The same in workgroups of another size.
+    pub(crate) fn program_of(&self, settings: &Settings, prepared: &Prepared, size: u32) -> Result<Program, Error> {
+        let canonical = prepared.row.form_matters && prepared.form == Form::Canonical;
+        let slot = prepared.row.operation as usize * 4 + prepared.field as usize * 2 + usize::from(canonical);
+        if let Some(program) = self.programs[slot].lock().get(&size) {
+            return Ok(program.clone());
+        }
+        // Not under the lock: the self-test uses rayon, whose workers may be callers that wait for the lock. Threads that
+        // arrive together each test; the pipeline is built once.
+        let kernel = self.kernel(prepared.row, prepared.field, canonical, size)?;
+        // SAFETY: the kernel is one of field-kernels', valid by spirv-val, which CI runs; elementwise.comp and io.glsl keep to
+        // the slots and widths that `slots` tells, guard every invocation by the number of elements and use constant 0 for
+        // the workgroup size. A device without 64-bit integers is given the 32-bit variant only.
+        let made = unsafe { self.device.prepare(&kernel) }?;
+        self.self_test(settings, &made, prepared.row, prepared.field, canonical)?;
+        self.programs[slot].lock().insert(size, made.clone());
+        Ok(made)
+    }
+
+    /// How the kernels of the device's width reach their slots.
+    pub(crate) fn reach(&self) -> Reach {
+        match self.width {
+            Width::Int64 => Reach::Addresses,
+            Width::Int32 => Reach::Descriptors,
+        }
+    }
+
+    fn kernel(&self, row: &Row, field: Field, canonical: bool, size: u32) -> Result<Kernel, Error> {
+        let not_available = Error::NotAvailable { operation: row.name, field };
+        let shader = row.kernel.shader(field, self.width).ok_or(not_available)?;
+        let scalar = row.parameter == Parameter::Scalar;
+        // Every device has 16 KiB of shared memory.
+        let tile = size.saturating_mul(field.bytes() as u32);
+        let tiled = self.tiled && tile <= 16 << 10;
+        Ok(Kernel {
+            name: shader.name,
+            spirv: shader.spirv,
+            reach: self.reach(),
+            slots: slots(row, field),
+            shape: Shape::Invocations,
+            workgroup_size: Some(size),
+            constants: vec![
+                (1, canonical.into()),
+                (2, scalar.into()),
+                (3, tiled.into()),
+                (4, if tiled { tile / 16 } else { 1 }),
+            ],
+        })
+    }
+
+    /// Drivers do miscompile big-integer shaders: nothing that a kernel says is believed before it has answered what is known.
+    fn self_test(
+        &self,
+        settings: &Settings,
+        program: &Program,
+        row: &'static Row,
+        field: Field,
+        canonical: bool,
+    ) -> Result<(), Error> {
+        let form = if canonical { Form::Canonical } else { Form::Montgomery };
+        let known = KnownAnswers::new(row, field);
+        let vectors: Vec<&[u64]> = known.vectors.iter().map(Vec::as_slice).collect();
+        let prepared =
+            Prepared::new(&Call { operation: row.operation, field, form, vectors: &vectors, parameter: &known.parameter })?;
+        let mut elements = vec![0; if row.has_elements() { prepared.length * field.limbs() } else { 0 }];
+        let mut flags = vec![0; if row.has_mask() { prepared.length } else { 0 }];
+        self.run(program, &prepared, (None, None), (&mut elements, &mut flags), &mut Unwatched)?;
+        #[cfg(feature = "test-faults")]
+        if let Some(crate::Fault::FlipBitInSelfTest(bit)) = settings.fault {
+            flip(&mut elements, &mut flags, (&(0..prepared.length), prepared.length), bit);
+        }
+        #[cfg(not(feature = "test-faults"))]
+        let _ = settings;
+        // Recomputed, whatever check would prove an answer: here every bit of it is known.
+        let (mut known_elements, mut known_flags) = (vec![0; elements.len()], vec![0; flags.len()]);
+        (prepared.twin.compute)(
+            &prepared.operands(),
+            &mut Results { elements: &mut known_elements, mask: &mut known_flags },
+        );
+        let wrong = |index: usize| {
+            let element = index * field.limbs()..(index + 1) * field.limbs();
+            elements.get(element.clone()) != known_elements.get(element) || flags.get(index) != known_flags.get(index)
+        };
+        match (0..prepared.length).find(|&index| wrong(index)) {
+            None => Ok(()),
+            Some(index) => {
+                Err(Error::SelfTestFailed { operation: row.name, field, index, device: self.device.info().to_string() })
+            }
+        }
+    }
+
+    /// Has a program compute a call: staged or not, in chunks of so many elements; the number of dispatches.
+    pub(crate) fn run<W: Watch>(
+        &self,
+        program: &Program,
+        prepared: &Prepared,
+        (staged, chunk_elements): (Option<bool>, Option<usize>),
+        (elements, flags): (&mut [u64], &mut [u32]),
+        watch: &mut W,
+    ) -> Result<usize, W::Error> {
+        let row = prepared.row;
+        let vectors = prepared.vectors.map(|vector| match vector {
+            [] => Slot::Unused,
+            limbs => Slot::Read(bytemuck::cast_slice(limbs)),
+        });
+        let (elements, flags) = (bytemuck::cast_slice_mut(elements), bytemuck::cast_slice_mut(flags));
+        let slots = arranged(row, vectors, Slot::Write(elements), Slot::Write(flags));
+        let (elements, params, cost) = (prepared.length, &prepared.words[..], row.cost);
+        program.run(&mut Job { elements, slots, params, cost, staged, chunk_elements }, watch)
+    }
+}
+
+/// Elements whose results one thread checks sooner than others are woken to help: one piece of the check's.
+const SERIAL: usize = 64;
+
+/// Looks at a call's chunks: at what goes in, if `values`; at what comes out, if `verify`.
+pub(crate) struct Checks<'a> {
+    pub(crate) backend: &'a Backend,
+    pub(crate) vulkan: &'a Vulkan,
+    pub(crate) prepared: &'a Prepared<'a>,
+    pub(crate) values: bool,
+    pub(crate) verify: bool,
+}
+
+impl Watch for Checks<'_> {
+    type Error = Error;
+
+    fn inspects(&self) -> bool {
+        // A check of every result looks at what went in, but does not mind an inverse of zero.
+        self.values && (!self.verify || self.prepared.row.operation == Operation::Inverse)
+    }
+
+    fn admits(&self, _slot: usize, part: &[u8]) -> bool {
+        let (field, limbs) = (self.prepared.field, bytemuck::cast_slice(part));
+        let zero = |element: &[u64]| element.iter().all(|&limb| limb == 0);
+        let inverted = self.prepared.row.operation == Operation::Inverse;
+        field.all_canonical(limbs) && !(inverted && limbs.chunks_exact(field.limbs()).any(zero))
+    }
+
+    fn objection(&self, range: Range<usize>) -> Error {
+        let found = self.prepared.part(&range).check_values();
+        // `admits` and `check_values` agree on what is wrong.
+        let none = || Error::NotBelowModulus {
+            operation: self.prepared.row.name,
+            field: self.prepared.field,
+            operand: "a",
+            index: range.start,
+        };
+        found.err().unwrap_or_else(none)
+    }
+
+    fn lands(&mut self, range: Range<usize>, results: Landed, threads: &Threads) -> Result<(), Error> {
+        let Self { backend, vulkan, prepared, .. } = *self;
+        let (elements, flags) = landed(prepared.row, results);
+        #[cfg(feature = "test-faults")]
+        if let Some(crate::Fault::FlipBit(bit)) = backend.settings().fault {
+            flip(elements, flags, (&range, prepared.length), bit);
+        }
+        if !self.verify {
+            return Ok(());
+        }
+        let _timed = vulkan.device.timed(Stage::Verify, 0);
+        let (part, elements, flags) = (prepared.part(&range), &*elements, &*flags);
+        let first_wrong = match range.len() {
+            ..=SERIAL => part.first_wrong(elements, flags, Positions::All),
+            _ => threads.install(|| part.first_wrong(elements, flags, Positions::All)),
+        };
+        if first_wrong.is_some() {
+            // Of wrong values the check finds the results wrong.
+            part.check_values()?;
+        }
+        backend.right(vulkan, prepared, first_wrong.map(|index| range.start + index))
+    }
+}
+
+/// What the self-test's answers pass: it compares them itself.
+struct Unwatched;
+
+impl Watch for Unwatched {
+    type Error = gpu_executor::Error;
+
+    fn inspects(&self) -> bool {
+        false
+    }
+
+    fn admits(&self, _: usize, _: &[u8]) -> bool {
+        true
+    }
+
+    fn objection(&self, _: Range<usize>) -> Self::Error {
+        gpu_executor::Error::Lost { during: "the self-test" }
+    }
+
+    fn lands(&mut self, _: Range<usize>, _: Landed, _: &Threads) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}
+
+/// The elements and the flags among a chunk's results; empty what the row does not give.
+fn landed<'a>(row: &Row, [_, _, c, r]: Landed<'a>) -> (&'a mut [u64], &'a mut [u32]) {
+    // Where `arranged` puts them.
+    let (elements, flags) = match (row.has_elements(), row.has_mask()) {
+        (true, true) => (r, c),
+        (true, false) => (r, None),
+        (false, _) => (None, r),
+    };
+    (elements.map_or(&mut [], bytemuck::cast_slice_mut), flags.map_or(&mut [], bytemuck::cast_slice_mut))
+}
+
+/// What the kernel of a row does with its slots.
+fn slots(row: &Row, field: Field) -> [SlotUse; 4] {
+    let (element, flag) = (field.bytes(), size_of::<u32>());
+    let vectors = [0, 1, 2].map(|n| if n < row.vectors { SlotUse::Reads(element) } else { SlotUse::None });
+    arranged(row, vectors, SlotUse::Writes(element), SlotUse::Writes(flag))
+}
+
+/// Where a row's kernel has its vectors and its results: the vectors first, the elements or the flags last; if there are both,
+/// the flags third.
+pub(crate) fn arranged<T>(row: &Row, [a, b, c]: [T; 3], elements: T, flags: T) -> [T; 4] {
+    match (row.has_elements(), row.has_mask()) {
+        (false, _) => [a, b, c, flags],
+        (true, false) => [a, b, c, elements],
+        (true, true) => [a, b, flags, elements],
+    }
+}
+
+#[cfg(feature = "test-faults")]
+pub(crate) fn flip(elements: &mut [u64], flags: &mut [u32], (range, length): (&Range<usize>, usize), bit: u64) {
+    let words: &mut [u32] = if elements.is_empty() { flags } else { bytemuck::cast_slice_mut(elements) };
+    let per_element = words.len() / range.len();
+    let bit = bit % (32 * (per_element * length) as u64);
+    let word = (bit / 32) as usize;
+    if range.contains(&(word / per_element)) {
+        words[word - range.start * per_element] ^= 1 << (bit % 32);
+    }
+}
