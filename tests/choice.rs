@@ -5,8 +5,8 @@
 mod support;
 
 use bls12_field_gpu::{
-    Backend, CacheDirectory, Calibrate, DeviceChoice, Evidence, Field, Form, MemoryMode, Operation, Options, Place, Reason,
-    Thoroughness, Verify,
+    Backend, CacheDirectory, Calibrate, DeviceChoice, Evidence, Field, Form, MemoryMode, Operation, Options, Place,
+    Placement, Reason, Thoroughness, Verify,
 };
 use rayon::prelude::*;
 use std::fs;
@@ -18,11 +18,11 @@ fn backend(options: Options) -> Backend {
 }
 
 fn keeping(directory: &Path, calibrate: Calibrate) -> Backend {
-    backend(Options::new().cache(CacheDirectory::At(directory.to_owned())).calibrate(calibrate))
+    backend(Options::new().placement(Placement::Auto).cache(CacheDirectory::At(directory.to_owned())).calibrate(calibrate))
 }
 
 fn guessing() -> Options {
-    Options::new().cache(CacheDirectory::Off)
+    Options::new().placement(Placement::Auto).cache(CacheDirectory::Off)
 }
 
 /// Has an addition computed that is long enough to think about; where it was.

@@ -23,8 +23,32 @@ pub enum Thoroughness {
 /// The time of a quick calibration; it may last longer by what the driver takes for one pipeline.
 const QUICK: Duration = Duration::from_millis(2300);
 
-const QUICK_LENGTHS: &[usize] = &[1, 64, 1 << 10, 1 << 13, 1 << 16, 1 << 18];
-const LENGTHS: &[usize] = &[1, 64, 1 << 8, 1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20];
+/// How much is done to know a time.
+#[derive(Clone, Copy)]
+struct Effort {
+    thorough: bool,
+    lengths: &'static [usize],
+    /// How long one length may be measured over and over.
+    point: Duration,
+    /// How long a single call may take: longer vectors are not tried.
+    single: Duration,
+}
+
+impl Effort {
+    const QUICK: Self = Self {
+        thorough: false,
+        lengths: &[1, 64, 1 << 10, 1 << 13, 1 << 16, 1 << 18],
+        point: Duration::from_millis(4),
+        single: Duration::from_millis(15),
+    };
+    const THOROUGH: Self = Self {
+        thorough: true,
+        lengths: &[1, 64, 1 << 8, 1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20],
+        point: Duration::from_millis(10),
+        single: Duration::from_millis(60),
+    };
+}
+
 const WORKGROUPS: [u32; 4] = [32, 64, 128, 256];
 const CHUNKS: [usize; 3] = [1 << 13, 1 << 15, 1 << 17];
 
@@ -52,48 +76,60 @@ pub(super) fn measure(
 ) -> Result<Measurements, Error> {
     let info = vulkan.device().info();
     let mut found = Measurements::new(info.to_string(), rayon::current_num_threads());
+    found.thorough = thoroughness != Thoroughness::Quick;
     let own = vulkan.device().workgroup_size();
-    let (budget, lengths, point, single) = match thoroughness {
-        Thoroughness::Quick => (QUICK, QUICK_LENGTHS, Duration::from_millis(4), Duration::from_millis(15)),
-        Thoroughness::Thorough(budget) => (budget, LENGTHS, Duration::from_millis(20), Duration::from_millis(200)),
+    let budget = match thoroughness {
+        Thoroughness::Quick => QUICK,
+        Thoroughness::Thorough(budget) => budget,
     };
-    let mut bench =
-        Bench { backend, vulkan, begin: Instant::now(), budget, lengths, point, single, vectors: HashMap::new() };
-    let keys: Vec<Key> = match thoroughness {
-        Thoroughness::Quick => QUICK_KEYS.map(|(operation, field, form)| Key { operation, field, form }).to_vec(),
-        Thoroughness::Thorough(_) => {
-            let (first, rest): (Vec<Key>, Vec<Key>) = Key::all().partition(|key| key.operation == like(key.operation));
-            first.into_iter().chain(rest).collect()
-        }
-    };
+    let mut bench = Bench { backend, vulkan, begin: Instant::now(), budget, effort: Effort::QUICK, vectors: HashMap::new() };
     // Where there is one memory there is nothing to stage.
     let own_memory = matches!(info.kind, DeviceKind::Discrete | DeviceKind::Virtual);
-    let both: &[bool] = if own_memory || thoroughness != Thoroughness::Quick { &[false, true] } else { &[false] };
-    let way = |staged, workgroup_size, chunk_elements| Way { staged, workgroup_size, chunk_elements };
-    for (number, &key) in keys.iter().enumerate() {
-        let mut ways: Vec<Way> = both.iter().map(|&staged| way(staged, own, None)).collect();
-        if thoroughness != Thoroughness::Quick {
+    let both: &[bool] = if own_memory { &[false, true] } else { &[false] };
+    let ways = |workgroup_size| both.iter().map(move |&staged| Way { staged, workgroup_size, chunk_elements: None });
+    // First what tells most: if time runs out, it does so over details.
+    let quick = QUICK_KEYS.map(|(operation, field, form)| (Key { operation, field, form }, Effort::QUICK)).into_iter();
+    let keys: Vec<(Key, Effort)> = match thoroughness {
+        Thoroughness::Quick => quick.collect(),
+        Thoroughness::Thorough(_) => {
+            let (first, rest): (Vec<Key>, Vec<Key>) = Key::all().partition(|key| key.operation == like(key.operation));
+            quick.chain(first.into_iter().chain(rest).map(|key| (key, Effort::THOROUGH))).collect()
+        }
+    };
+    for (number, &(key, effort)) in keys.iter().enumerate() {
+        let usual: Vec<Way> = ways(own).collect();
+        let mut ways = usual.clone();
+        if effort.thorough {
             let kind = Key { operation: like(key.operation), ..key };
             match found.entries.get(&kind.name()) {
-                Some(kind) if key.operation != like(key.operation) => ways.extend(best(&kind.device, lengths)),
-                _ => {
-                    let sizes = WORKGROUPS.iter().filter(|&&size| size != own && size <= vulkan.device().most_invocations());
-                    sizes.for_each(|&size| ways.extend(both.iter().map(|&staged| way(staged, size, None))));
-                    ways.extend(CHUNKS.map(|elements| way(own_memory, own, Some(elements))));
+                Some(kind) if key.operation != like(key.operation) => {
+                    let best = best(&kind.device, effort.lengths);
+                    ways.extend(best.into_iter().filter(|way| !usual.contains(way)));
                 }
+                _ => ways.extend(others(own, vulkan.device().most_invocations(), both)),
             }
         }
-        ways.dedup();
         progress(f64::max(number as f64 / keys.len() as f64, bench.spent()), &key.name());
         if bench.left().is_zero() {
             break;
         }
+        bench.effort = effort;
         if let Some(entry) = bench.entry(key, &ways)? {
             found.entries.insert(key.name(), entry);
         }
     }
     progress(1.0, "done");
     Ok(found)
+}
+
+/// Every other size of workgroups, and sizes of chunks.
+fn others(own: u32, most: u32, both: &[bool]) -> Vec<Way> {
+    let sizes = WORKGROUPS.into_iter().filter(|&size| size != own && size <= most);
+    let sized =
+        sizes.flat_map(|size| both.iter().map(move |&staged| Way { staged, workgroup_size: size, chunk_elements: None }));
+    let staged = both.contains(&true);
+    let cut = CHUNKS.map(|elements| Way { staged, workgroup_size: own, chunk_elements: Some(elements) });
+    sized.chain(cut).collect()
 }
 
 /// The ways that are the soonest at some length.
@@ -113,11 +149,7 @@ struct Bench<'a> {
     vulkan: &'a Vulkan,
     begin: Instant,
     budget: Duration,
-    lengths: &'a [usize],
-    /// How long one length may be measured over and over.
-    point: Duration,
-    /// How long a single call may take: longer vectors are not tried.
-    single: Duration,
+    effort: Effort,
     /// Three vectors for each field, none of their elements zero, as long as was needed so far.
     vectors: HashMap<Field, [Vec<u64>; 3]>,
 }
@@ -133,8 +165,10 @@ impl Bench<'_> {
 
     /// Everything about one operation; `None` if time ran out before something could be told.
     fn entry(&mut self, key: Key, ways: &[Way]) -> Result<Option<Entry>, Error> {
-        let longest = self.lengths.iter().copied().max().unwrap_or(1);
-        let vectors = self.vectors.remove(&key.field).unwrap_or_else(|| vectors(key.field, longest));
+        let longest = self.effort.lengths.iter().copied().max().unwrap_or(1);
+        let long_enough = |vectors: &[Vec<u64>; 3]| vectors[0].len() >= longest * key.field.limbs();
+        let kept = self.vectors.remove(&key.field).filter(long_enough);
+        let vectors = kept.unwrap_or_else(|| vectors(key.field, longest));
         let entry = self.with(key, ways, &vectors);
         self.vectors.insert(key.field, vectors);
         entry
@@ -203,11 +237,11 @@ impl Bench<'_> {
     /// Measures one length after another, as long as there is time, and no single call is too long.
     fn curve(&self, mut time: impl FnMut(usize) -> Result<f64, Error>) -> Result<Option<Curve>, Error> {
         let mut points: Vec<(usize, f64)> = Vec::new();
-        for &length in self.lengths {
+        for &length in self.effort.lengths {
             // No more than in proportion: what is fixed is counted too often, which only stops a little early.
             if let Some((shorter, micros)) = points.last() {
                 let expected = Duration::from_secs_f64(micros * length as f64 / *shorter as f64 / 1e6);
-                if points.len() > 1 && (expected > self.single.max(self.point) || 2 * expected > self.left()) {
+                if points.len() > 1 && (expected > self.effort.single.max(self.effort.point) || 2 * expected > self.left()) {
                     break;
                 }
             } else if self.left().is_zero() {
@@ -228,9 +262,9 @@ impl Bench<'_> {
         let mut times = Vec::new();
         let begin = Instant::now();
         // What takes long is not taken again; the first call of a length may have made buffers.
-        while times.len() < 2 || (times.len() < 15 && begin.elapsed() < self.point) {
+        while times.len() < 2 || (times.len() < 15 && begin.elapsed() < self.effort.point) {
             times.push(once()?);
-            if first > self.single {
+            if first > self.effort.single {
                 break;
             }
         }

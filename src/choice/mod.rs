@@ -17,7 +17,7 @@ use crate::backend::{Backend, Engine};
 use crate::call::Prepared;
 use crate::on_device::Vulkan;
 use crate::options::{Calibrate, Placement};
-use crate::{Error, Field, Form, Operation};
+use crate::{Error, Field, Form, Operation, Verify};
 use gpu_executor::Validation;
 use model::{Asked, Key, Measurements, Model, Query, is_small, undecided};
 use parking_lot::RwLock;
@@ -128,7 +128,19 @@ impl Backend {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn explain(&self, operation: Operation, field: Field, form: Form, length: usize) -> Decision {
-        let query = self.query(operation, field, form, length, None);
+        self.explain_with(self.verify(), operation, field, form, length)
+    }
+
+    /// As [`Backend::explain`], of a backend that checks as much as `verify` says.
+    ///
+    /// ```
+    /// use bls12_field_gpu::{Field, Form, Operation, Verify};
+    /// let backend = bls12_field_gpu::backend()?;
+    /// println!("{}", backend.explain_with(Verify::Off, Operation::Add, Field::Fq, Form::Canonical, 100));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn explain_with(&self, verify: Verify, operation: Operation, field: Field, form: Form, length: usize) -> Decision {
+        let query = Query { verify, ..self.query(operation, field, form, length, None) };
         let undecided = undecided(&query);
         let Some(vulkan) = self.vulkan() else {
             let reason = match self.engine() {
@@ -144,7 +156,7 @@ impl Backend {
     }
 
     /// Measures how long calls take on the CPU and on the device, decides by that from now on, and keeps it on disk for the next
-    /// process (unless [`Options::cache`](crate::Options::cache) says otherwise). Tells `progress` how much of it is done, from 0
+    /// process (unless [`Options::cache`](crate::Options::cache) says otherwise, or what is kept was measured more thoroughly). Tells `progress` how much of it is done, from 0
     /// to 1, and what is measured next. Does nothing without a device. Other calls at the same time make the measurements wrong.
     ///
     /// ```no_run
@@ -222,7 +234,8 @@ impl Backend {
         let model = Arc::new(self.model_of(vulkan, &measurements));
         let (operations, took) = (model.measured(), begin.elapsed());
         tracing::info!(operations, ?took, device = %vulkan.device().info(), "calibrated");
-        if self.is_ordinary() && !measurements.entries.is_empty() {
+        let better = !measurements.thorough && kept(vulkan).is_some_and(|kept| kept.thorough);
+        if self.is_ordinary() && !measurements.entries.is_empty() && !better {
             let stored = measurements
                 .text()
                 .map_err(|error| error.to_string())

@@ -77,7 +77,7 @@ fn chunks(backend: &Backend) -> Result<(), Error> {
 }
 
 /// Every reduction, in one verified recording.
-fn reductions<F: Element>(backend: &Backend) -> Result<(), Error> {
+pub(crate) fn reductions<F: Element>(backend: &Backend) -> Result<(), Error> {
     let mut recording = backend.record();
     for length in LENGTHS {
         let inputs = Inputs::new(Operation::Mul, F::FIELD, length);

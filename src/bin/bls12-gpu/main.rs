@@ -1,6 +1,8 @@
 //! `bls12-gpu`: what a machine's GPUs are, and how fast this library is on them.
 
 mod check;
+mod choices;
+mod doctor;
 mod engine;
 mod measure;
 mod report;
@@ -9,6 +11,7 @@ use bls12_field_gpu::{DeviceChoice, Options, Placement, survey};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// BLS12-381 field arithmetic on Vulkan GPUs: devices and measurements.
 #[derive(Parser)]
@@ -22,6 +25,21 @@ struct Arguments {
 enum Command {
     /// Lists the Vulkan devices and whether they can be used.
     Devices,
+    /// Says what there is and what was decided about it, tests every kernel, measures, and prints what belongs into a bug report.
+    Doctor {
+        /// The device's index; by default the one the library would choose.
+        #[arg(long)]
+        device: Option<usize>,
+    },
+    /// Measures who is sooner, the CPU or the device, at every operation, and keeps it for the library to decide by.
+    Calibrate {
+        /// The device's index; by default the one the library would choose.
+        #[arg(long)]
+        device: Option<usize>,
+        /// About how long it may take.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
     /// Runs every operation in every variant on one device and compares every result with the CPU reference.
     Check {
         /// The device's index; by default the one the library would choose.
@@ -75,6 +93,8 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
                 println!("{verdict}");
             }
         }
+        Command::Doctor { device } => doctor::examine(device)?,
+        Command::Calibrate { device, seconds } => choices::calibrate(&on(device), Duration::from_secs(seconds))?,
         Command::Check { device } => check::check(&on(device))?,
         Command::FirstCall { cache, device } => {
             let (made, called) = engine::first_call(&on(device), &cache)?;

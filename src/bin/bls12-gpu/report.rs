@@ -442,7 +442,11 @@ fn number(value: f64) -> String {
 
 /// How long an operation on resident vectors takes: the difference of recordings of two lengths, so that what a submission costs
 /// besides cancels out.
-fn seconds_each(backend: &Backend, quick: bool, record: impl Fn(&mut Recording) -> Result<(), Error>) -> Result<f64, Error> {
+pub(crate) fn seconds_each(
+    backend: &Backend,
+    quick: bool,
+    record: impl Fn(&mut Recording) -> Result<(), Error>,
+) -> Result<f64, Error> {
     let launches = 16;
     let run = |launches: usize| -> Result<Duration, Error> {
         let mut recording = backend.record();
