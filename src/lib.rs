@@ -61,6 +61,7 @@ mod backend;
 mod call;
 mod choice;
 mod error;
+mod future;
 mod known_answers;
 mod limbs;
 mod mask;

@@ -1,6 +1,7 @@
 //! Submitted recordings, and what they download.
 
 use crate::Backend;
+use crate::future::Elsewhere;
 use crate::step::{Fetch, Item, Step};
 use crate::verification::Verification;
 use crate::{Error, Field};
@@ -13,14 +14,31 @@ use std::time::Duration;
 
 /// A submitted recording. Dropping it changes nothing: the recording is done all the same, but what it downloads is lost, and
 /// one that was to be verified is not.
+///
+/// It can be polled ([`Ticket::is_done`]), waited for ([`Ticket::wait`], [`Ticket::wait_timeout`]), and awaited: it is a [`Future`]
+/// of what [`Ticket::wait`] returns, for any executor. One thread of the device sleeps for all tickets that are awaited. What is
+/// to be verified, or downloads more than 64 KiB, is verified and copied on threads of the device; else the poll that finds
+/// it done copies it. A future that is dropped is a ticket that is dropped. Polled again after it was ready, it has no downloads.
+///
+/// ```
+/// # use ark_bls12_381::Fr;
+/// async fn cube(a: &bls12_field_gpu::Vector<Fr>) -> Result<Vec<Fr>, bls12_field_gpu::Error> {
+///     let mut recording = bls12_field_gpu::backend()?.record();
+///     let cubes = recording.pow(a, &[3])?;
+///     let cubes = recording.download(&cubes)?;
+///     recording.submit_verified()?.await?.take(&cubes)
+/// }
+/// ```
 pub struct Ticket {
-    backend: Backend,
+    pub(crate) backend: Backend,
     /// `None` if the recording was done when it was submitted.
-    device: Option<gpu_executor::Ticket>,
+    pub(crate) device: Option<gpu_executor::Ticket>,
     fetches: Vec<Fetch>,
     /// What was fetched, if the recording was done when it was submitted.
     landed: Vec<Landed>,
     verification: Option<(Verification, Vec<Step>)>,
+    /// Where the result will be, if another thread has been given the rest.
+    pub(crate) elsewhere: Option<Arc<Elsewhere>>,
 }
 
 /// A download that was recorded: the key to its values among the [`Downloads`] of the submitted recording.
@@ -103,7 +121,7 @@ impl Landed {
 impl Ticket {
     /// Of a recording that is done.
     pub(crate) fn done(backend: Backend, fetches: Vec<Fetch>, landed: Vec<Landed>) -> Self {
-        Self { backend, device: None, fetches, landed, verification: None }
+        Self { backend, device: None, fetches, landed, verification: None, elsewhere: None }
     }
 
     /// Of a recording that the device was given, with its downloads in the order in which they were recorded; if it is to be
@@ -114,7 +132,7 @@ impl Ticket {
         fetches: Vec<Fetch>,
         verification: Option<(Verification, Vec<Step>)>,
     ) -> Self {
-        Self { backend, device: Some(device), fetches, landed: Vec::new(), verification }
+        Self { backend, device: Some(device), fetches, landed: Vec::new(), verification, elsewhere: None }
     }
 
     /// Whether the recording has been done. Verification comes later, in [`Ticket::wait`].
@@ -144,7 +162,10 @@ impl Ticket {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn wait(self) -> Result<Downloads, Error> {
-        let Self { backend, device, fetches, mut landed, verification } = self;
+        let Self { backend, device, fetches, mut landed, verification, elsewhere } = self;
+        if let Some(elsewhere) = elsewhere {
+            return elsewhere.wait();
+        }
         if let Some(device) = device {
             landed = fetches.iter().map(Landed::new).collect();
             let (mut inputs, mut outputs) =
@@ -186,6 +207,27 @@ impl Ticket {
         Ok(self.device.as_ref().map_or(Ok(true), |ticket| ticket.wait_timeout(timeout))?)
     }
 }
+
+impl Ticket {
+    /// Everything that is left to do when the device is done, if that is too much for a poll. The ticket itself is then that of
+    /// an empty recording.
+    pub(crate) fn take_rest(&mut self) -> (Ticket, bool) {
+        let bytes = self.fetches.iter().map(|fetch| fetch.from.bytes()).sum::<u64>();
+        let much = bytes > AT_ONCE || self.verification.is_some();
+        let rest = Ticket {
+            backend: self.backend.clone(),
+            device: self.device.take(),
+            fetches: std::mem::take(&mut self.fetches),
+            landed: std::mem::take(&mut self.landed),
+            verification: self.verification.take(),
+            elsewhere: None,
+        };
+        (rest, much)
+    }
+}
+
+/// The most bytes that a poll copies itself: some ten microseconds.
+const AT_ONCE: u64 = 64 << 10;
 
 impl<T> Download<T> {
     pub(crate) fn new(key: Arc<()>) -> Self {

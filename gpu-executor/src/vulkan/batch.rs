@@ -309,7 +309,7 @@ impl Device {
         };
         let keep = batch.regions().map(|region| region.held.clone()).collect();
         shared.in_flight.lock().push(InFlight { until, lanes: vec![lane], held: keep, staging: staging.keep() });
-        Ok(Ticket { shared: shared.clone(), until, downloads: downloads.keep() })
+        Ok(Ticket { shared: shared.clone(), until, downloads: downloads.keep(), awaited: None })
     }
 }
 
@@ -345,9 +345,11 @@ impl Drop for Staged<'_> {
 /// A submitted batch.
 #[must_use]
 pub struct Ticket {
-    shared: Arc<Shared>,
-    until: Point,
+    pub(super) shared: Arc<Shared>,
+    pub(super) until: Point,
     downloads: Vec<Buffer>,
+    /// By what name the waiter knows it, if it is awaited.
+    pub(super) awaited: Option<u64>,
 }
 
 impl Ticket {
@@ -395,6 +397,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        self.forget();
         // The submission may still be writing them.
         let staging = std::mem::take(&mut self.downloads);
         if !staging.is_empty() {

@@ -13,6 +13,7 @@ mod queue;
 mod run;
 mod select;
 mod threads;
+mod waiter;
 mod wipe;
 
 use crate::cache_file::CacheFile;
@@ -41,6 +42,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 pub use threads::Threads;
+use waiter::Waiter;
 
 /// A Vulkan device with its queue, its memory and its pipelines: made once, used from any thread. Clones share it; it is
 /// destroyed with the last of them and of its programs.
@@ -76,8 +78,10 @@ struct Shared {
     /// What submissions use that nobody waits for, and those that never finished.
     in_flight: Mutex<Vec<InFlight>>,
     threads: Threads,
+    waiter: Waiter,
     profiler: Profiler,
-    lost: AtomicBool,
+    /// Shared with the waiter's thread.
+    lost: Arc<AtomicBool>,
     counters: Counters,
     settings: Settings,
     // Declared last: destroyed last.
@@ -341,8 +345,9 @@ impl Shared {
             pinned: Registry::default(),
             in_flight: Mutex::default(),
             threads: Threads::default(),
+            waiter: Waiter::default(),
             profiler: Profiler::default(),
-            lost: AtomicBool::new(false),
+            lost: Arc::default(),
             counters: Counters::default(),
             settings,
             gpu,
@@ -491,6 +496,7 @@ impl Drop for Gpu {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.wait_idle();
+        self.waiter.stop();
         // SAFETY: no thread uses the device any more, since this is the last reference, and nothing is pending.
         unsafe {
             let in_flight = std::mem::take(&mut *self.in_flight.lock());

@@ -26,7 +26,7 @@ pub(super) struct Queue {
     pub(super) ahead: Mutex<f64>,
     pub(super) epoch: Instant,
     state: Mutex<State>,
-    timeline: vk::Semaphore,
+    pub(super) timeline: vk::Semaphore,
     /// The highest number that the timeline is known to have reached.
     finished: AtomicU64,
     /// Command buffers that no pending submission uses.

@@ -70,6 +70,14 @@ impl Threads {
         }
     }
 
+    /// Runs `work` on one of these threads, some time; at once, on the caller's, if there are none.
+    pub(super) fn spawn(&self, work: impl FnOnce() + Send + 'static) {
+        match self.pool() {
+            Some(pool) => pool.spawn(work),
+            None => work(),
+        }
+    }
+
     /// Looks at everything that enters and copies it; whether `admits` admits every piece, given by slot and bytes.
     pub(super) fn take_in(&self, entering: Vec<Entering>, admits: &Admits) -> bool {
         let bytes: usize = entering.iter().map(|part| part.from.len()).sum();
