@@ -74,6 +74,7 @@ mod options;
 mod pinned;
 mod recording;
 mod reduction;
+mod required;
 mod step;
 mod ticket;
 mod vector;
@@ -100,6 +101,7 @@ pub use options::{Calibrate, DeviceChoice, Options, Placement, Verify};
 pub use pinned::Pinned;
 pub use recording::Recording;
 pub use reduction::{REDUCTIONS, Reduction, ReductionRow};
+pub use required::MemoryRequired;
 pub use ticket::{Download, Downloads, Ticket, Value};
 pub use vector::Vector;
 

@@ -250,7 +250,7 @@ fn landed<'a>(row: &Row, [_, _, c, r]: Landed<'a>) -> (&'a mut [u64], &'a mut [u
 }
 
 /// What the kernel of a row does with its slots.
-fn slots(row: &Row, field: Field) -> [SlotUse; 4] {
+pub(crate) fn slots(row: &Row, field: Field) -> [SlotUse; 4] {
     let (element, flag) = (field.bytes(), size_of::<u32>());
     let vectors = [0, 1, 2].map(|n| if n < row.vectors { SlotUse::Reads(element) } else { SlotUse::None });
     arranged(row, vectors, SlotUse::Writes(element), SlotUse::Writes(flag))

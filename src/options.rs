@@ -251,7 +251,8 @@ impl Options {
         self
     }
 
-    /// The most bytes of device memory to use, over all threads' calls together. By default, three quarters of the device's.
+    /// The most bytes of device memory to use, over all threads' calls together. By default, three quarters of the device's; and
+    /// in any case no more than the driver says that the process may have, if it does (`VK_EXT_memory_budget`).
     ///
     /// ```
     /// # use bls12_field_gpu::*;

@@ -70,6 +70,8 @@ struct State {
     calls: BTreeMap<CallClass, u64>,
     failed: Vec<&'static str>,
     live: BTreeMap<&'static str, i64>,
+    /// What the driver seems to say that this process may allocate, if anything.
+    budget: Option<u64>,
     /// Bytes of device memory by device and handle.
     memory: BTreeMap<(u64, u64), u64>,
 }
@@ -101,6 +103,16 @@ impl Faults {
     /// except those that go with their pool.
     pub fn live(&self) -> BTreeMap<&'static str, i64> {
         self.0.lock().live.iter().filter(|(_, count)| **count != 0).map(|(name, count)| (*name, *count)).collect()
+    }
+
+    /// Has the driver seem to say that this process may allocate so many bytes (of each kind of memory), of which those that
+    /// [`Faults::memory`] tells are in use.
+    pub fn set_budget(&self, bytes: Option<u64>) {
+        self.0.lock().budget = bytes;
+    }
+
+    pub(super) fn budget(&self) -> Option<u64> {
+        self.0.lock().budget
     }
 
     /// Bytes of all memory allocated and not freed.

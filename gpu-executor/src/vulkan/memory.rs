@@ -1,3 +1,4 @@
+use super::budget::{self, Budget};
 use super::{Counters, Gpu, count, driver_error};
 use crate::{Error, plan};
 use ash::vk;
@@ -87,6 +88,7 @@ pub(crate) struct Memory {
     allocator: Mutex<Option<Allocator>>,
     idle: Mutex<Idle>,
     pub(crate) limit: u64,
+    budget: Budget,
     used: Mutex<Used>,
     released: Condvar,
     /// The families of all queues: any of them may use any buffer.
@@ -110,8 +112,11 @@ struct Idle {
 /// measured.
 const KEEP: u64 = 2 << 30;
 
+/// Buffers above this have memory of their own; smaller ones share blocks.
+const SHARED: u64 = 4 << 20;
+
 impl Memory {
-    pub(crate) fn new(gpu: &Gpu, limit: u64, families: Vec<u32>) -> Result<Self, Error> {
+    pub(crate) fn new(gpu: &Gpu, limit: u64, budget: Budget, families: Vec<u32>) -> Result<Self, Error> {
         let allocator = Allocator::new(&AllocatorCreateDesc {
             instance: gpu.instance.raw.clone(),
             device: gpu.raw.clone(),
@@ -125,15 +130,23 @@ impl Memory {
             allocator: Mutex::new(Some(allocator)),
             idle: Mutex::default(),
             limit,
+            budget,
             used: Mutex::default(),
             released: Condvar::new(),
             families,
         })
     }
 
-    /// What resident vectors leave to jobs of the memory limit.
-    pub(crate) fn for_jobs(&self) -> u64 {
-        self.limit.saturating_sub(self.used.lock().resident)
+    /// What resident vectors leave to jobs of the memory limit, and the driver gives, for jobs whose vectors lie at `place` and
+    /// have `bytes` bytes.
+    pub(crate) fn for_jobs(&self, gpu: &Gpu, place: Place, bytes: u64) -> u64 {
+        let room = if bytes > budget::UNASKED { self.budget.room(gpu, place) } else { None };
+        let idle = room.map_or(0, |_| {
+            let idle = self.idle.lock();
+            idle.buffers.iter().filter(|((at, _), _)| *at == place).map(|((_, size), idle)| size * idle.len() as u64).sum()
+        });
+        let used = self.used.lock();
+        budget::for_jobs(self.limit, used.resident, used.jobs, idle, room)
     }
 
     /// Waits until `bytes` fit beside what other jobs have reserved. What resident vectors hold does not come back by
@@ -218,6 +231,13 @@ impl Memory {
     }
 
     fn create(&self, gpu: &Gpu, place: Place, size: u64) -> Result<Buffer, Error> {
+        // Rather than have the driver move memory about, or fail where it matters more.
+        if size > SHARED
+            && let Some(room) = self.budget.room(gpu, place)
+            && size > room.left()
+        {
+            return Err(Error::OutOfMemory { during: "the memory budget", needed: size, available: room.left() });
+        }
         use vk::BufferUsageFlags as Usage;
         let usage = Usage::STORAGE_BUFFER | Usage::SHADER_DEVICE_ADDRESS | Usage::TRANSFER_SRC | Usage::TRANSFER_DST;
         let mut info = vk::BufferCreateInfo::default().size(size).usage(usage);
@@ -264,7 +284,7 @@ impl Memory {
                 Place::Host => MemoryLocation::GpuToCpu,
             },
             linear: true,
-            allocation_scheme: if requirements.size > 4 << 20 {
+            allocation_scheme: if requirements.size > SHARED {
                 AllocationScheme::DedicatedBuffer(raw)
             } else {
                 AllocationScheme::GpuAllocatorManaged

@@ -1,6 +1,7 @@
 //! Vulkan itself: all of this crate's `unsafe` lies below here.
 
 mod batch;
+mod budget;
 mod encode;
 #[cfg(feature = "test-faults")]
 mod faults;
@@ -21,6 +22,7 @@ use crate::job::SLOTS;
 use crate::{CacheDirectory, Error, Kernel, MemoryMode, Options, Reach, Shape, SlotUse, Verdict};
 use ash::vk;
 pub use batch::{Batch, Region, Ticket};
+use budget::Budget;
 #[cfg(feature = "test-faults")]
 pub use faults::{CallClass, Failure, Faults, Injection};
 use instance::Instance;
@@ -331,7 +333,13 @@ impl Shared {
         // SAFETY: these are the queues that the device was made with.
         let queues = unsafe { Queues::new(&gpu, candidate.compute, candidate.others) }?;
         let parts = Pipelines::new(&gpu, file, candidate.feedback).and_then(|pipelines| {
-            let memory = Memory::new(&gpu, limit, candidate.families()).inspect_err(|_| pipelines.destroy(&gpu))?;
+            let budget = Budget::new(
+                &gpu,
+                candidate.memory_budget,
+                #[cfg(feature = "test-faults")]
+                settings.faults.clone(),
+            );
+            let memory = Memory::new(&gpu, limit, budget, candidate.families()).inspect_err(|_| pipelines.destroy(&gpu))?;
             Ok((pipelines, memory))
         });
         let (pipelines, memory) = parts.inspect_err(|_| {
@@ -476,6 +484,9 @@ fn logical_device(instance: &Instance, physical: vk::PhysicalDevice, candidate: 
     let mut extensions = Vec::new();
     if candidate.portability_subset {
         extensions.push(ash::khr::portability_subset::NAME.as_ptr());
+    }
+    if candidate.memory_budget {
+        extensions.push(ash::ext::memory_budget::NAME.as_ptr());
     }
     let info = vk::DeviceCreateInfo::default()
         .queue_create_infos(&queues)

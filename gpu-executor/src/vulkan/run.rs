@@ -4,7 +4,7 @@ use super::encode::{Op, Span};
 use super::memory::{Buffer, Place, Reservation};
 use super::queue::{InFlight, Lane, Point};
 use super::threads::{Entering, Threads, Towards};
-use super::{Program, Shared, count};
+use super::{Device, Program, Shared, count};
 use crate::job::{Job, SLOTS, Slot};
 use crate::plan::{self, Role};
 use crate::{Error, SlotUse, Stage};
@@ -74,15 +74,37 @@ impl Program {
     /// # Errors
     /// [`Error::OutOfMemory`] if the device's limits do not allow even one element.
     pub fn memory_required(&self, elements: usize, cost: u64) -> Result<(u64, u64), Error> {
-        let widths = self.slots.map(|slot| match slot {
+        self.shared.memory_required(&self.slots, elements, cost)
+    }
+}
+
+impl Device {
+    /// What [`Program::memory_required`] says of a program with these slots.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn memory_required(&self, slots: &[SlotUse; SLOTS], elements: usize, cost: u64) -> Result<(u64, u64), Error> {
+        self.shared.memory_required(slots, elements, cost)
+    }
+
+    /// How much memory a region of `bytes` bytes takes.
+    pub fn region_required(bytes: u64) -> u64 {
+        plan::size_class(bytes)
+    }
+}
+
+impl Shared {
+    fn memory_required(&self, slots: &[SlotUse; SLOTS], elements: usize, cost: u64) -> Result<(u64, u64), Error> {
+        let widths = slots.map(|slot| match slot {
             SlotUse::None => 0,
             SlotUse::Reads(width) | SlotUse::Writes(width) | SlotUse::WritesPerGroup(width) => width,
         });
         if elements == 0 {
             return Ok((0, 0));
         }
-        let staged = self.shared.settings.staged;
-        let (chunk, most) = self.shared.chunks(elements, &widths, cost, self.workgroup_size, (usize::MAX, None))?;
+        let staged = self.settings.staged;
+        let (chunk, most) =
+            self.chunks(elements, &widths, cost, (staged, self.settings.workgroup_size), (usize::MAX, None))?;
         let bytes = footprint(&widths, chunk) * most as u64;
         Ok(if staged { (bytes, bytes) } else { (0, bytes) })
     }
@@ -114,7 +136,7 @@ impl Shared {
         elements: usize,
         widths: &[usize; SLOTS],
         cost: u64,
-        workgroup_size: u32,
+        (staged, workgroup_size): (bool, u32),
         (most_elements, wanted): (usize, Option<usize>),
     ) -> Result<(usize, usize), Error> {
         let settings = &self.settings;
@@ -132,7 +154,9 @@ impl Shared {
             workgroups: settings.limits.workgroups.map(u64::from).iter().product(),
             workgroup_size,
         };
-        let memory = self.memory.for_jobs();
+        let bytes = widths.iter().sum::<usize>().saturating_mul(elements);
+        let place = if staged { Place::Device } else { Place::Host };
+        let memory = self.memory.for_jobs(&self.gpu, place, bytes as u64);
         // Rather fewer chunks at a time than chunks of a few elements.
         for most in [UNDER_WAY, 2] {
             let chunk = plan::elements_per_chunk(elements, widths, cost, &bounds(memory / most as u64));
@@ -214,7 +238,7 @@ impl<'a> Stream<'a> {
             let plan = || {
                 let (elements, cost) = (job.elements, job.cost);
                 let wanted = (most_elements, job.chunk_elements);
-                let (chunk, most) = shared.chunks(elements, &needed, cost, program.workgroup_size, wanted)?;
+                let (chunk, most) = shared.chunks(elements, &needed, cost, (staged, program.workgroup_size), wanted)?;
                 Ok((chunk, most, shared.memory.reserve(footprint(&needed, chunk) * most as u64)?))
             };
             let (chunk, most, reservation) = shared.with_memory(plan)?;

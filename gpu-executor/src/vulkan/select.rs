@@ -84,6 +84,8 @@ pub(crate) struct Candidate {
     /// `VkPipelineCreationFeedback` can be asked for.
     pub(crate) feedback: bool,
     pub(crate) portability_subset: bool,
+    /// The driver tells how much memory a process may have.
+    pub(crate) memory_budget: bool,
 }
 
 /// Every Vulkan device of this machine, and whether it can be used.
@@ -171,6 +173,7 @@ fn look_at(instance: &Instance, index: usize, physical: vk::PhysicalDevice) -> C
     let families = unsafe { instance.raw.get_physical_device_queue_family_properties(physical) };
     // SAFETY: as above.
     let extensions = unsafe { instance.raw.enumerate_device_extension_properties(physical) }.unwrap_or_default();
+    let has = |name| extensions.iter().any(|extension| extension.extension_name_as_c_str() == Ok(name));
     let queue_family = families.iter().position(|family| family.queue_flags.contains(vk::QueueFlags::COMPUTE));
 
     let turned_down = turned_down(base.api_version, &vulkan12, queue_family);
@@ -210,7 +213,8 @@ fn look_at(instance: &Instance, index: usize, physical: vk::PhysicalDevice) -> C
         compute: chosen(&families, queue_family.unwrap_or(0), 0),
         others: other_queues(&families, queue_family.unwrap_or(0)),
         feedback: base.api_version.min(instance.version) >= vk::API_VERSION_1_3,
-        portability_subset: extensions.iter().any(|e| e.extension_name_as_c_str() == Ok(ash::khr::portability_subset::NAME)),
+        portability_subset: has(ash::khr::portability_subset::NAME),
+        memory_budget: has(ash::ext::memory_budget::NAME),
     }
 }
 
@@ -282,6 +286,7 @@ mod tests {
             others: [None; 3],
             feedback: false,
             portability_subset: false,
+            memory_budget: false,
         }
     }
 
