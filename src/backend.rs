@@ -218,6 +218,15 @@ impl Backend {
         }
     }
 
+    /// What is left in the memory that is kept for reuse: see `gpu_executor::Device::residue`.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    #[cfg(feature = "test-faults")]
+    pub fn residue(&self) -> Result<([usize; 2], u64), Error> {
+        Ok(self.vulkan().map_or(Ok(([0, 0], 0)), |vulkan| vulkan.device.residue())?)
+    }
+
     /// Whether the device is lost: it was reset, or did not answer in time. It stays so. Calls on data in host memory are then
     /// computed by the CPU reference, which [`Report::fallback`] says, unless a GPU is required: then they answer
     /// [`DeviceError::Lost`](crate::DeviceError::Lost), as everything does that concerns resident vectors. Only a new backend

@@ -37,6 +37,28 @@
 //! submitted by [`Recording::submit_verified`]. Whatever is checked, each kernel must pass a self-test at the edges (0, 1, p - 1,
 //! carries) before its first result is used.
 //!
+//! # Secrets
+//! Field elements may be witnesses. Nothing here is logged or kept on disk of them: errors and `tracing` name operations,
+//! positions and lengths (that an element at a position is zero or not below p, say, not which), and the cache holds compiled
+//! pipelines. But copies of the data are left where it passed: in staging and device memory that the backend keeps for reuse
+//! and later gives back to the driver, which need not clear it before another process has it. [`Options::wipe`] has each such buffer
+//! filled with zeros as soon as the backend finds it unused (at the next call or submission, at [`Backend::trim`], when it is
+//! destroyed), before it is reused or given back: staging, resident vectors and masks, [`Pinned`] vectors, after failed calls too.
+//!
+//! It does not reach: the caller's own slices, and downloads; copies that the library makes on the CPU's heap, as all uploads of
+//! recordings, recordings and vectors computed by the CPU, what [`Recording::submit_verified`] replays, and temporaries of arkworks;
+//! scalars and exponents, which lie in the driver's command buffers; registers, caches and shared memory of the device; memory that
+//! the system swaps out (nothing is locked); and what a lost device held, or one whose driver refuses the work of wiping,
+//! which says so by an error of `tracing`. Who can read this process's memory, or controls the driver or the device, can see
+//! everything.
+//!
+//! Time: in all element-wise kernels and in sums and inner products no branch and no address depends on the value of an element; the
+//! exponent of `pow` decides both, and counts as public (those of `inverse` and `sqrt` are constants). That is what the
+//! shaders say; what a driver makes of them, and whether its device multiplies in constant time, is not known here. The CPU does
+//! not run in constant time: arkworks' arithmetic does not claim to, and checks stop at the first bad element. Since results are
+//! checked on the CPU by default, a secret whose time of processing must not show needs [`Verify::Off`], and even then inputs are
+//! compared with the modulus.
+//!
 //! # What to expect
 //! A single operation on data that starts and ends in host memory is bound by the copying: for `add` and `mul`, 16 CPU cores
 //! do as well as any GPU, and calls of a few thousand elements or fewer are faster on one core, so that is where they go. The GPU pays for heavy

@@ -224,6 +224,12 @@ impl Memory {
         used.jobs.saturating_add(used.resident)
     }
 
+    /// All idle buffers, out of the pool.
+    #[cfg(feature = "test-faults")]
+    pub(crate) fn take_idle(&self) -> Vec<Buffer> {
+        std::mem::take(&mut *self.idle.lock()).buffers.into_values().flatten().collect()
+    }
+
     /// Gives all idle buffers back to the driver.
     pub(crate) fn trim(&self, gpu: &Gpu) {
         let idle = std::mem::take(&mut *self.idle.lock());

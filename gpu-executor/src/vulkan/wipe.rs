@@ -53,3 +53,55 @@ impl Shared {
         }
     }
 }
+
+#[cfg(feature = "test-faults")]
+impl super::Device {
+    /// How many buffers are kept for reuse, of device memory and of host memory, and how many of their bytes are not zero; when all
+    /// that was submitted has finished and what came of it has been taken back.
+    ///
+    /// # Errors
+    /// [`Error::Lost`], or what the driver answered.
+    pub fn residue(&self) -> Result<([usize; 2], u64), Error> {
+        let shared = &self.shared;
+        loop {
+            // Taking back may submit.
+            shared.reap();
+            let pending = shared.in_flight.lock().first().map(|submission| submission.until);
+            match pending {
+                Some(until) => shared.wait(until)?,
+                None => break,
+            }
+        }
+        let (mut buffers, mut bytes) = ([0, 0], 0);
+        for mut buffer in shared.memory.take_idle() {
+            buffers[buffer.place as usize] += 1;
+            let counted = shared.count_bytes(&mut buffer);
+            // As it was, not wiped.
+            shared.memory.give(&shared.gpu, buffer);
+            bytes += counted?;
+        }
+        Ok((buffers, bytes))
+    }
+}
+
+#[cfg(feature = "test-faults")]
+impl Shared {
+    /// How many bytes of an idle buffer are not zero.
+    fn count_bytes(&self, buffer: &mut Buffer) -> Result<u64, Error> {
+        let count = |bytes: &[u8]| bytes.iter().filter(|&&byte| byte != 0).count() as u64;
+        if buffer.place == Place::Host {
+            return Ok(count(buffer.bytes()?));
+        }
+        let mut copy = self.memory.take(&self.gpu, &self.counters, Place::Host, buffer.size)?;
+        let mut lane = self.lane(Role::Compute)?;
+        let [from, to] = [&*buffer, &copy].map(|buffer| Span { buffer, offset: 0, bytes: buffer.size });
+        self.record(&mut lane, &[Op::Copy { from, to }, Op::ReadBack { of: to }])?;
+        let until = self.submit(&lane)?;
+        self.wait(until)?;
+        self.queues.keep(lane);
+        let counted = count(copy.bytes()?);
+        copy.bytes()?.fill(0);
+        self.memory.destroy(&self.gpu, copy);
+        Ok(counted)
+    }
+}
