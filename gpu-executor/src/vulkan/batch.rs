@@ -7,7 +7,7 @@ use super::threads::Towards;
 use super::{Device, Program, Shared, count};
 use crate::job::{MAX_PARAMS, SLOTS};
 use crate::plan::Role;
-use crate::{Error, Shape, SlotUse};
+use crate::{Error, Shape, SlotUse, Stage};
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
@@ -263,9 +263,14 @@ impl Device {
                 _ => {}
             }
         }
-        let copies = staging.buffers.iter_mut().zip(uploads).map(|(buffer, bytes)| Ok((buffer.bytes()?, bytes)));
-        count(&shared.counters.uploaded, shared.threads.copy(copies.collect::<Result<_, Error>>()?, Towards::Device));
+        if !uploads.is_empty() {
+            let bytes = uploads.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+            let _timed = shared.timed(Stage::CopyIn, 2 * bytes);
+            let copies = staging.buffers.iter_mut().zip(uploads).map(|(buffer, bytes)| Ok((buffer.bytes()?, bytes)));
+            count(&shared.counters.uploaded, shared.threads.copy(copies.collect::<Result<_, Error>>()?, Towards::Device));
+        }
 
+        let timed = shared.timed(Stage::Submit, 0);
         let (mut up, mut down) = (staging.buffers.iter(), downloads.buffers.iter());
         let mut ops = Vec::with_capacity(batch.work.len());
         let mut read_backs = Vec::new();
@@ -309,6 +314,7 @@ impl Device {
         };
         let keep = batch.regions().map(|region| region.held.clone()).collect();
         shared.in_flight.lock().push(InFlight { until, lanes: vec![lane], held: keep, staging: staging.keep() });
+        drop(timed);
         Ok(Ticket { shared: shared.clone(), until, downloads: downloads.keep(), awaited: None })
     }
 }
@@ -377,7 +383,10 @@ impl Ticket {
     /// # Errors
     /// [`Error::TimedOut`] and [`Error::Lost`]; [`Error::MalformedJob`] if the slices do not fit the downloads.
     pub fn finish(mut self, targets: &mut [&mut [u8]]) -> Result<(), Error> {
-        self.shared.wait(self.until)?;
+        {
+            let _timed = self.shared.timed(Stage::Wait, 0);
+            self.shared.wait(self.until)?;
+        }
         // Lost meanwhile, as another thread found: then nothing from it is believed.
         self.shared.refuse_if_lost()?;
         let fits = |(target, buffer): (&&mut [u8], &Buffer)| target.len() as u64 <= buffer.size;
@@ -389,7 +398,11 @@ impl Ticket {
             let length = target.len();
             copies.push((target, &buffer.bytes()?[..length]));
         }
-        count(&self.shared.counters.downloaded, self.shared.threads.copy(copies, Towards::Caller));
+        {
+            let _timed =
+                self.shared.timed(Stage::CopyOut, 2 * copies.iter().map(|(_, from)| from.len() as u64).sum::<u64>());
+            count(&self.shared.counters.downloaded, self.shared.threads.copy(copies, Towards::Caller));
+        }
         self.shared.reap();
         Ok(())
     }

@@ -310,6 +310,15 @@ impl Shared {
         }
     }
 
+    /// Waits until a queue of a lost device is idle, however long that takes: what it may still write cannot be used or freed.
+    pub(super) fn wait_for_queue(&self, role: Role) {
+        let state = self.queues.of(role).state.lock();
+        // SAFETY: the mutex keeps the queue to this thread.
+        if let Err(error) = unsafe { self.gpu.raw.queue_wait_idle(state.raw) } {
+            tracing::error!(%error, "vkQueueWaitIdle failed");
+        }
+    }
+
     /// Whether a submission has finished.
     pub(super) fn is_finished(&self, point: Point) -> Result<bool, Error> {
         let queue = self.queues.of(point.role);

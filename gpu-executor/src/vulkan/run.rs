@@ -11,6 +11,7 @@ use crate::{Error, SlotUse, Stage};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// The results of a chunk: for each slot that the kernel writes, the part of the job's slice that the chunk is.
@@ -448,7 +449,12 @@ impl Drop for Stream<'_> {
                 // A job that ended early: the device may still be at work on it.
                 Some(until) => {
                     // The caller's own memory is his again when this returns. A lost device does not write any more.
-                    while pinned && matches!(shared.wait_at_most(until, Duration::from_secs(1)), Ok(false)) {}
+                    while pinned && matches!(shared.wait_at_most(until, Duration::from_secs(1)), Ok(false)) {
+                        if shared.lost.load(Relaxed) {
+                            shared.wait_for_queue(until.role);
+                            break;
+                        }
+                    }
                     let (lanes, staging) = (chunk.lanes, buffers.collect());
                     shared.in_flight.lock().push(InFlight { until, lanes, held: Vec::new(), staging });
                 }

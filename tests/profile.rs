@@ -1,0 +1,117 @@
+//! Profiles: every stage of calls and recordings is there, on its track, at its time.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
+mod support;
+
+use ark_bls12_381::Fr;
+use bls12_field_gpu::{Backend, MemoryMode, Options, Profile, Span, Stage, Track};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+use support::{Watched, cpu, numbers};
+
+/// By how much the device's clock may be off.
+const SKEW: Duration = Duration::from_millis(1);
+
+fn of(profile: &Profile, stage: Stage) -> Vec<&Span> {
+    profile.spans.iter().filter(|span| span.stage == stage).collect()
+}
+
+/// Profiles `work`, and checks what is true of every profile; whether the device stamps times.
+fn profiled(backend: &Backend, work: impl FnOnce()) -> (Profile, bool) {
+    backend.start_profile().unwrap();
+    let start = Instant::now();
+    work();
+    let elapsed = start.elapsed();
+    let profile = backend.take_profile();
+    println!("{profile}");
+    let on_device: Vec<&Span> = profile.spans.iter().filter(|span| matches!(span.track, Track::Queue(_))).collect();
+    for span in &profile.spans {
+        assert!(span.start <= span.end && span.end <= elapsed + 2 * SKEW, "{span:?} {elapsed:?}");
+        let by_device = matches!(span.stage, Stage::Upload | Stage::Compute | Stage::Download);
+        assert_eq!(by_device, matches!(span.track, Track::Queue(_)), "{span:?}");
+    }
+    assert!(profile.elapsed() <= elapsed + 2 * SKEW);
+    // What the device does it does after the first submission was begun and before the last wait has ended.
+    let submitted = of(&profile, Stage::Submit).iter().map(|span| span.start).min().unwrap();
+    let waited = of(&profile, Stage::Wait).iter().map(|span| span.end).max().unwrap();
+    for span in &on_device {
+        assert!(span.start + SKEW >= submitted && span.end <= waited + SKEW, "{span:?}");
+    }
+    trace(&profile);
+    // It is over.
+    work_unseen(backend);
+    assert!(backend.take_profile().spans.is_empty());
+    (profile.clone(), !on_device.is_empty())
+}
+
+fn work_unseen(backend: &Backend) {
+    let one = [Fr::from(1u64)];
+    backend.add(&one, &one).unwrap();
+}
+
+/// The trace is JSON, and has each span once on the track of its thread or queue.
+fn trace(profile: &Profile) {
+    let trace: serde_json::Value = serde_json::from_str(&profile.trace()).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    let complete: Vec<_> = events.iter().filter(|event| event["ph"] == "X").collect();
+    assert_eq!(complete.len(), profile.spans.len());
+    for (event, span) in complete.iter().zip(&profile.spans) {
+        assert_eq!((event["name"].as_str().unwrap(), event["cat"].as_str().unwrap()), (span.name, span.stage.name()));
+        assert!((event["ts"].as_f64().unwrap() - span.start.as_secs_f64() * 1e6).abs() < 1.0);
+    }
+    let tracks: BTreeSet<&Track> = profile.spans.iter().map(|span| &span.track).collect();
+    assert_eq!(events.iter().filter(|event| event["ph"] == "M").count(), tracks.len());
+}
+
+#[test]
+fn a_call_in_chunks_and_a_recording_leave_their_spans() {
+    // All before any is used.
+    let backends = [MemoryMode::DeviceLocal, MemoryMode::Host]
+        .map(|memory| (memory, Watched::new(Options::new().memory(memory).chunk_elements(2000))));
+    for (memory, backend) in backends {
+        let (a, b) = (numbers::<Fr>(9000, 1), numbers::<Fr>(9000, 2));
+        let staged = memory == MemoryMode::DeviceLocal;
+        // The self-test is not what is looked at.
+        let expected = backend.mul(&a, &b).unwrap();
+        let (profile, stamps) = profiled(&backend, || assert_eq!(backend.mul(&a, &b).unwrap(), expected));
+        for stage in [Stage::Inspect, Stage::CopyIn, Stage::Submit, Stage::Wait, Stage::CopyOut, Stage::Verify] {
+            assert_eq!(of(&profile, stage).len(), 5, "{stage:?}");
+        }
+        let bytes = |stage| of(&profile, stage).iter().map(|span| span.bytes).sum::<u64>();
+        // Read and written.
+        assert_eq!((bytes(Stage::CopyIn), bytes(Stage::CopyOut)), (2 * 2 * 32 * 9000, 2 * 32 * 9000));
+        if stamps {
+            assert_eq!(of(&profile, Stage::Compute).len(), 5);
+            assert_eq!(of(&profile, Stage::Upload).len(), if staged { 10 } else { 0 });
+            // Those that copy: making memory visible to the CPU is one, too, of no bytes.
+            let downloads = of(&profile, Stage::Download).iter().filter(|span| span.bytes > 0).count();
+            assert_eq!(downloads, if staged { 5 } else { 0 });
+            assert!(of(&profile, Stage::Compute).iter().all(|span| span.end > span.start));
+            assert!(profile.busy(Stage::Compute) > Duration::ZERO);
+        }
+
+        let vector = backend.upload(&a).unwrap();
+        vector.download().unwrap();
+        let (profile, stamps) = profiled(&backend, || {
+            let mut recording = backend.record();
+            let product = recording.mul(&vector, &vector).unwrap();
+            let sum = recording.add(&product, &vector).unwrap();
+            let download = recording.download(&sum).unwrap();
+            drop(recording.submit().unwrap().wait().unwrap().take(&download).unwrap());
+        });
+        for stage in [Stage::Submit, Stage::Wait, Stage::CopyOut] {
+            assert!(!of(&profile, stage).is_empty(), "{stage:?}");
+        }
+        if stamps {
+            let names: BTreeSet<&str> = of(&profile, Stage::Compute).iter().map(|span| span.name).collect();
+            assert!(names.len() == 2, "{names:?}");
+            assert!(!of(&profile, Stage::Download).is_empty());
+        }
+    }
+    // Where the CPU computes there is nothing to tell.
+    let plain = cpu();
+    plain.start_profile().unwrap();
+    work_unseen(&plain);
+    assert!(plain.take_profile().spans.is_empty());
+}
