@@ -18,8 +18,11 @@ use std::time::{Duration, Instant};
 #[derive(Default)]
 pub(super) struct Waiter {
     /// `None` if the system gave no thread: then polls wait.
-    thread: OnceLock<Option<(Arc<Inner>, Mutex<Option<JoinHandle<()>>>)>>,
+    thread: OnceLock<Option<Running>>,
 }
+
+/// What the thread shares with others, and the thread.
+type Running = (Arc<Inner>, Mutex<Option<JoinHandle<()>>>);
 
 struct Inner {
     raw: ash::Device,
