@@ -1,6 +1,6 @@
 //! How much memory calls and vectors take.
 
-use crate::backend::slots;
+use crate::on_device::slots;
 use crate::{Backend, Error, Field, Operation};
 use gpu_executor::Device;
 
