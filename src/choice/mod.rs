@@ -116,6 +116,11 @@ fn nothing(vulkan: &Vulkan) -> Measurements {
     Measurements::new(vulkan.device().info().to_string(), rayon::current_num_threads())
 }
 
+/// With the threads of the rayon pool at hand. To ask for them makes the global pool, so who needs no prediction does not.
+fn with_threads(query: Query) -> Query {
+    Query { threads: rayon::current_num_threads(), ..query }
+}
+
 impl Backend {
     /// Where a call would be computed, why there, and how long it is predicted to take wherever it could be. A power is taken to
     /// have an exponent as long as the modulus. Decides as a call of this thread would: the first of a backend may calibrate
@@ -151,7 +156,7 @@ impl Backend {
         };
         match self.evident(vulkan, &query) {
             Some((place, reason)) => Decision { place, reason, ..undecided },
-            None => self.chooser().model(self, vulkan).explain(&query),
+            None => self.chooser().model(self, vulkan).explain(&with_threads(query)),
         }
     }
 
@@ -179,12 +184,12 @@ impl Backend {
         let query = self.query(operation, field, prepared.form, prepared.length, Some(bits));
         match self.evident(vulkan, &query) {
             Some((place, _)) => place,
-            None => self.chooser().model(self, vulkan).place(&query),
+            None => self.chooser().model(self, vulkan).place(&with_threads(query)),
         }
     }
 
     fn query(&self, operation: Operation, field: Field, form: Form, length: usize, exponent_bits: Option<u64>) -> Query {
-        let (verify, threads) = (self.verify(), rayon::current_num_threads());
+        let (verify, threads) = (self.verify(), 1);
         Query { operation, field, form, length, verify, exponent_bits, threads }
     }
 
