@@ -119,7 +119,7 @@ fn dropped_vectors_are_reused_only_when_the_device_is_done() {
                 // All but the last of these are dropped while the device may not even have begun.
                 let power = recording.pow(&vector, &[0xffff_ffff]).unwrap();
                 let sum = recording.add(&power, &vector).unwrap();
-                let _ = recording.submit().unwrap();
+                drop(recording.submit().unwrap());
                 sum
             })
             .collect();
