@@ -224,7 +224,7 @@ impl Backend {
     /// [`Error::Device`].
     #[cfg(feature = "test-faults")]
     pub fn residue(&self) -> Result<([usize; 2], u64), Error> {
-        Ok(self.vulkan().map_or(Ok(([0, 0], 0)), |vulkan| vulkan.device.residue())?)
+        Ok(self.vulkan().map_or(Ok(([0, 0], 0)), |vulkan| vulkan.device().residue())?)
     }
 
     /// Whether the device is lost: it was reset, or did not answer in time. It stays so. Calls on data in host memory are then
