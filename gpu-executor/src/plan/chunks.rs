@@ -55,10 +55,10 @@ pub fn elements_per_chunk(elements: usize, widths: &[usize], cost: u64, bounds: 
     if count < elements as u64 && count > size { Ok((count - count % size) as usize) } else { Ok(count as usize) }
 }
 
-/// The ranges of elements of a vector's chunks, of at most `chunk` elements. Where there are several, the first is a quarter of the
-/// others, so that the device has something to do soon.
-pub fn ranges(elements: usize, chunk: usize) -> impl Iterator<Item = Range<usize>> {
-    let first = if elements > chunk { chunk.div_ceil(4) } else { chunk };
+/// The ranges of elements of a vector's chunks, of at most `chunk` elements. Where several are `overlapped`, the first is a quarter
+/// of the others, so that the device has something to do soon.
+pub fn ranges(elements: usize, chunk: usize, overlapped: bool) -> impl Iterator<Item = Range<usize>> {
+    let first = if overlapped && elements > chunk { chunk.div_ceil(4) } else { chunk };
     let rest = (first..elements).step_by(chunk.max(1)).map(move |start| start..elements.min(start + chunk));
     std::iter::once(0..first.min(elements)).chain(rest).filter(|range| !range.is_empty())
 }
@@ -118,8 +118,8 @@ mod tests {
         }
 
         #[test]
-        fn ranges_cover_every_element_once(elements in 0usize..10_000, chunk in 1usize..3000) {
-            let all: Vec<Range<usize>> = ranges(elements, chunk).collect();
+        fn ranges_cover_every_element_once(elements in 0usize..10_000, chunk in 1usize..3000, overlapped: bool) {
+            let all: Vec<Range<usize>> = ranges(elements, chunk, overlapped).collect();
             let ends = all.iter().map(|range| range.end);
             prop_assert!(all.iter().map(|range| range.start).eq(std::iter::once(0).chain(ends).take(all.len())));
             prop_assert!(all.iter().all(|range| !range.is_empty() && range.len() <= chunk));

@@ -56,7 +56,7 @@ impl Program {
         self.shared.refuse_if_lost()?;
         let mut stream = Stream::new(self, job, &widths)?;
         let mut dispatches = 0;
-        for range in plan::ranges(job.elements, stream.chunk) {
+        for range in plan::ranges(job.elements, stream.chunk, stream.most > 1) {
             if stream.under_way.len() == stream.most {
                 stream.finish(job, watch)?;
             }
@@ -158,11 +158,12 @@ impl Shared {
         let bytes = widths.iter().sum::<usize>().saturating_mul(elements);
         let place = if staged { Place::Device } else { Place::Host };
         let memory = self.memory.for_jobs(&self.gpu, place, bytes as u64);
-        // Rather fewer chunks at a time than chunks of a few elements.
+        // Rather fewer chunks at a time than chunks of a few elements for want of memory.
+        let unhindered = plan::elements_per_chunk(elements, widths, cost, &bounds(u64::MAX))?;
         for most in [UNDER_WAY, 2] {
             let chunk = plan::elements_per_chunk(elements, widths, cost, &bounds(memory / most as u64));
             if let Ok(chunk) = chunk
-                && chunk >= elements.min(4096)
+                && chunk >= unhindered.min(4096)
             {
                 return Ok((chunk, most.min(elements.div_ceil(chunk))));
             }
