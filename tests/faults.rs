@@ -10,7 +10,7 @@ use bls12_field_gpu::{
     MemoryMode, Operation, Options, Validation, Vector, Width,
 };
 use std::collections::BTreeMap;
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 use support::{Case, Watched, cpu};
@@ -26,6 +26,9 @@ const LOSSES: [Failure; 2] = [Failure::DeviceLost, Failure::Hang];
 
 /// Runs `work`, and fails instead of hanging.
 fn in_time(work: impl FnOnce() + Send + 'static) {
+    // One at a time: validation layer 1.3.239 crashes when a device is made while others are being used.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let (done, finished) = mpsc::channel();
     let worker = thread::spawn(move || {
         work();

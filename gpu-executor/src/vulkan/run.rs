@@ -258,6 +258,11 @@ impl<'a> Stream<'a> {
                 Ok(()) => return Ok(stream),
                 // The driver has less than the limit promises.
                 Err(Error::OutOfMemory { .. }) if chunk > 1 => most_elements = chunk.div_ceil(2),
+                // What the job had reserved was there for it, as far as the limit goes.
+                Err(Error::OutOfMemory { during, needed: bytes, available }) => {
+                    let available = available.max(footprint(&needed, chunk) * most as u64);
+                    return Err(Error::OutOfMemory { during, needed: bytes, available });
+                }
                 Err(error) => return Err(error),
             }
         }
