@@ -7,15 +7,23 @@
 //! The Vulkan loader is found at run time: the crate builds, and answers [`Error::NoDevice`], on machines without Vulkan.
 //!
 //! # Synchronisation
-//! Inside one submission, a pure planner ([`plan`]) turns the list of copies and dispatches into the fewest barriers and a
-//! separate checker proves the plan free of hazards (in debug builds, for every submission, and that it would notice each
-//! barrier missing). Across submissions the queue's timeline semaphore orders: a [`Job`] owns its buffers until the semaphore
-//! has passed the job's value, which the calling thread waits for; a [`Batch`] of work on [`Region`]s of device memory waits,
-//! on the device, for the last unfinished submission that touched one of them. The queue itself is behind a mutex that is held
-//! only for `vkQueueSubmit`. Memory goes back to the pool when the value of its last use has passed.
+//! A pure planner ([`plan`]) turns a list of copies and dispatches into submissions to queues with the fewest barriers in them and
+//! the waits between them, and a separate checker proves the plan free of hazards (in debug builds, for every submission, and
+//! that it would notice each barrier missing). Each queue has one timeline semaphore, which its submissions signal with their
+//! numbers.
 //!
-//! # Limits
-//! One queue; a job's chunks run one after another, without overlap of transfers and compute.
+//! A [`Job`] goes through the device in chunks, up to four of them under way, each with buffers of its own: while the device
+//! computes one, the CPU fills and empties others and checks what has come back ([`Watch`]). Chunks alternate between two compute
+//! queues where there are two; staged ones are copied by transfer queues where there are any, waiting for one another on the
+//! device. A chunk's buffers are used again when the calling thread has seen its last submission's number on the timeline. Jobs
+//! that are submitted at the same time by several threads share one `vkQueueSubmit`; at most 64 wait for that, others for them.
+//!
+//! A [`Batch`] of work on [`Region`]s is one submission to the compute queue. It waits, on the device, for the last unfinished one
+//! that touched one of them. Memory goes back to the pool when the number of its last use has passed; nobody waits for idle. Each
+//! queue is behind a mutex that is held only for `vkQueueSubmit`.
+//!
+//! Calling threads and helpers share nothing else without a lock but counters; a heap of pieces to copy is behind a mutex, and
+//! its count of what is left is an atomic that the caller waits for.
 
 mod cache_file;
 mod combine;
