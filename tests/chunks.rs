@@ -47,8 +47,8 @@ fn check(backend: &Backend, reference: &Backend, case: &Case, positions: &[usize
 fn borders(options: Options, validation: Validation) {
     let backend = Watched::validated(options.chunk_elements(CHUNK), validation);
     let reference = cpu();
-    // The first of several chunks is a quarter of the others.
-    let first = CHUNK.div_ceil(4);
+    // The first of several chunks is half as long as the others.
+    let first = CHUNK.div_ceil(2);
     let second = first + CHUNK;
     let lengths = [(CHUNK - 1, 1), (CHUNK, 1), (CHUNK + 1, 2), (second, 2), (second + 1, 3), (second + CHUNK, 3)];
     let positions = [0, first - 1, first, second - 1, second];

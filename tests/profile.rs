@@ -75,7 +75,7 @@ fn a_call_in_chunks_and_a_recording_leave_their_spans() {
         // The self-test is not what is looked at.
         let expected = backend.mul(&a, &b).unwrap();
         let (profile, stamps) = profiled(&backend, || assert_eq!(backend.mul(&a, &b).unwrap(), expected));
-        // The first of several chunks is a quarter of the others: 500, four times 2000, 500.
+        // Chunks are whole workgroups and the first is half as long as the others: 992, four times 1984, 72.
         for stage in [Stage::CopyIn, Stage::Submit, Stage::Wait, Stage::CopyOut, Stage::Verify] {
             assert_eq!(of(&profile, stage).len(), 6, "{stage:?}");
         }

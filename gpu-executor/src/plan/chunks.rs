@@ -55,10 +55,10 @@ pub fn elements_per_chunk(elements: usize, widths: &[usize], cost: u64, bounds: 
     if count < elements as u64 && count > size { Ok((count - count % size) as usize) } else { Ok(count as usize) }
 }
 
-/// The ranges of elements of a vector's chunks, of at most `chunk` elements. Where several are `overlapped`, the first is a quarter
-/// of the others, so that the device has something to do soon.
+/// The ranges of elements of a vector's chunks, of at most `chunk` elements. Where several are `overlapped`, the first is half as
+/// long as the others, so that the device has something to do soon.
 pub fn ranges(elements: usize, chunk: usize, overlapped: bool) -> impl Iterator<Item = Range<usize>> {
-    let first = if overlapped && elements > chunk { chunk.div_ceil(4) } else { chunk };
+    let first = if overlapped && elements > chunk { chunk.div_ceil(2) } else { chunk };
     let rest = (first..elements).step_by(chunk.max(1)).map(move |start| start..elements.min(start + chunk));
     std::iter::once(0..first.min(elements)).chain(rest).filter(|range| !range.is_empty())
 }
