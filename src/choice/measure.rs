@@ -195,7 +195,7 @@ impl Bench<'_> {
             let one = inputs(1);
             let one = Prepared::new(&Call { operation, field, form, vectors: &one[..row.vectors], parameter })?;
             let program = self.vulkan.program_of(self.backend.settings(), &one, way.workgroup_size)?;
-            let curve = self.curve(|length| {
+            let curve = self.curve(1, |length| {
                 let (inputs, (mut elements, mut flags)) = (inputs(length), outputs(length));
                 let vectors = &inputs[..row.vectors];
                 let prepared = &Prepared::new(&Call { operation, field, form, vectors, parameter })?;
@@ -210,7 +210,7 @@ impl Bench<'_> {
             device.extend(curve.map(|curve| (way, curve)));
         }
         let mut check = Vec::new();
-        let cpu = self.curve(|length| {
+        let cpu = self.curve(rayon::current_num_threads(), |length| {
             let (inputs, (mut elements, mut flags)) = (inputs(length), outputs(length));
             let vectors = &inputs[..row.vectors];
             let prepared = Prepared::new(&Call { operation, field, form, vectors, parameter })?;
@@ -234,13 +234,15 @@ impl Bench<'_> {
         Ok((!device.is_empty()).then_some(Entry { cpu, check, serial: (serial[0], serial[1]), device }))
     }
 
-    /// Measures one length after another, as long as there is time, and no single call is too long.
-    fn curve(&self, mut time: impl FnMut(usize) -> Result<f64, Error>) -> Result<Option<Curve>, Error> {
+    /// Measures one length after another, as long as there is time, and no single call is too long. `threads` share the work, 64
+    /// elements to one at a time.
+    fn curve(&self, threads: usize, mut time: impl FnMut(usize) -> Result<f64, Error>) -> Result<Option<Curve>, Error> {
+        let each = |length: usize| length as f64 / threads.min(length.div_ceil(64)) as f64;
         let mut points: Vec<(usize, f64)> = Vec::new();
         for &length in self.effort.lengths {
             // No more than in proportion: what is fixed is counted too often, which only stops a little early.
             if let Some((shorter, micros)) = points.last() {
-                let expected = Duration::from_secs_f64(micros * length as f64 / *shorter as f64 / 1e6);
+                let expected = Duration::from_secs_f64(micros * each(length) / each(*shorter) / 1e6);
                 if points.len() > 1 && (expected > self.effort.single.max(self.effort.point) || 2 * expected > self.left()) {
                     break;
                 }
