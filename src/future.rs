@@ -28,7 +28,11 @@ impl Elsewhere {
         drop(state);
         self.done.notify_all();
         // Not under the lock: wakers do what they like.
-        waker.into_iter().for_each(Waker::wake);
+        // One that panics is its owner's trouble, not that of the thread that happens to wake it.
+        let wake = std::panic::AssertUnwindSafe(|| waker.into_iter().for_each(Waker::wake));
+        if std::panic::catch_unwind(wake).is_err() {
+            tracing::error!("a waker panicked");
+        }
     }
 
     fn poll(&self, context: &mut Context<'_>) -> Poll<Result<Downloads, Error>> {

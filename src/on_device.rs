@@ -179,8 +179,8 @@ impl Watch for Checks<'_> {
         field.all_canonical(limbs) && !(inverted && limbs.chunks_exact(field.limbs()).any(zero))
     }
 
-    fn objection(&self, range: Range<usize>) -> Error {
-        let found = self.prepared.part(&range).check_values();
+    fn objection(&self, range: Range<usize>, threads: &Threads) -> Error {
+        let found = threads.install(|| self.prepared.part(&range).check_values());
         // `admits` and `check_values` agree on what is wrong.
         let none = || Error::NotBelowModulus {
             operation: self.prepared.row.name,
@@ -209,7 +209,7 @@ impl Watch for Checks<'_> {
         };
         if first_wrong.is_some() {
             // Of wrong values the check finds the results wrong.
-            part.check_values()?;
+            threads.install(|| part.check_values())?;
         }
         backend.right(vulkan, prepared, first_wrong.map(|index| range.start + index))
     }
@@ -229,7 +229,7 @@ impl Watch for Unwatched {
         true
     }
 
-    fn objection(&self, _: Range<usize>) -> Self::Error {
+    fn objection(&self, _: Range<usize>, _: &Threads) -> Self::Error {
         gpu_executor::Error::Lost { during: "the self-test" }
     }
 

@@ -266,7 +266,7 @@ impl Options {
 
     /// How long one chunk may take before the device counts as lost
     /// ([`Backend::is_lost`](crate::Backend::is_lost)). By default two minutes. (Destroying a backend still waits for
-    /// its device: what a device may be using cannot be freed.)
+    /// its device, and so does a call on [pinned](crate::Pinned) vectors: what a device may be using cannot be freed.)
     ///
     /// ```
     /// # use bls12_field_gpu::*;

@@ -11,6 +11,9 @@ use std::ops::{Deref, DerefMut};
 /// calls of its [`Backend`] take without copying it. With operands and output pinned, a long addition on an H200 takes half
 /// the time; a short one gains nothing.
 ///
+/// A device that does not answer in time holds up a call on pinned vectors, and the drop of one, until it does or is reset: what it
+/// may still write cannot be handed back.
+///
 /// Making one takes longer than the copies of a few calls would: make it once and keep it. It does not count towards
 /// [`Options::device_memory`](crate::Options::device_memory). Where the CPU computes it is ordinary memory.
 ///

@@ -4,15 +4,16 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use ark_bls12_381::Fq;
-use bls12_field_gpu::{Backend, MemoryMode, Options, Placement};
+use bls12_field_gpu::{Backend, Error, MemoryMode, Options, Placement, Verify};
 use rayon::prelude::*;
 use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 /// Runs `work`, and fails instead of hanging.
 fn within_a_minute(work: impl FnOnce() + Send + 'static) {
     let (done, finished) = mpsc::channel();
-    let worker = std::thread::spawn(move || {
+    let worker = thread::spawn(move || {
         work();
         let _ = done.send(());
     });
@@ -49,7 +50,7 @@ fn workers_share_little_memory() {
 fn workers_and_other_threads_share_little_memory() {
     within_a_minute(|| {
         let backend = backend(Options::new().device_memory(4 << 20));
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             scope.spawn(|| square_many(&backend));
             scope.spawn(|| {
                 let a: Vec<Fq> = (0..50_000u64).map(|i| Fq::from(i + 1)).collect();
@@ -58,5 +59,27 @@ fn workers_and_other_threads_share_little_memory() {
                 }
             });
         });
+    });
+}
+
+#[test]
+fn workers_share_little_memory_with_one_who_is_refused() {
+    within_a_minute(|| {
+        // What is wrong is found while the call holds its share, which the workers may all be waiting for.
+        let good = vec![3; 6 * 50_000];
+        let mut bad = good.clone();
+        bad[6 * 49_000..6 * 49_001].fill(u64::MAX);
+        for verify in [Verify::All, Verify::Off] {
+            let backend = backend(Options::new().device_memory(4 << 20).verify(verify));
+            thread::scope(|scope| {
+                scope.spawn(|| square_many(&backend));
+                scope.spawn(|| {
+                    for _ in 0..8 {
+                        let error = backend.fq().mul_u64_limbs(&good, &bad).unwrap_err();
+                        assert!(matches!(error, Error::NotBelowModulus { operand: "b", index: 49_000, .. }), "{error}");
+                    }
+                });
+            });
+        }
     });
 }

@@ -250,6 +250,7 @@ impl Device {
         batch.check(shared)?;
         shared.refuse_if_lost()?;
         shared.reap();
+        shared.make_room()?;
         let mut staging = Staged { shared, buffers: Vec::new() };
         let mut downloads = Staged { shared, buffers: Vec::new() };
         let mut uploads: Vec<&[u8]> = Vec::new();

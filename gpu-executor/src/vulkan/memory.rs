@@ -7,6 +7,8 @@ use gpu_allocator::{AllocationError, AllocationSizes, AllocatorDebugSettings, Me
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 /// Where a buffer lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -151,7 +153,7 @@ impl Memory {
 
     /// Waits until `bytes` fit beside what other jobs have reserved. What resident vectors hold does not come back by
     /// waiting: if they leave too little, that is an error.
-    pub(crate) fn reserve(&self, bytes: u64) -> Result<Reservation<'_>, Error> {
+    pub(crate) fn reserve(&self, bytes: u64, lost: &AtomicBool) -> Result<Reservation<'_>, Error> {
         let mut used = self.used.lock();
         loop {
             let available = self.limit.saturating_sub(used.resident);
@@ -162,7 +164,11 @@ impl Memory {
             if used.jobs == 0 {
                 return Err(Error::OutOfMemory { during: "the memory limit", needed: bytes, available });
             }
-            self.released.wait(&mut used);
+            // What a lost device's jobs hold may come back late.
+            self.released.wait_for(&mut used, Duration::from_millis(100));
+            if lost.load(Relaxed) {
+                return Err(Error::Lost { during: "an earlier job" });
+            }
         }
     }
 

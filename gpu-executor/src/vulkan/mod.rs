@@ -479,7 +479,10 @@ fn logical_device(instance: &Instance, physical: vk::PhysicalDevice, candidate: 
             vk::DeviceQueueCreateInfo::default().queue_family_index(family).queue_priorities(&priorities[..count])
         })
         .collect();
-    let mut vulkan12 = vk::PhysicalDeviceVulkan12Features::default().timeline_semaphore(true).buffer_device_address(true);
+    let mut vulkan12 = vk::PhysicalDeviceVulkan12Features::default()
+        .timeline_semaphore(true)
+        .buffer_device_address(true)
+        .host_query_reset(candidate.limits.tick > 0.0);
     let features = vk::PhysicalDeviceFeatures::default().shader_int64(candidate.verdict.device.int64);
     let mut extensions = Vec::new();
     if candidate.portability_subset {

@@ -85,6 +85,13 @@ const YIELD: Duration = Duration::from_millis(2);
 /// The most jobs that wait to be submitted; further callers wait for room among them.
 const WAITING: usize = 64;
 
+impl Lane {
+    /// What its command buffer was to stamp will not be.
+    pub(super) fn forget_stamps(&mut self) {
+        self.stamps.iter_mut().for_each(Stamps::forget);
+    }
+}
+
 impl Queue {
     /// # Safety
     /// The device has this queue.
@@ -314,8 +321,12 @@ impl Shared {
     pub(super) fn wait_for_queue(&self, role: Role) {
         let state = self.queues.of(role).state.lock();
         // SAFETY: the mutex keeps the queue to this thread.
-        if let Err(error) = unsafe { self.gpu.raw.queue_wait_idle(state.raw) } {
+        while let Err(error) = unsafe { self.gpu.raw.queue_wait_idle(state.raw) } {
+            if error == vk::Result::ERROR_DEVICE_LOST {
+                break;
+            }
             tracing::error!(%error, "vkQueueWaitIdle failed");
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -331,8 +342,31 @@ impl Shared {
         // SAFETY: the semaphore is a timeline semaphore of this device.
         let value = unsafe { self.gpu.raw.get_semaphore_counter_value(queue.timeline) };
         let value = value.map_err(|result| self.noting_loss(driver_error("vkGetSemaphoreCounterValue")(result)))?;
+        // A driver may say so of a lost device.
+        if value == u64::MAX {
+            return Err(self.noting_loss(Error::Lost { during: "vkGetSemaphoreCounterValue" }));
+        }
         queue.finished.fetch_max(value, Release);
         Ok(value)
+    }
+
+    /// Waits for the oldest submissions until what the unfinished ones hold beside regions is little enough for one more.
+    pub(super) fn make_room(&self) -> Result<(), Error> {
+        /// The most unfinished batches, and bytes that are staged for them.
+        const BATCHES: usize = 1024;
+        const STAGED: u64 = 4 << 30;
+        loop {
+            let oldest = {
+                let in_flight = self.in_flight.lock();
+                let staged: u64 =
+                    in_flight.iter().flat_map(|submission| &submission.staging).map(|buffer| buffer.size).sum();
+                let full = in_flight.len() >= BATCHES || staged > STAGED;
+                in_flight.first().filter(|_| full).map(|submission| submission.until)
+            };
+            let Some(oldest) = oldest else { return Ok(()) };
+            self.wait(oldest)?;
+            self.reap();
+        }
     }
 
     /// Takes back what finished submissions used.

@@ -28,8 +28,8 @@ pub trait Watch: Sync {
     /// Whether a part of a slot, whole elements, may go in. Called by several threads at once, which must not wait.
     fn admits(&self, slot: usize, part: &[u8]) -> bool;
 
-    /// What is wrong with a chunk of which a part was not admitted.
-    fn objection(&self, range: Range<usize>) -> Self::Error;
+    /// What is wrong with a chunk of which a part was not admitted. What uses rayon here must run on the [`Threads`] given.
+    fn objection(&self, range: Range<usize>, threads: &Threads) -> Self::Error;
 
     /// The chunk's results are in the job's slices. What uses rayon here must run on the [`Threads`] given, and must not if the
     /// caller is a rayon worker itself: waiting for others' help, it could take up a task that waits for the memory that this
@@ -242,7 +242,7 @@ impl<'a> Stream<'a> {
                 let (elements, cost) = (job.elements, job.cost);
                 let wanted = (most_elements, job.chunk_elements);
                 let (chunk, most) = shared.chunks(elements, &needed, cost, (staged, program.workgroup_size), wanted)?;
-                Ok((chunk, most, shared.memory.reserve(footprint(&needed, chunk) * most as u64)?))
+                Ok((chunk, most, shared.memory.reserve(footprint(&needed, chunk) * most as u64, &shared.lost)?))
             };
             let (chunk, most, reservation) = shared.with_memory(plan)?;
             let mut stream = Stream {
@@ -330,7 +330,7 @@ impl<'a> Stream<'a> {
         let _timed = shared.timed(stage, seen + copied);
         let admits = |slot, part: &[u8]| !watch.inspects() || watch.admits(slot, part);
         if !shared.threads.take_in(entering, &admits) {
-            return Err(watch.objection(chunk.range.clone()));
+            return Err(watch.objection(chunk.range.clone(), &shared.threads));
         }
         count(&shared.counters.uploaded, copied);
         Ok(())
@@ -349,9 +349,14 @@ impl<'a> Stream<'a> {
                 lanes.push(shared.lane(submission.queue)?);
             }
             let lane = &mut lanes[number];
-            shared.record_commands(lane, &ops, &submission.commands)?;
+            if let Err(error) = shared.record_commands(lane, &ops, &submission.commands) {
+                lane.forget_stamps();
+                return Err(error);
+            }
             let after: Vec<Point> = submission.after.iter().map(|&earlier| ends[earlier]).collect();
-            let end = if after.is_empty() { shared.submit(lane)? } else { shared.submit_after(lane, &after)? };
+            let end = if after.is_empty() { shared.submit(lane) } else { shared.submit_after(lane, &after) };
+            // What was not submitted stamps nothing.
+            let end = end.inspect_err(|_| lane.forget_stamps())?;
             ends.push(end);
             *until = Some(end);
         }
@@ -411,6 +416,8 @@ impl<'a> Stream<'a> {
             let _timed = shared.timed(Stage::Wait, 0);
             shared.wait(until)?;
             chunk.until = None;
+            // Lost meanwhile, as another thread found: then nothing from it is believed.
+            shared.refuse_if_lost()?;
             chunk.lanes.iter_mut().for_each(|lane| shared.collect(lane));
         }
         let mut results: Landed = [const { None }; SLOTS];
@@ -456,10 +463,17 @@ impl Drop for Stream<'_> {
                 // A job that ended early: the device may still be at work on it.
                 Some(until) => {
                     // The caller's own memory is his again when this returns. A lost device does not write any more.
-                    while pinned && matches!(shared.wait_at_most(until, Duration::from_secs(1)), Ok(false)) {
-                        if shared.lost.load(Relaxed) {
-                            shared.wait_for_queue(until.role);
-                            break;
+                    while pinned {
+                        match shared.wait_at_most(until, Duration::from_secs(1)) {
+                            Ok(true) | Err(Error::Lost { .. }) => break,
+                            // It took too long, which counts as lost, and may still be at work.
+                            Ok(false) if shared.lost.load(Relaxed) => {
+                                shared.wait_for_queue(until.role);
+                                break;
+                            }
+                            Ok(false) => {}
+                            // The driver had no memory to answer.
+                            Err(_) => std::thread::sleep(Duration::from_millis(1)),
                         }
                     }
                     let (lanes, staging) = (chunk.lanes, buffers.collect());

@@ -59,7 +59,7 @@ pub(crate) struct Limits {
     pub(crate) workgroup_size: u32,
     /// Invocations that run in step.
     pub(crate) subgroup: u32,
-    /// Nanoseconds in a tick of the device's clock.
+    /// Nanoseconds in a tick of the device's clock; 0 if it cannot be used.
     pub(crate) tick: f64,
 }
 
@@ -208,7 +208,8 @@ fn look_at(instance: &Instance, index: usize, physical: vk::PhysicalDevice) -> C
             workgroups: [limits.max_compute_work_group_count[0], limits.max_compute_work_group_count[1]],
             workgroup_size: limits.max_compute_work_group_invocations.min(limits.max_compute_work_group_size[0]),
             subgroup: subgroup.subgroup_size,
-            tick: limits.timestamp_period.into(),
+            // Queues that only transfer can have their queries reset by the CPU alone.
+            tick: if vulkan12.host_query_reset != 0 { limits.timestamp_period.into() } else { 0.0 },
         },
         compute: chosen(&families, queue_family.unwrap_or(0), 0),
         others: other_queues(&families, queue_family.unwrap_or(0)),

@@ -53,7 +53,7 @@ const PAST_CACHES: [usize; 2] = [64 << 10, 64 << 20];
 impl Threads {
     fn pool(&self) -> Option<&rayon::ThreadPool> {
         let make = || {
-            let threads = std::thread::available_parallelism().map_or(1, usize::from).min(16);
+            let threads = std::thread::available_parallelism().map_or(1, usize::from);
             let builder = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|n| format!("bls12-copy-{n}"));
             builder.build().inspect_err(|error| tracing::warn!(%error, "copying with one thread")).ok()
         };
@@ -104,8 +104,8 @@ impl Threads {
         let Some(pool) = self.helpers(bytes) else {
             return pieces.into_iter().fold(true, |all, piece| piece.take_in(copy, admits) & all);
         };
-        // The caller is one more thread.
-        let helpers = (pool.current_num_threads() - 1).max(1).min(pieces.len() / 2);
+        // The caller is one more thread. More than these do not copy faster.
+        let helpers = (pool.current_num_threads() - 1).clamp(1, 15).min(pieces.len() / 2);
         let left = AtomicUsize::new(pieces.len());
         // SAFETY: nobody touches what the pieces and `admits` borrow after this function has returned: pieces are taken out of
         // the heap only by those who then count them as done, this function waits, also if it panics, until all are counted,

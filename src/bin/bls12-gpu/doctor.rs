@@ -2,7 +2,7 @@
 
 use crate::check::reductions;
 use crate::choices::{bar, decisions, measured};
-use crate::measure::{Effort, Inputs, median};
+use crate::measure::{Effort, Inputs, median, text_variables};
 use crate::report::seconds_each;
 use ark_bls12_381::{Fq, Fr};
 use bls12_field_gpu::ark::Element;
@@ -65,7 +65,7 @@ fn machine() {
     let cpu = after(file("/proc/cpuinfo"), "model name").unwrap_or_else(|| "unknown".into());
     fact("CPU", format!("{cpu}, {} threads", rayon::current_num_threads()));
     let mut variables: Vec<_> =
-        std::env::vars().filter(|(name, _)| name.starts_with("GPU_") || name.starts_with("VK_")).collect();
+        text_variables().filter(|(name, _)| name.starts_with("GPU_") || name.starts_with("VK_")).collect();
     variables.sort();
     for (name, value) in variables {
         fact("environment", format!("{name}={value}"));

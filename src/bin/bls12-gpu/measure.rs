@@ -3,6 +3,11 @@
 use bls12_field_gpu::{Call, Error, Field, Form, Operation, Parameter};
 use std::time::{Duration, Instant};
 
+/// The environment's variables, as far as they are text.
+pub(crate) fn text_variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 /// How long and how often something is repeated.
 #[derive(Clone, Copy)]
 pub(crate) struct Effort {

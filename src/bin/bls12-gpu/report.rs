@@ -1,6 +1,6 @@
 //! The report: a fixed set of cases, each checked against the CPU reference, as tables and as rows of name, value and unit.
 
-use crate::measure::{Effort, Inputs, median};
+use crate::measure::{Effort, Inputs, median, text_variables};
 use ark_bls12_381::{Fq, Fr};
 use ark_ff::{Field as _, batch_inversion};
 use bls12_field_gpu::ark::Element;
@@ -162,7 +162,7 @@ fn head(backend: &Backend, commit: String, quick: bool) -> Vec<(&'static str, St
     head.push(("cpu", format!("{model}, {} threads", rayon::current_num_threads())));
     head.push(("commit", commit));
     head.push(("date", humantime::format_rfc3339_seconds(SystemTime::now()).to_string()));
-    let environment = std::env::vars().filter(|(name, _)| name.starts_with("GPU_") || name.starts_with("__GL_"));
+    let environment = text_variables().filter(|(name, _)| name.starts_with("GPU_") || name.starts_with("__GL_"));
     let environment: String = environment.map(|(name, value)| format!("{name}={value} ")).collect();
     head.push(("command", format!("{environment}bls12-gpu report{}", if quick { " --quick" } else { "" })));
     head
