@@ -317,8 +317,21 @@ impl Shared {
         }
     }
 
-    /// Waits until a queue of a lost device is idle, however long that takes: what it may still write cannot be used or freed.
-    pub(super) fn wait_for_queue(&self, role: Role) {
+    /// Waits until the device is done with a submission, however long that takes: what it may still write cannot be handed back.
+    pub(super) fn outwait(&self, until: Point) {
+        loop {
+            match self.wait_at_most(until, Duration::from_secs(1)) {
+                Ok(true) | Err(Error::Lost { .. }) => return,
+                // It took too long, which counts as lost, and may still be at work.
+                Ok(false) if self.lost.load(Relaxed) => return self.wait_for_queue(until.role),
+                Ok(false) => {}
+                // The driver had no memory to answer.
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+
+    fn wait_for_queue(&self, role: Role) {
         let state = self.queues.of(role).state.lock();
         // SAFETY: the mutex keeps the queue to this thread.
         while let Err(error) = unsafe { self.gpu.raw.queue_wait_idle(state.raw) } {

@@ -11,8 +11,6 @@ use crate::{Error, SlotUse, Stage};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 /// The results of a chunk: for each slot that the kernel writes, the part of the job's slice that the chunk is.
 pub type Landed<'a> = [Option<&'a mut [u8]>; SLOTS];
@@ -463,18 +461,8 @@ impl Drop for Stream<'_> {
                 // A job that ended early: the device may still be at work on it.
                 Some(until) => {
                     // The caller's own memory is his again when this returns. A lost device does not write any more.
-                    while pinned {
-                        match shared.wait_at_most(until, Duration::from_secs(1)) {
-                            Ok(true) | Err(Error::Lost { .. }) => break,
-                            // It took too long, which counts as lost, and may still be at work.
-                            Ok(false) if shared.lost.load(Relaxed) => {
-                                shared.wait_for_queue(until.role);
-                                break;
-                            }
-                            Ok(false) => {}
-                            // The driver had no memory to answer.
-                            Err(_) => std::thread::sleep(Duration::from_millis(1)),
-                        }
+                    if pinned {
+                        shared.outwait(until);
                     }
                     let (lanes, staging) = (chunk.lanes, buffers.collect());
                     shared.in_flight.lock().push(InFlight { until, lanes, held: Vec::new(), staging });
