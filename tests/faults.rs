@@ -10,10 +10,11 @@ use bls12_field_gpu::{
     MemoryMode, Operation, Options, Validation, Vector, Width,
 };
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
-use support::{Case, Watched, cpu};
+use support::{Case, Watched, cpu, in_time};
+
+const LIMIT: Duration = Duration::from_secs(240);
 
 const CLASSES: [CallClass; 5] =
     [CallClass::Allocate, CallClass::Create, CallClass::Record, CallClass::Submit, CallClass::Wait];
@@ -23,23 +24,6 @@ const PASSING: [Failure; 3] = [Failure::OutOfDeviceMemory, Failure::OutOfHostMem
 
 /// Failures that it does not.
 const LOSSES: [Failure; 2] = [Failure::DeviceLost, Failure::Hang];
-
-/// Runs `work`, and fails instead of hanging.
-fn in_time(work: impl FnOnce() + Send + 'static) {
-    // One at a time: validation layer 1.3.239 crashes when a device is made while others are being used.
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let (done, finished) = mpsc::channel();
-    let worker = thread::spawn(move || {
-        work();
-        let _ = done.send(());
-    });
-    match finished.recv_timeout(Duration::from_secs(240)) {
-        Ok(()) => worker.join().unwrap(),
-        Err(mpsc::RecvTimeoutError::Disconnected) => std::panic::resume_unwind(worker.join().unwrap_err()),
-        Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
-    }
-}
 
 /// Both kinds of kernel in both kinds of memory, several chunks to a call (and to a self-test), and a plan to make calls fail.
 fn engines() -> impl Iterator<Item = (Options, Faults)> {
@@ -171,18 +155,18 @@ fn first_use(work: fn(&Backend, &[u64]) -> Result<(), Error>) {
 
 #[test]
 fn every_call_of_a_first_call_fails() {
-    in_time(|| first_use(compute));
+    in_time(LIMIT, || first_use(compute));
 }
 
 #[test]
 fn every_call_of_a_first_recording_fails() {
-    in_time(|| first_use(|backend, _| record(backend)));
+    in_time(LIMIT, || first_use(|backend, _| record(backend)));
 }
 
 /// By class, on one backend, in use: what fails is over when the call is, and leaves nothing behind.
 #[test]
 fn a_backend_outlives_what_fails() {
-    in_time(|| {
+    in_time(LIMIT, || {
         let expected = case().answer().0;
         for (options, faults) in engines() {
             // So little that a share of it that does not come back is soon missed.
@@ -225,7 +209,7 @@ fn a_backend_outlives_what_fails() {
 /// No memory at all, and then some again.
 #[test]
 fn where_there_is_no_memory_the_error_says_so() {
-    in_time(|| {
+    in_time(LIMIT, || {
         let expected = case().answer().0;
         for (options, faults) in engines() {
             // Room for two chunks: a share of it that does not come back is soon missed.
@@ -260,7 +244,7 @@ fn where_there_is_no_memory_the_error_says_so() {
 /// Memory of its own, not a part of a larger block that stays: what is not freed is seen at once.
 #[test]
 fn a_long_vector_that_cannot_be_made_leaves_no_memory_behind() {
-    in_time(|| {
+    in_time(LIMIT, || {
         for (options, faults) in engines() {
             let backend = Watched::new(options);
             let long = || backend.zeros::<Fr>(150_000).map(drop);
@@ -293,7 +277,7 @@ fn a_long_vector_that_cannot_be_made_leaves_no_memory_behind() {
 /// The device goes at any call of a call from host memory: where a GPU is required that is an error, else the CPU computes.
 #[test]
 fn calls_finish_on_the_cpu_when_the_device_goes() {
-    in_time(|| {
+    in_time(LIMIT, || {
         let expected = case().answer().0;
         for (options, faults) in engines() {
             let required = || Watched::new(options.clone());
@@ -347,7 +331,7 @@ fn calls_finish_on_the_cpu_when_the_device_goes() {
 /// The device goes at any call of a recording: after that nothing but errors comes of it.
 #[test]
 fn vectors_of_a_lost_device_answer_nothing_but_that() {
-    in_time(|| {
+    in_time(LIMIT, || {
         for (options, faults) in engines() {
             let backend = Watched::new(options.clone());
             let calls = calls(&faults, CallClass::Any, || record(&backend));
@@ -403,7 +387,7 @@ fn vectors_of_a_lost_device_answer_nothing_but_that() {
 /// A device that cannot be made is turned down, with what failed, and nothing is left of it.
 #[test]
 fn every_call_of_making_a_backend_fails() {
-    in_time(|| {
+    in_time(LIMIT, || {
         for (options, faults) in engines() {
             // Another device would be taken instead.
             let options = options.cache(CacheDirectory::Off);
@@ -446,7 +430,7 @@ fn every_call_of_making_a_backend_fails() {
 /// Threads that share a device lose it together, each at its own place.
 #[test]
 fn threads_lose_their_device_together() {
-    in_time(|| {
+    in_time(LIMIT, || {
         let reference = cpu();
         for (round, (options, faults)) in engines().chain(engines()).enumerate() {
             let backend = Watched::not_required(options.device_memory(64 << 10), Validation::On);
@@ -473,7 +457,7 @@ fn threads_lose_their_device_together() {
 
 #[test]
 fn one_device_goes_and_others_stay() {
-    in_time(|| {
+    in_time(LIMIT, || {
         let expected = case().answer().0;
         let (mut engines, without) = (engines(), Watched::new(Options::new()));
         let ((lost, faults), (well, none)) = (engines.next().unwrap(), engines.next().unwrap());

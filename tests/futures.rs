@@ -17,25 +17,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
-use support::{Watched, cpu, numbers, unwatched};
+use support::{Watched, cpu, in_time, numbers, unwatched};
 
-/// One test at a time: the validation layer does not bear a device being made while another is in use.
-static ALONE: Mutex<()> = Mutex::new(());
-
-/// Runs `work`, and fails instead of hanging.
-fn in_time(work: impl FnOnce() + Send + 'static) {
-    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let (done, finished) = mpsc::channel();
-    let worker = thread::spawn(move || {
-        work();
-        let _ = done.send(());
-    });
-    match finished.recv_timeout(Duration::from_secs(120)) {
-        Ok(()) => worker.join().unwrap(),
-        Err(mpsc::RecvTimeoutError::Disconnected) => std::panic::resume_unwind(worker.join().unwrap_err()),
-        Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
-    }
-}
+const LIMIT: Duration = Duration::from_secs(120);
 
 struct Unpark(Thread, AtomicUsize);
 
@@ -109,7 +93,7 @@ fn slow(vector: &Vector<Fr>, backend: &Backend) -> Ticket {
 
 #[test]
 fn awaiting_gives_what_waiting_gives() {
-    in_time(|| {
+    in_time(LIMIT, || {
         for width in Width::ALL {
             for memory in [MemoryMode::DeviceLocal, MemoryMode::Host] {
                 let backend = Watched::new(Options::new().width(width).memory(memory));
@@ -142,7 +126,7 @@ fn without_a_device_it_is_ready_at_once() {
 
 #[test]
 fn what_is_wrong_is_found_when_it_is_awaited() {
-    in_time(|| {
+    in_time(LIMIT, || {
         let backend = Watched::new(Options::new().fault(Fault::FlipBit(33)));
         let vector = backend.upload(&numbers::<Fr>(100, 2)).unwrap();
         let (ticket, _) = cubed(&vector, true, &backend).unwrap();
@@ -152,7 +136,7 @@ fn what_is_wrong_is_found_when_it_is_awaited() {
 
 #[test]
 fn several_are_awaited_together_in_any_order() {
-    in_time(|| {
+    in_time(LIMIT, || {
         let backend = Watched::new(Options::new());
         let a = numbers::<Fr>(3000, 1);
         let vector = backend.upload(&a).unwrap();
@@ -187,7 +171,7 @@ fn several_are_awaited_together_in_any_order() {
 /// A future that is awaited wakes when it is done, whatever else is under way for longer.
 #[test]
 fn nobody_waits_for_others() {
-    in_time(|| {
+    in_time(LIMIT, || {
         let backend = Watched::new(Options::new());
         let vector = backend.upload(&numbers::<Fr>(20_000, 1)).unwrap();
         let (first, second) = (slow(&vector, &backend), slow(&vector, &backend));
@@ -211,7 +195,7 @@ fn poll_once(ticket: &mut Ticket) -> bool {
 
 #[test]
 fn a_future_may_be_dropped_or_waited_for_half_way() {
-    in_time(|| {
+    in_time(LIMIT, || {
         let faults = Faults::default();
         let backend = Watched::new(Options::new().vulkan_faults(&faults));
         let a = numbers::<Fr>(5000, 1);
@@ -266,7 +250,7 @@ impl Wake for DropsAll {
 
 #[test]
 fn a_waker_may_drop_the_device() {
-    in_time(|| {
+    in_time(LIMIT, || {
         for _ in 0..10 {
             let faults = Faults::default();
             let backend = unwatched(Options::new().vulkan_faults(&faults));
@@ -302,7 +286,7 @@ fn suits(error: &Error, failure: Failure) -> bool {
 /// Each call that awaiting makes fails in turn, in each way.
 #[test]
 fn whoever_awaits_is_told_what_failed() {
-    in_time(|| {
+    in_time(LIMIT, || {
         let failures = [Failure::DeviceLost, Failure::Hang, Failure::OutOfHostMemory, Failure::Unknown];
         for (round, failure) in failures.into_iter().enumerate() {
             let mut failed = 0;
@@ -345,7 +329,7 @@ fn whoever_awaits_is_told_what_failed() {
 
 #[test]
 fn what_takes_too_long_loses_the_device() {
-    in_time(|| {
+    in_time(LIMIT, || {
         // Hangs injected answer at once; here the device really is slower than that.
         let timeout = Duration::from_millis(5);
         let backend = Watched::not_required(Options::new().timeout(timeout), Validation::On);

@@ -11,11 +11,10 @@ use bls12_field_gpu::{
 };
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::mpsc;
 use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
-use support::{Case, Watched, cpu};
+use support::{Case, Watched, cpu, in_time};
 
 const THREADS: u64 = 64;
 const ROUNDS: usize = 200;
@@ -151,14 +150,5 @@ fn stress() {
 
 #[test]
 fn sixty_four_threads_at_random() {
-    let (done, finished) = mpsc::channel();
-    let worker = thread::spawn(move || {
-        stress();
-        let _ = done.send(());
-    });
-    match finished.recv_timeout(Duration::from_secs(120)) {
-        Ok(()) => worker.join().unwrap(),
-        Err(mpsc::RecvTimeoutError::Disconnected) => std::panic::resume_unwind(worker.join().unwrap_err()),
-        Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
-    }
+    in_time(Duration::from_secs(120), stress);
 }

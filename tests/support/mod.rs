@@ -12,6 +12,9 @@ use num_bigint::BigUint;
 use oracle::oracle;
 use proptest::prelude::*;
 use std::ops::{Deref, Range};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
 
 pub(crate) const FORMS: [Form; 2] = [Form::Canonical, Form::Montgomery];
 
@@ -352,5 +355,24 @@ impl Computer {
             Some(&Engine::Vulkan { workgroup_size, .. }) => workgroup_size as usize,
             _ => 64,
         }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------------- hangs
+
+/// Runs `work`, which may make devices, and fails instead of hanging. One at a time: validation layer 1.3.239 crashes when a device
+/// is made while others are being used.
+pub(crate) fn in_time(limit: Duration, work: impl FnOnce() + Send + 'static) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let (done, finished) = mpsc::channel();
+    let worker = thread::spawn(move || {
+        work();
+        let _ = done.send(());
+    });
+    match finished.recv_timeout(limit) {
+        Ok(()) => worker.join().unwrap(),
+        Err(mpsc::RecvTimeoutError::Disconnected) => std::panic::resume_unwind(worker.join().unwrap_err()),
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
     }
 }
