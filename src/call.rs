@@ -124,6 +124,14 @@ impl<'a> Prepared<'a> {
     }
 }
 
+/// Whether the scalar, if the operation takes one, is below the modulus.
+pub(crate) fn check_scalar(row: &Row, field: Field, parameter: &[u64]) -> Result<(), Error> {
+    if row.parameter == Parameter::Scalar && !field.is_canonical(parameter) {
+        return Err(Error::NotBelowModulus { operation: row.name, field, operand: "scalar", index: 0 });
+    }
+    Ok(())
+}
+
 /// A call on a range of its positions.
 pub(crate) struct Part<'a> {
     row: &'static Row,
@@ -143,9 +151,7 @@ impl Part<'_> {
                 return Err(not_below(operand, self.start + index));
             }
         }
-        if row.parameter == Parameter::Scalar && !field.is_canonical(self.operands.parameter) {
-            return Err(not_below("scalar", 0));
-        }
+        check_scalar(row, field, self.operands.parameter)?;
         if row.operation == Operation::Inverse {
             let zero = |element: &[u64]| element.iter().all(|&limb| limb == 0);
             if let Some(index) = first_element(self.operands.vectors[0], per_element, zero) {

@@ -1,7 +1,7 @@
 //! Recordings of operations on vectors that stay on the device.
 
 use crate::ark::Element;
-use crate::call::{Call, Prepared};
+use crate::call::{Call, check_scalar};
 use crate::mask::Mask;
 use crate::memory::{Memory, Mirror};
 use crate::operation::{Operation, Output};
@@ -210,7 +210,7 @@ impl Recording {
         let vectors = vec![&[][..]; inputs.len()];
         let call = Call { operation, field: F::FIELD, form: Form::Montgomery, vectors: &vectors, parameter };
         call.check_shape()?;
-        Prepared::new(&call)?.part(&(0..0)).check_values()?;
+        check_scalar(row, F::FIELD, parameter)?;
         let length = inputs[0].len();
         for vector in inputs.iter().copied().chain(elements) {
             self.check(row.name, vector, length)?;

@@ -1,26 +1,20 @@
 //! Callers that are rayon workers themselves, more of them than the device's memory has room for: nobody may wait for
 //! what only he himself could release.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
+mod support;
 
 use ark_bls12_381::Fq;
 use bls12_field_gpu::{Backend, Error, MemoryMode, Options, Placement, Verify};
 use rayon::prelude::*;
-use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
+use support::in_time;
 
-/// Runs `work`, and fails instead of hanging.
+/// Fails instead of hanging.
 fn within_a_minute(work: impl FnOnce() + Send + 'static) {
-    let (done, finished) = mpsc::channel();
-    let worker = thread::spawn(move || {
-        work();
-        let _ = done.send(());
-    });
-    match finished.recv_timeout(Duration::from_secs(60)) {
-        Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => worker.join().unwrap(),
-        Err(mpsc::RecvTimeoutError::Timeout) => panic!("deadlock"),
-    }
+    in_time(Duration::from_secs(60), work);
 }
 
 fn backend(options: Options) -> Backend {

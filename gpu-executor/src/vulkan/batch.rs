@@ -211,10 +211,7 @@ impl Device {
     /// [`Error::OutOfMemory`] if the device's limit, or its largest allocation, does not allow it now; [`Error::Lost`].
     pub fn allocate(&self, bytes: u64) -> Result<Region, Error> {
         let shared = &self.shared;
-        let limit = shared.settings.limits.buffer;
-        if bytes > limit {
-            return Err(Error::OutOfMemory { during: "one allocation", needed: bytes, available: limit });
-        }
+        shared.fits_one_allocation(bytes)?;
         shared.refuse_if_lost()?;
         let place = shared.settings.resident;
         let size = crate::plan::size_class(bytes);

@@ -44,10 +44,7 @@ impl Device {
     /// [`Error::OutOfMemory`] if the system gives no memory, or it is more than one allocation may have.
     pub fn pin(&self, bytes: usize) -> Result<Pinned, Error> {
         let shared = &self.shared;
-        let limit = shared.settings.limits.buffer;
-        if bytes as u64 > limit {
-            return Err(Error::OutOfMemory { during: "one allocation", needed: bytes as u64, available: limit });
-        }
+        shared.fits_one_allocation(bytes as u64)?;
         shared.refuse_if_lost()?;
         let take = || shared.memory.take(&shared.gpu, &shared.counters, Place::Host, bytes as u64);
         let mut buffer = shared.with_memory(take)?;

@@ -201,7 +201,7 @@ impl Shared {
         if let Some(stamps) = &lane.stamps
             && query < stamps.capacity
         {
-            // SAFETY: the query is one of the pool, reset in this command buffer and not written since.
+            // SAFETY: the query is one of the pool, reset by `begin_lane` and not written since.
             unsafe { self.gpu.raw.cmd_write_timestamp(lane.commands, stage, stamps.queries, query) };
         }
     }

@@ -416,6 +416,12 @@ impl Shared {
         }
     }
 
+    pub(super) fn fits_one_allocation(&self, bytes: u64) -> Result<(), Error> {
+        let available = self.settings.limits.buffer;
+        let fits = bytes <= available;
+        if fits { Ok(()) } else { Err(Error::OutOfMemory { during: "one allocation", needed: bytes, available }) }
+    }
+
     pub(super) fn refuse_if_lost(&self) -> Result<(), Error> {
         if self.lost.load(Relaxed) { Err(Error::Lost { during: "an earlier job" }) } else { Ok(()) }
     }

@@ -66,22 +66,14 @@ impl Program {
         }
         Ok(dispatches)
     }
-
-    /// How much device memory a job of `elements` elements takes while it runs, in bytes, and how much host memory beside the
-    /// caller's slices, if none of these is pinned.
-    ///
-    /// # Errors
-    /// [`Error::OutOfMemory`] if the device's limits do not allow even one element.
-    pub fn memory_required(&self, elements: usize, cost: u64) -> Result<(u64, u64), Error> {
-        self.shared.memory_required(&self.slots, elements, cost)
-    }
 }
 
 impl Device {
-    /// What [`Program::memory_required`] says of a program with these slots.
+    /// How much device memory a job of `elements` elements takes while it runs, in bytes, and how much host memory beside the
+    /// caller's slices, if none of these is pinned; for a program with these slots.
     ///
     /// # Errors
-    /// As there.
+    /// [`Error::OutOfMemory`] if the device's limits do not allow even one element.
     pub fn memory_required(&self, slots: &[SlotUse; SLOTS], elements: usize, cost: u64) -> Result<(u64, u64), Error> {
         self.shared.memory_required(slots, elements, cost)
     }
