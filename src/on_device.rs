@@ -8,7 +8,7 @@ use crate::options::Settings;
 use crate::reduction::{REDUCTIONS, Reducer};
 use crate::{Error, Field, Form};
 use cpu_reference::{Positions, Results};
-use field_kernels::Width;
+use field_kernels::{Formulation, Width};
 use gpu_executor::{Device, Job, Kernel, Landed, Program, Reach, Shape, Slot, SlotUse, Stage, Threads, Watch};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -69,7 +69,7 @@ impl Vulkan {
 
     fn kernel(&self, row: &Row, field: Field, canonical: bool, size: u32) -> Result<Kernel, Error> {
         let not_available = Error::NotAvailable { operation: row.name, field };
-        let shader = row.kernel.shader(field, self.width).ok_or(not_available)?;
+        let shader = row.kernel.shader(field, self.width, Formulation::Words).ok_or(not_available)?;
         let scalar = row.parameter == Parameter::Scalar;
         // Every device has 16 KiB of shared memory.
         let tile = size.saturating_mul(field.bytes() as u32);

@@ -16,6 +16,7 @@
 //! ```
 
 mod layout;
+pub mod probes;
 mod reductions;
 mod twins;
 

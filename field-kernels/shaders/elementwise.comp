@@ -18,6 +18,7 @@
 
 #include "words.glsl"
 #include "field.glsl"
+#include "formulation.glsl"
 #include "io.glsl"
 #include "tiles.glsl"
 
@@ -33,43 +34,34 @@ Fe params_element() {
     return element;
 }
 
+#if defined(KERNEL_MUL) || defined(KERNEL_MUL_ADD)
 // The product of two elements in the form the vectors are in.
 Fe product(Fe a, Fe b) {
-    Fe r = fe_mul(a, b);
-    if (CANONICAL) { r = fe_mul(r, fe_r2()); }
-    return r;
+    Op x = op_left(a);
+    Op y;
+    if (CANONICAL) { y = op_left(b); } else { y = op_right(b); }
+    // A loop, so that what is multiplied once or twice is there once.
+    [[dont_unroll]] for (int pass = 0; pass < (CANONICAL ? 2 : 1); ++pass) {
+        x = op_mul(x, y);
+        y = op_right(fe_r2());
+    }
+    return op_result(x);
 }
+#endif
+
+#if defined(KERNEL_SQUARE)
+// The square of an element in the form the vectors are in.
+Fe square(Fe a) {
+    Op x;
+    if (CANONICAL) { x = op_left(a); } else { x = op_root(a); }
+    x = op_square(x);
+    if (CANONICAL) { x = op_mul(x, op_right(fe_r2())); }
+    return op_result(x);
+}
+#endif
 
 #if defined(KERNEL_POW) || defined(KERNEL_SQRT)
-// base^e for the exponent e in push constants, base in Montgomery form.
-//
-// Left to right in windows of four bits: 15 products for the table, then per window four squarings and one product
-// (none where the window is zero), about 490 multiplications for 381 bits against 571 bit by bit. The exponent is the same
-// for all invocations, so its zeros cost no divergence; it is public to anyone who can time the launch.
-const int WINDOW = 4;
-
-Fe fe_pow(Fe base) {
-    Fe table[1 << WINDOW];
-    table[0] = fe_one();
-    Fe power = fe_one();
-    [[dont_unroll]] for (int k = 1; k < (1 << WINDOW); ++k) {
-        power = fe_mul(power, base);
-        table[k] = power;
-    }
-    int top = WORDS - 1;
-    [[dont_unroll]] while (top > 0 && push.params[top] == 0u) { --top; }
-    Fe acc = fe_one();
-    [[dont_unroll]] for (int digit = top * (32 / WINDOW) + (32 / WINDOW) - 1; digit >= 0; --digit) {
-        uint bits = (push.params[digit >> 3] >> (uint(digit & 7) * uint(WINDOW))) & ((1u << WINDOW) - 1u);
-        int steps = bits == 0u ? WINDOW : WINDOW + 1;
-        [[dont_unroll]] for (int s = 0; s < steps; ++s) {
-            Fe factor = acc;
-            if (s == WINDOW) { factor = table[bits]; }
-            acc = fe_mul(acc, factor);
-        }
-    }
-    return acc;
-}
+#include "power.glsl"
 #endif
 
 #if defined(KERNEL_ADD) || defined(KERNEL_SUB) || defined(KERNEL_MUL) || defined(KERNEL_MUL_ADD) || defined(KERNEL_EQUAL)
@@ -106,21 +98,20 @@ void main() {
 #elif defined(KERNEL_MUL)
     r = product(a, b);
 #elif defined(KERNEL_SQUARE)
-    r = product(a, a);
+    r = square(a);
 #elif defined(KERNEL_MUL_ADD)
     r = fe_add(product(a, b), gathered(quads_c));
 #elif defined(KERNEL_TO_MONTGOMERY)
     r = fe_mul(a, fe_r2());
 #elif defined(KERNEL_FROM_MONTGOMERY)
     r = fe_mul(a, fe_unit());
-#elif defined(KERNEL_POW) || defined(KERNEL_SQRT)
-    if (CANONICAL) { a = fe_mul(a, fe_r2()); }
-    r = fe_pow(a);
-#if defined(KERNEL_SQRT)
+#elif defined(KERNEL_POW)
+    r = fe_pow(a, false).value;
+#elif defined(KERNEL_SQRT)
     // For p = 3 mod 4 and e = (p + 1) / 4, r^2 is a or -a: a where a has a root.
-    STORE_FLAG(SLOT_C, index, fe_equal(fe_mul(r, r), a))
-#endif
-    if (CANONICAL) { r = fe_mul(r, fe_unit()); }
+    Power power = fe_pow(a, true);
+    r = power.value;
+    STORE_FLAG(SLOT_C, index, fe_equal(power.square, a))
 #endif
 
 #if defined(KERNEL_EQUAL)

@@ -16,6 +16,12 @@ const uint P[WORDS] = MODULUS;
 Fe fe_one() { return Fe(ONE); }
 Fe fe_r2() { return Fe(R2); }
 
+Fe fe_zero() {
+    Fe r;
+    [[unroll]] for (int i = 0; i < WORDS; ++i) { r.w[i] = 0u; }
+    return r;
+}
+
 // The integer 1 (not R mod p): multiplying by it takes a value out of Montgomery form.
 Fe fe_unit() {
     Fe r;

@@ -26,12 +26,6 @@ layout(constant_id = 3) const uint GROUP = 1u;
 const uint LANES = gl_WorkGroupSize.x < 256u ? gl_WorkGroupSize.x : 256u;
 shared Fe partial[LANES];
 
-Fe fe_zero() {
-    Fe r;
-    [[unroll]] for (int i = 0; i < WORDS; ++i) { r.w[i] = 0u; }
-    return r;
-}
-
 // What a fold starts from, what an element brings to it, and how two are folded into one: associative and commutative.
 #if defined(KERNEL_SUM) || defined(KERNEL_INNER_PRODUCT)
 Fe identity() { return fe_zero(); }

@@ -5,7 +5,8 @@ use crate::Field;
 /// A kernel: what it computes from its slots a, b, c into r.
 ///
 /// Most are element-wise (`shaders/elementwise.comp`): one invocation computes one r. Reductions (`shaders/reduce.comp`) fold
-/// the elements of one workgroup into one r, and have slots a, b and r only.
+/// the elements of one workgroup into one r, and have slots a, b and r only. So have those that only measure
+/// (`shaders/probe.comp`), which are element-wise.
 ///
 /// Specialization constants: 0 is the workgroup size. Of element-wise kernels 1, `CANONICAL`, says that elements are canonical
 /// integers rather than in Montgomery form; 2, `SCALAR`, replaces slot b by the one element in the launch's parameters. Of
@@ -40,6 +41,19 @@ pub enum Kernel {
     Sum,
     /// r = the sum of a workgroup's a b
     InnerProduct,
+    /// r = a ^ b, bit by bit: what moving the operands takes. This one and those that follow only measure; the steps are the
+    /// launch's parameter.
+    Xor,
+    /// x, y = a, b; in each step x, y = x y, x; r = x
+    MulChain,
+    /// x = a; in each step x = x^2; r = x
+    SquareChain,
+    /// x, y, u, v = a, b, b, a; in each step x, y, u, v = x y + u v, x, y, u; r = x
+    Mul2Chain,
+    /// Wide integer multiply-adds, 64 a step.
+    WideRate,
+    /// Fused multiply-adds of doubles, 64 a step.
+    FmaRate,
 }
 
 /// The widest integers a kernel uses, and with them how it reaches its vectors.
@@ -49,6 +63,18 @@ pub enum Width {
     Int64,
     /// Nothing wider than 32 bits; vectors by storage buffer descriptors.
     Int32,
+}
+
+/// How a kernel multiplies: in which digits, and with which of a device's multipliers. The answers are the same bytes. Each is a
+/// text that the kernels include as `formulation.glsl`; `shaders/words_form.glsl` says what of it they use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Formulation {
+    /// The words of the elements. In either width, and the only one of kernels that do not multiply.
+    Words,
+    /// Signed digits of a smaller radix in 64-bit columns, without carries.
+    Digits,
+    /// Digits that are doubles, by fused multiply-add.
+    Doubles,
 }
 
 /// A compiled kernel.
@@ -79,8 +105,31 @@ impl Width {
     }
 }
 
+impl Formulation {
+    /// All of them.
+    pub const ALL: [Formulation; 3] = [Formulation::Words, Formulation::Digits, Formulation::Doubles];
+
+    /// How the names of kernels in a width and a formulation end; `None` if there are none.
+    const fn suffix(self, width: Width) -> Option<&'static str> {
+        match (self, width) {
+            (Formulation::Words, width) => Some(width.name()),
+            (other, Width::Int64) => Some(other.name()),
+            (_, Width::Int32) => None,
+        }
+    }
+
+    /// The formulation's name in lower case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Formulation::Words => "words",
+            Formulation::Digits => "digits",
+            Formulation::Doubles => "doubles",
+        }
+    }
+}
+
 macro_rules! kernels {
-    ($($kernel:ident $name:literal $macro_name:literal $source:literal [$($field:ident)+];)+) => {
+    ($($kernel:ident $name:literal $macro_name:literal $source:literal [$($field:ident)+] $variants:tt;)+) => {
         impl Kernel {
             /// Every kernel.
             pub const ALL: &[Kernel] = &[$(Kernel::$kernel),+];
@@ -100,17 +149,23 @@ macro_rules! kernels {
                 match self { $(Kernel::$kernel => $macro_name),+ }
             }
 
-            /// The compiled kernel for a field and a width; `None` if the kernel does not exist for the field.
-            pub fn shader(self, field: Field, width: Width) -> Option<Shader> {
-                match (self, field, width) {
-                    $($(
-                        (Kernel::$kernel, Field::$field, Width::Int64) => Some(kernels!(@shader $field $name "int64")),
-                        (Kernel::$kernel, Field::$field, Width::Int32) => Some(kernels!(@shader $field $name "int32")),
-                    )+)+
-                    #[allow(unreachable_patterns, reason = "some kernels exist for both fields")]
-                    _ => None,
+            /// The compiled kernel for a field, a width and a formulation; `None` if there is none.
+            pub fn shader(self, field: Field, width: Width, formulation: Formulation) -> Option<Shader> {
+                let suffix = formulation.suffix(width)?;
+                match self {
+                    $(Kernel::$kernel => match field {
+                        $(Field::$field => kernels!(@of $field $name suffix $variants),)+
+                        #[allow(unreachable_patterns, reason = "some kernels exist for both fields")]
+                        _ => None,
+                    }),+
                 }
             }
+        }
+    };
+    (@of $field:ident $name:literal $suffix:ident [$($variant:literal)+]) => {
+        match $suffix {
+            $($variant => Some(kernels!(@shader $field $name $variant)),)+
+            _ => None,
         }
     };
     (@shader Fq $name:literal $width:literal) => { kernels!(@file "fq" $name $width) };
@@ -127,30 +182,53 @@ macro_rules! kernels {
     };
 }
 
+// A row: the kernel, its name, its macro and its source; its fields; the variants, as file names end.
 kernels! {
-    Add "add" "KERNEL_ADD" "elementwise" [Fq Fr];
-    Sub "sub" "KERNEL_SUB" "elementwise" [Fq Fr];
-    Neg "neg" "KERNEL_NEG" "elementwise" [Fq Fr];
-    Double "double" "KERNEL_DOUBLE" "elementwise" [Fq Fr];
-    Mul "mul" "KERNEL_MUL" "elementwise" [Fq Fr];
-    Square "square" "KERNEL_SQUARE" "elementwise" [Fq Fr];
-    MulAdd "mul_add" "KERNEL_MUL_ADD" "elementwise" [Fq Fr];
-    Pow "pow" "KERNEL_POW" "elementwise" [Fq Fr];
-    Sqrt "sqrt" "KERNEL_SQRT" "elementwise" [Fq];
-    ToMontgomery "to_montgomery" "KERNEL_TO_MONTGOMERY" "elementwise" [Fq Fr];
-    FromMontgomery "from_montgomery" "KERNEL_FROM_MONTGOMERY" "elementwise" [Fq Fr];
-    Equal "equal" "KERNEL_EQUAL" "elementwise" [Fq Fr];
-    Sum "sum" "KERNEL_SUM" "reduce" [Fq Fr];
-    InnerProduct "inner_product" "KERNEL_INNER_PRODUCT" "reduce" [Fq Fr];
+    Add "add" "KERNEL_ADD" "elementwise" [Fq Fr] ["int64" "int32"];
+    Sub "sub" "KERNEL_SUB" "elementwise" [Fq Fr] ["int64" "int32"];
+    Neg "neg" "KERNEL_NEG" "elementwise" [Fq Fr] ["int64" "int32"];
+    Double "double" "KERNEL_DOUBLE" "elementwise" [Fq Fr] ["int64" "int32"];
+    Mul "mul" "KERNEL_MUL" "elementwise" [Fq Fr] ["int64" "int32"];
+    Square "square" "KERNEL_SQUARE" "elementwise" [Fq Fr] ["int64" "int32"];
+    MulAdd "mul_add" "KERNEL_MUL_ADD" "elementwise" [Fq Fr] ["int64" "int32"];
+    Pow "pow" "KERNEL_POW" "elementwise" [Fq Fr] ["int64" "int32"];
+    Sqrt "sqrt" "KERNEL_SQRT" "elementwise" [Fq] ["int64" "int32"];
+    ToMontgomery "to_montgomery" "KERNEL_TO_MONTGOMERY" "elementwise" [Fq Fr] ["int64" "int32"];
+    FromMontgomery "from_montgomery" "KERNEL_FROM_MONTGOMERY" "elementwise" [Fq Fr] ["int64" "int32"];
+    Equal "equal" "KERNEL_EQUAL" "elementwise" [Fq Fr] ["int64" "int32"];
+    Sum "sum" "KERNEL_SUM" "reduce" [Fq Fr] ["int64" "int32"];
+    InnerProduct "inner_product" "KERNEL_INNER_PRODUCT" "reduce" [Fq Fr] ["int64" "int32"];
+    Xor "xor" "KERNEL_XOR" "probe" [Fq Fr] ["int64" "int32"];
+    MulChain "mul_chain" "KERNEL_MUL_CHAIN" "probe" [Fq Fr] ["int64"];
+    SquareChain "square_chain" "KERNEL_SQUARE_CHAIN" "probe" [Fq Fr] ["int64"];
+    Mul2Chain "mul2_chain" "KERNEL_MUL2_CHAIN" "probe" [Fq Fr] ["int64"];
+    WideRate "wide_rate" "KERNEL_WIDE_RATE" "probe" [Fq] ["int64"];
+    FmaRate "fma_rate" "KERNEL_FMA_RATE" "probe" [Fq] ["doubles"];
+}
+
+/// A compiled kernel and what it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Permutation {
+    /// What it computes.
+    pub kernel: Kernel,
+    /// In which field.
+    pub field: Field,
+    /// With how wide integers.
+    pub width: Width,
+    /// How it multiplies.
+    pub formulation: Formulation,
+    /// The compiled kernel.
+    pub shader: Shader,
 }
 
 /// Every compiled kernel there is.
-pub fn permutations() -> impl Iterator<Item = (Kernel, Field, Width, Shader)> {
-    Kernel::ALL.iter().flat_map(|&kernel| {
-        Field::ALL.into_iter().flat_map(move |field| {
-            Width::ALL
-                .into_iter()
-                .filter_map(move |width| kernel.shader(field, width).map(|shader| (kernel, field, width, shader)))
+pub fn permutations() -> impl Iterator<Item = Permutation> {
+    let kernels = Kernel::ALL.iter().flat_map(|&kernel| Field::ALL.map(|field| (kernel, field)));
+    kernels.flat_map(|(kernel, field)| {
+        let variants = Width::ALL.into_iter().flat_map(|width| Formulation::ALL.map(|formulation| (width, formulation)));
+        variants.filter_map(move |(width, formulation)| {
+            let shader = kernel.shader(field, width, formulation)?;
+            Some(Permutation { kernel, field, width, formulation, shader })
         })
     })
 }

@@ -10,4 +10,4 @@ mod kernel;
 pub mod lock;
 
 pub use field::{Constants, Field};
-pub use kernel::{Kernel, Shader, Width, permutations};
+pub use kernel::{Formulation, Kernel, Permutation, Shader, Width, permutations};

@@ -1,6 +1,6 @@
 //! Rebuilds `spirv/` and `LOCK` from `shaders/` with shaderc; with `--check`, changes nothing and fails if either differs.
 
-use field_kernels::{Kernel, Width, lock, permutations};
+use field_kernels::{Formulation, Permutation, Width, lock, permutations};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -10,25 +10,40 @@ fn source(name: &str) -> Result<&'static str, String> {
     found.map(|(_, text)| *text).ok_or_else(|| format!("no file {name} in shaders/"))
 }
 
-fn compile(
-    compiler: &shaderc::Compiler,
-    kernel: Kernel,
-    name: &str,
-    macros: &[(&str, String)],
-) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+/// The text that a kernel includes as `formulation.glsl`.
+fn formulation_text(formulation: Formulation) -> Result<&'static str, String> {
+    match formulation {
+        Formulation::Words => source("words_form.glsl"),
+        other => Err(format!("{} has no text", other.name())),
+    }
+}
+
+fn compile(compiler: &shaderc::Compiler, which: &Permutation) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    let Permutation { kernel, field, width, formulation, shader } = *which;
     let mut options = shaderc::CompileOptions::new()?;
     options.set_target_env(shaderc::TargetEnv::Vulkan, shaderc::EnvVersion::Vulkan1_2 as u32);
     options.set_optimization_level(shaderc::OptimizationLevel::Performance);
     options.set_include_callback(|requested, _, _, _| {
-        source(requested).map(|text| shaderc::ResolvedInclude { resolved_name: requested.into(), content: text.into() })
+        let text = match requested {
+            "formulation.glsl" => formulation_text(formulation),
+            file => source(file),
+        };
+        text.map(|text| shaderc::ResolvedInclude { resolved_name: requested.into(), content: text.into() })
     });
-    for (name, value) in macros {
+    let wide = match width {
+        Width::Int64 => "1",
+        Width::Int32 => "0",
+    };
+    for (name, value) in lock::field_macros(field) {
+        options.add_macro_definition(name, Some(&value));
+    }
+    for (name, value) in [(kernel.macro_name(), "1"), ("INT64", wide), ("ADDRESSES", wide)] {
         options.add_macro_definition(name, Some(value));
     }
     let artifact = compiler.compile_into_spirv(
         source(kernel.source())?,
         shaderc::ShaderKind::Compute,
-        &format!("{name}: {}", kernel.source()),
+        &format!("{}: {}", shader.name, kernel.source()),
         "main",
         Some(&options),
     )?;
@@ -40,16 +55,8 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let compiler = shaderc::Compiler::new()?;
     let mut compiled = Vec::new();
-    for (kernel, field, width, shader) in permutations() {
-        let wide = match width {
-            Width::Int64 => "1",
-            Width::Int32 => "0",
-        };
-        let mut macros: Vec<(&str, String)> = lock::field_macros(field);
-        macros.push((kernel.macro_name(), "1".into()));
-        macros.push(("INT64", wide.into()));
-        macros.push(("ADDRESSES", wide.into()));
-        compiled.push((shader.name, compile(&compiler, kernel, shader.name, &macros)?));
+    for which in permutations() {
+        compiled.push((which.shader.name, compile(&compiler, &which)?));
     }
     let lock_text = lock::lock(compiled.iter().map(|(name, spirv)| (*name, spirv.as_slice())));
     let mut different = 0;

@@ -1,0 +1,83 @@
+// The formulation in words: operands are canonical elements, 32 bits a digit, and R' = R. Every device can run it.
+//
+// A formulation is a way to multiply. Each has operands in digits of its own and a Montgomery radix R' of its own, and
+// offers what follows; kernels that multiply include one as "formulation.glsl" and use nothing else of it.
+//
+//   Op                      an operand, or a product, which may be an operand again
+//   Op op_left(Fe a)        a R' / R
+//   Op op_right(Fe b)       b, so that op_mul(op_left(a), op_right(b)) is a b / R, the Montgomery product. And where a is x R,
+//                           op_left(a) is x R': products of left operands are left operands
+//   Op op_root(Fe a)        op_square(op_root(a)) is a^2 / R
+//   Op op_mul(Op a, Op b)   a b / R'
+//   Op op_square(Op a)      a^2 / R'
+//   Op op_mul2(Op a, Op b, Op c, Op d)   (a b + c d) / R', with one reduction
+//   Fe op_result(Op r)      the canonical words of a product
+
+#define Op Fe
+
+Op op_left(Fe a) { return a; }
+Op op_right(Fe b) { return b; }
+Op op_root(Fe a) { return a; }
+Fe op_result(Op r) { return r; }
+
+Op op_mul(Op a, Op b) { return fe_mul(a, b); }
+
+// The square is made first, each product of two different words once, and then reduced word by word: separated operand
+// scanning, of the paper that fe_mul names. WORDS (WORDS + 1) / 2 + WORDS^2 + WORDS wide multiplications instead of 2 WORDS^2 +
+// WORDS, but a square of 2 WORDS words to keep and to double.
+//
+// Bound: a^2 + M p with a < p and M < R is below 2 R p, for 2 p < R less than R^2: it fits 2 WORDS words, and after the division
+// by R it is below 2p.
+Op op_square(Op a) {
+    uint t[2 * WORDS];
+    [[unroll]] for (int i = 0; i < 2 * WORDS; ++i) { t[i] = 0u; }
+    [[unroll]] for (int i = 0; i < WORDS - 1; ++i) {
+        uint carry = 0u;
+        [[unroll]] for (int j = i + 1; j < WORDS; ++j) { t[i + j] = carrying_mul_add(a.w[i], a.w[j], t[i + j], carry); }
+        t[i + WORDS] = carry;
+    }
+    [[unroll]] for (int i = 2 * WORDS - 1; i > 0; --i) { t[i] = (t[i] << 1) | (t[i - 1] >> 31); } // t[0] is zero
+    uint carry = 0u;
+    [[unroll]] for (int i = 0; i < WORDS; ++i) {
+        uint high = 0u;
+        uint low = carrying_mul_add(a.w[i], a.w[i], 0u, high);
+        t[2 * i] = carrying_add(t[2 * i], low, carry);
+        t[2 * i + 1] = carrying_add(t[2 * i + 1], high, carry);
+    }
+    uint above = 0u; // the carry into word i + WORDS of what is reduced so far
+    [[unroll]] for (int i = 0; i < WORDS; ++i) {
+        uint m = t[i] * N0;
+        uint high = 0u;
+        [[unroll]] for (int j = 0; j < WORDS; ++j) { t[i + j] = carrying_mul_add(m, P[j], t[i + j], high); }
+        t[i + WORDS] = carrying_add(t[i + WORDS], high, above);
+    }
+    Fe r;
+    [[unroll]] for (int i = 0; i < WORDS; ++i) { r.w[i] = t[i + WORDS]; }
+    return fe_reduce_once(r);
+}
+
+// As fe_mul, with two products added to the accumulator before it is reduced: 3 WORDS^2 + WORDS wide multiplications instead of
+// twice 2 WORDS^2 + WORDS.
+//
+// Bound: between rounds t is below a + c + p < 3p, which for Fr takes one bit more than WORDS words: `above`. At the end t is
+// (a b + c d + M p) / R < 2 p^2 / R + p, which is below 2p because 2 p < R.
+Op op_mul2(Op a, Op b, Op c, Op d) {
+    Fe t;
+    [[unroll]] for (int j = 0; j < WORDS; ++j) { t.w[j] = 0u; }
+    uint above = 0u;
+    [[unroll]] for (int i = 0; i < WORDS; ++i) {
+        uint first = 0u, second = 0u, carry = 0u;
+        [[unroll]] for (int j = 0; j < WORDS; ++j) { t.w[j] = carrying_mul_add(a.w[j], b.w[i], t.w[j], first); }
+        [[unroll]] for (int j = 0; j < WORDS; ++j) { t.w[j] = carrying_mul_add(c.w[j], d.w[i], t.w[j], second); }
+        uint m = t.w[0] * N0;
+        carrying_mul_add(m, P[0], t.w[0], carry); // the low word is zero by the choice of m
+        [[unroll]] for (int j = 1; j < WORDS; ++j) { t.w[j - 1] = carrying_mul_add(m, P[j], t.w[j], carry); }
+        // Together with what is above, below 2^33.
+        uint over = 0u, more = 0u, last = 0u;
+        uint sum = carrying_add(above, first, over);
+        sum = carrying_add(sum, second, more);
+        t.w[WORDS - 1] = carrying_add(sum, carry, last);
+        above = over + more + last;
+    }
+    return fe_reduce_once(t);
+}
