@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::call::{Call, Prepared};
 use crate::choice::{Chooser, Place, Setting};
+use crate::formulations::Formulations;
 use crate::on_device::{Checks, Vulkan};
 use crate::options::{DeviceChoice, Options, Settings, Verify};
 use cpu_reference::{Positions, Results};
@@ -152,6 +153,7 @@ impl Backend {
                     None => Width::Int32,
                 };
                 let tiled = settings.tiled.unwrap_or(device.info().kind != DeviceKind::Software);
+                let formulations = Formulations::new(&settings, &device, width)?;
                 let engine = Engine::Vulkan {
                     device: device.info().clone(),
                     device_local: device.is_device_local(),
@@ -159,7 +161,7 @@ impl Backend {
                     tiled,
                     workgroup_size: device.workgroup_size(),
                 };
-                (engine, Some(Vulkan::new(device, width, tiled)))
+                (engine, Some(Vulkan::new(device, width, tiled, formulations)))
             }
             Err(reason) => {
                 tracing::warn!(reason, "no GPU: computing on the CPU");

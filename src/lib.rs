@@ -83,6 +83,7 @@ mod backend;
 mod call;
 mod choice;
 mod error;
+mod formulations;
 mod future;
 mod known_answers;
 mod limbs;
@@ -94,6 +95,8 @@ pub mod oneshot;
 mod operation;
 mod options;
 mod pinned;
+#[doc(hidden)]
+pub mod rates;
 mod recording;
 mod reduction;
 mod required;
@@ -107,7 +110,8 @@ pub use call::Call;
 pub use choice::{Candidate, Decision, Evidence, Place, Reason, Setting, Thoroughness};
 pub use cpu_reference::Form;
 pub use error::{Error, ErrorKind};
-pub use field_kernels::{Field, Width};
+pub use field_kernels::{Field, Formulation, Width};
+pub use formulations::{Because, Multiplication};
 pub use gpu_executor::{
     CacheDirectory, DeviceInfo, DeviceKind, Error as DeviceError, MemoryMode, Profile, Span, Stage, Stats as DeviceStats,
     Track, Validation, ValidationLog, Verdict,

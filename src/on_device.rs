@@ -2,33 +2,38 @@
 
 use crate::backend::Backend;
 use crate::call::{Call, Prepared};
+use crate::formulations::Formulations;
 use crate::known_answers::KnownAnswers;
 use crate::operation::{Operation, Parameter, Row, TABLE};
 use crate::options::Settings;
 use crate::reduction::{REDUCTIONS, Reducer};
 use crate::{Error, Field, Form};
 use cpu_reference::{Positions, Results};
-use field_kernels::{Formulation, Width};
+use field_kernels::{Formulation, Shader, Width};
 use gpu_executor::{Device, Job, Kernel, Landed, Program, Reach, Shape, Slot, SlotUse, Stage, Threads, Watch};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 pub(crate) struct Vulkan {
     device: Device,
     pub(crate) width: Width,
     pub(crate) tiled: bool,
-    /// By operation, field and form; for each workgroup size, made when first used and after its self-test.
-    programs: Vec<Mutex<HashMap<u32, Program>>>,
+    pub(crate) formulations: Formulations,
+    /// By operation, field and form; for each workgroup size and formulation, made when first used and after its self-test.
+    programs: Vec<Mutex<HashMap<(u32, Formulation), Program>>>,
+    /// Whether doubles were found to be exact.
+    pub(crate) exact: OnceLock<bool>,
     /// By reduction and field; likewise, for the device's workgroup size.
     pub(crate) reducers: Vec<Mutex<Option<Reducer>>>,
 }
 
 impl Vulkan {
-    pub(crate) fn new(device: Device, width: Width, tiled: bool) -> Self {
+    pub(crate) fn new(device: Device, width: Width, tiled: bool, formulations: Formulations) -> Self {
         let programs = (0..TABLE.len() * 4).map(|_| Mutex::default()).collect();
         let reducers = (0..REDUCTIONS.len() * Field::ALL.len()).map(|_| Mutex::new(None)).collect();
-        Self { device, width, tiled, programs, reducers }
+        Self { device, width, tiled, formulations, programs, exact: OnceLock::new(), reducers }
     }
 
     pub(crate) fn device(&self) -> &Device {
@@ -42,20 +47,44 @@ impl Vulkan {
 
     /// The same in workgroups of another size.
     pub(crate) fn program_of(&self, settings: &Settings, prepared: &Prepared, size: u32) -> Result<Program, Error> {
+        let (kernel, field) = (prepared.row.kernel, prepared.field);
+        loop {
+            let chosen = self.formulations.choose(kernel, field);
+            match self.program_in(settings, prepared, size, chosen.formulation) {
+                Err(error @ Error::SelfTestFailed { .. }) if self.formulations.gives_up(kernel, field, chosen) => {
+                    tracing::warn!(%error, formulation = chosen.formulation.name(), "not used on this device");
+                }
+                made => return made,
+            }
+        }
+    }
+
+    /// The same in a given formulation.
+    pub(crate) fn program_in(
+        &self,
+        settings: &Settings,
+        prepared: &Prepared,
+        size: u32,
+        formulation: Formulation,
+    ) -> Result<Program, Error> {
         let canonical = prepared.row.form_matters && prepared.form == Form::Canonical;
         let slot = prepared.row.operation as usize * 4 + prepared.field as usize * 2 + usize::from(canonical);
-        if let Some(program) = self.programs[slot].lock().get(&size) {
+        if let Some(program) = self.programs[slot].lock().get(&(size, formulation)) {
             return Ok(program.clone());
+        }
+        if formulation == Formulation::Doubles && !self.has_exact_doubles()? {
+            return Err(self.failed_self_test(prepared.row.name, prepared.field, 0));
         }
         // Not under the lock: the self-test uses rayon, whose workers may be callers that wait for the lock. Threads that
         // arrive together each test; the pipeline is built once.
-        let kernel = self.kernel(prepared.row, prepared.field, canonical, size)?;
+        let kernel = self.kernel(prepared.row, prepared.field, canonical, size, formulation)?;
         // SAFETY: the kernel is one of field-kernels', valid by spirv-val, which CI runs; elementwise.comp and io.glsl keep to
         // the slots and widths that `slots` tells, guard every invocation by the number of elements and use constant 0 for
-        // the workgroup size. A device without 64-bit integers is given the 32-bit variant only.
+        // the workgroup size. A device without 64-bit integers is given the 32-bit variant only, one without doubles none in
+        // doubles.
         let made = unsafe { self.device.prepare(&kernel) }?;
         self.self_test(settings, &made, prepared.row, prepared.field, canonical)?;
-        self.programs[slot].lock().insert(size, made.clone());
+        self.programs[slot].lock().insert((size, formulation), made.clone());
         Ok(made)
     }
 
@@ -67,18 +96,37 @@ impl Vulkan {
         }
     }
 
-    fn kernel(&self, row: &Row, field: Field, canonical: bool, size: u32) -> Result<Kernel, Error> {
+    fn kernel(
+        &self,
+        row: &Row,
+        field: Field,
+        canonical: bool,
+        size: u32,
+        formulation: Formulation,
+    ) -> Result<Kernel, Error> {
         let not_available = Error::NotAvailable { operation: row.name, field };
-        let shader = row.kernel.shader(field, self.width, Formulation::Words).ok_or(not_available)?;
+        let shader = row.kernel.shader(field, self.width, formulation).ok_or(not_available)?;
         let scalar = row.parameter == Parameter::Scalar;
+        Ok(self.element_wise(shader, field, slots(row, field), (canonical, scalar), size))
+    }
+
+    /// An element-wise kernel, specialized.
+    pub(crate) fn element_wise(
+        &self,
+        shader: Shader,
+        field: Field,
+        slots: [SlotUse; 4],
+        (canonical, scalar): (bool, bool),
+        size: u32,
+    ) -> Kernel {
         // Every device has 16 KiB of shared memory.
         let tile = size.saturating_mul(field.bytes() as u32);
         let tiled = self.tiled && tile <= 16 << 10;
-        Ok(Kernel {
+        Kernel {
             name: shader.name,
             spirv: shader.spirv,
             reach: self.reach(),
-            slots: slots(row, field),
+            slots,
             shape: Shape::Invocations,
             workgroup_size: Some(size),
             constants: vec![
@@ -87,7 +135,11 @@ impl Vulkan {
                 (3, tiled.into()),
                 (4, if tiled { tile / 16 } else { 1 }),
             ],
-        })
+        }
+    }
+
+    fn failed_self_test(&self, operation: &'static str, field: Field, index: usize) -> Error {
+        Error::SelfTestFailed { operation, field, index, device: self.device.info().to_string() }
     }
 
     /// Drivers do miscompile big-integer shaders: nothing that a kernel says is believed before it has answered what is known.
@@ -125,9 +177,7 @@ impl Vulkan {
         };
         match (0..prepared.length).find(|&index| wrong(index)) {
             None => Ok(()),
-            Some(index) => {
-                Err(Error::SelfTestFailed { operation: row.name, field, index, device: self.device.info().to_string() })
-            }
+            Some(index) => Err(self.failed_self_test(row.name, field, index)),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Options, the environment, and what the two come to.
 
 use crate::Error;
-use field_kernels::Width;
+use field_kernels::{Formulation, Width};
 use gpu_executor::{CacheDirectory, MemoryMode, Validation};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -75,6 +75,7 @@ pub enum Calibrate {
 /// | [`memory`](Self::memory) | `GPU_DEVICE_LOCAL`: `1` or `0` | predicted, or by the kind of device |
 /// | [`verify`](Self::verify) | `GPU_VERIFY`: `all`, `sample:N` or `off` | `all` |
 /// | [`workgroup_size`](Self::workgroup_size) | `GPU_WORKGROUP_SIZE` | predicted, or by the kind of device |
+/// | [`formulation`](Self::formulation) | `GPU_FORMULATION`: `words`, `digits` or `doubles` | measured, or by the kind of device |
 /// | [`cache`](Self::cache) | `GPU_CACHE_DIR`: a directory | the user's cache directory |
 /// | [`validation`](Self::validation) | `GPU_VALIDATION`: `1` or `0` | `0` |
 /// | [`wipe`](Self::wipe) | `GPU_WIPE`: `1` or `0` | `0` |
@@ -100,6 +101,7 @@ pub struct Options {
     device_memory: Option<u64>,
     timeout: Option<Duration>,
     width: Option<Width>,
+    formulation: Option<Formulation>,
     tiled: Option<bool>,
     wipe: Option<bool>,
     #[cfg(feature = "test-faults")]
@@ -290,6 +292,20 @@ impl Options {
         self
     }
 
+    /// Which formulation kernels multiply in, those that exist in it; the answers are the same bytes. By default the one that was
+    /// measured to be the quickest, kernel by kernel, by [`Backend::calibrate`](crate::Backend::calibrate) or
+    /// `bls12-gpu calibrate`; where nothing was measured, one by the kind of device.
+    ///
+    /// ```
+    /// # use bls12_field_gpu::*;
+    /// let backend = Backend::new(&Options::new().formulation(Formulation::Words))?;
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn formulation(mut self, formulation: Formulation) -> Self {
+        self.formulation = Some(formulation);
+        self
+    }
+
     /// Whether a workgroup's invocations read and write neighbouring addresses and exchange elements through shared memory, rather
     /// than each its own element. By default on everything but software devices. Workgroups too large for 16 KiB of shared memory
     /// never do.
@@ -342,6 +358,7 @@ pub(crate) struct Settings {
     pub(crate) calibrate: Calibrate,
     pub(crate) verify: Verify,
     pub(crate) width: Option<Width>,
+    pub(crate) formulation: Option<Formulation>,
     pub(crate) tiled: Option<bool>,
     pub(crate) executor: gpu_executor::Options,
     #[cfg(feature = "test-faults")]
@@ -393,6 +410,10 @@ impl Settings {
             None => {
                 read.parse("GPU_WORKGROUP_SIZE", "a positive number", |text| text.parse().ok().filter(|&size| size > 0))?
             }
+        };
+        let formulation = match options.formulation {
+            Some(formulation) => Some(formulation),
+            None => read.parse("GPU_FORMULATION", "words, digits or doubles", formulation)?,
         };
         let cache = match &options.cache {
             Some(cache) => cache.clone(),
@@ -456,6 +477,7 @@ impl Settings {
             calibrate,
             verify,
             width: options.width,
+            formulation,
             tiled: options.tiled,
             executor,
             #[cfg(feature = "test-faults")]
@@ -490,6 +512,10 @@ fn placement(text: &str) -> Option<Placement> {
     }
 }
 
+fn formulation(text: &str) -> Option<Formulation> {
+    Formulation::ALL.into_iter().find(|formulation| formulation.name() == text)
+}
+
 fn verify(text: &str) -> Option<Verify> {
     match text {
         "all" => Some(Verify::All),
@@ -518,114 +544,4 @@ impl<F: Fn(&'static str) -> Option<OsString>> Environment<F> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings(options: Options, environment: &[(&'static str, &str)]) -> Result<Settings, Error> {
-        Settings::resolve(&options, |variable| {
-            environment.iter().find(|(name, _)| *name == variable).map(|(_, value)| OsString::from(value))
-        })
-    }
-
-    #[test]
-    fn defaults() {
-        let s = settings(Options::new(), &[]).unwrap();
-        assert_eq!((s.device, s.require_gpu, s.verify), (DeviceChoice::Auto, false, Verify::All));
-        assert_eq!((s.executor.memory, s.executor.workgroup_size), (MemoryMode::Auto, None));
-        assert_eq!((s.executor.validation, s.executor.cache), (Validation::Off, CacheDirectory::User));
-        assert!(!s.executor.wipe);
-        assert_eq!((s.placement, s.calibrate), (Placement::Auto, Calibrate::Auto));
-    }
-
-    #[test]
-    fn the_environment_beats_the_defaults() {
-        let s = settings(
-            Options::new(),
-            &[
-                ("GPU_DEVICE", "3"),
-                ("GPU_REQUIRE", "1"),
-                ("GPU_DEVICE_LOCAL", "0"),
-                ("GPU_VERIFY", "sample:7"),
-                ("GPU_WORKGROUP_SIZE", "96"),
-                ("GPU_CACHE_DIR", "/somewhere"),
-                ("GPU_VALIDATION", "1"),
-                ("GPU_WIPE", "1"),
-                ("GPU_PLACEMENT", "device"),
-                ("GPU_CALIBRATE", "0"),
-            ],
-        )
-        .unwrap();
-        assert_eq!((s.device, s.require_gpu, s.verify), (DeviceChoice::Index(3), true, Verify::Sample(7)));
-        assert_eq!((s.executor.device, s.executor.memory), (Some(3), MemoryMode::Host));
-        assert_eq!((s.executor.workgroup_size, s.executor.validation, s.executor.wipe), (Some(96), Validation::On, true));
-        assert_eq!(s.executor.cache, CacheDirectory::At("/somewhere".into()));
-        assert_eq!((s.placement, s.calibrate), (Placement::Device, Calibrate::Off));
-        assert_eq!(settings(Options::new(), &[("GPU_CALIBRATE", "1")]).unwrap().calibrate, Calibrate::Again);
-        assert_eq!(settings(Options::new(), &[("GPU_DEVICE_LOCAL", "1")]).unwrap().executor.memory, MemoryMode::DeviceLocal);
-    }
-
-    #[test]
-    fn options_beat_the_environment() {
-        let options = Options::new()
-            .device(DeviceChoice::Cpu)
-            .require_gpu(false)
-            .memory(MemoryMode::DeviceLocal)
-            .verify(Verify::Off)
-            .workgroup_size(32)
-            .cache(CacheDirectory::Off)
-            .validation(Validation::Off)
-            .placement(Placement::Device)
-            .calibrate(Calibrate::Off)
-            .wipe(true);
-        // Values that would be errors are not even looked at.
-        let nonsense = [
-            ("GPU_DEVICE", "x"),
-            ("GPU_REQUIRE", "x"),
-            ("GPU_DEVICE_LOCAL", "x"),
-            ("GPU_VERIFY", "x"),
-            ("GPU_WORKGROUP_SIZE", "x"),
-            ("GPU_CACHE_DIR", ""),
-            ("GPU_VALIDATION", "x"),
-            ("GPU_WIPE", "x"),
-            ("GPU_PLACEMENT", "x"),
-            ("GPU_CALIBRATE", "x"),
-        ];
-        let s = settings(options, &nonsense).unwrap();
-        assert_eq!((s.device, s.verify, s.executor.memory), (DeviceChoice::Cpu, Verify::Off, MemoryMode::DeviceLocal));
-        assert_eq!((s.executor.workgroup_size, s.executor.cache), (Some(32), CacheDirectory::Off));
-        assert!(s.executor.wipe);
-        assert_eq!((s.placement, s.calibrate), (Placement::Device, Calibrate::Off));
-    }
-
-    #[test]
-    fn values_that_mean_nothing_are_errors_that_name_the_variable() {
-        for (variable, values) in [
-            ("GPU_DEVICE", &["gpu", "-1", "", "1.5"][..]),
-            ("GPU_REQUIRE", &["yes", "", "2"]),
-            ("GPU_DEVICE_LOCAL", &["true", "", "2", " 1"]),
-            ("GPU_VERIFY", &["", "some", "sample", "sample:", "sample:0", "sample:-1"]),
-            ("GPU_WORKGROUP_SIZE", &["0", "", "many", "-64"]),
-            ("GPU_CACHE_DIR", &[""]),
-            ("GPU_VALIDATION", &["on", ""]),
-            ("GPU_WIPE", &["yes", "2"]),
-            ("GPU_PLACEMENT", &["", "cpu", "gpu"]),
-            ("GPU_CALIBRATE", &["", "2", "auto"]),
-        ] {
-            for value in values {
-                let error = settings(Options::new(), &[(variable, value)]).unwrap_err();
-                assert!(error.to_string().contains(variable), "{variable}={value}: {error}");
-                assert_eq!(error.kind(), crate::ErrorKind::BadInput);
-            }
-        }
-    }
-
-    #[test]
-    fn options_that_cannot_be_are_errors() {
-        assert!(settings(Options::new().verify(Verify::Sample(0)), &[]).is_err());
-        assert!(settings(Options::new().chunk_elements(0), &[]).is_err());
-        assert!(settings(Options::new().device(DeviceChoice::Cpu).require_gpu(true), &[]).is_err());
-        assert!(settings(Options::new(), &[("GPU_DEVICE", "cpu"), ("GPU_REQUIRE", "1")]).is_err());
-        assert!(settings(Options::new().require_gpu(true), &[("GPU_DEVICE", "cpu")]).is_err());
-        assert!(settings(Options::new().device(DeviceChoice::Cpu), &[("GPU_REQUIRE", "1")]).is_ok());
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use crate::on_device::Vulkan;
 use crate::options::Settings;
 use crate::{Error, Field, Form};
 use cpu_reference::{Fold, Operands};
-use field_kernels::{Formulation, Kernel};
+use field_kernels::Kernel;
 use gpu_executor::{Batch, Device, Program, Region, Shape, SlotUse};
 use std::num::NonZeroU32;
 
@@ -133,7 +133,8 @@ impl Vulkan {
 
     fn fold(&self, row: &ReductionRow, kernel: Kernel, field: Field, group: NonZeroU32) -> Result<Program, Error> {
         let not_available = Error::NotAvailable { operation: row.name, field };
-        let shader = kernel.shader(field, self.width, Formulation::Words).ok_or(not_available)?;
+        let shader =
+            kernel.shader(field, self.width, self.formulations.choose(kernel, field).formulation).ok_or(not_available)?;
         let reads = |n: usize| {
             let vectors = if kernel == row.first { row.vectors } else { 1 };
             if n < vectors { SlotUse::Reads(field.bytes()) } else { SlotUse::None }

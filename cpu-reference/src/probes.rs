@@ -31,7 +31,7 @@ pub const WIDE: Probe = |a, b, steps, r| {
 
 /// Fused multiply-adds of doubles: x = x f + f, of eight values.
 pub const FMA: Probe = |a, b, steps, r| {
-    let number = |bits: u64| f64::from_bits(bits & (1 << 52) - 1 | 0x3fe << 52);
+    let number = |bits: u64| f64::from_bits((bits & ((1 << 52) - 1)) | (0x3fe << 52));
     let factor = number(b[0] | 1);
     eight(a, steps, r, number, |x| x.mul_add(factor, factor), f64::to_bits);
 };

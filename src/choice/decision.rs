@@ -1,6 +1,6 @@
 //! What was decided about a call, and why.
 
-use crate::{Field, Form, Operation, Verify};
+use crate::{Because, Field, Form, Multiplication, Operation, Verify};
 use gpu_executor::MemoryMode;
 use std::fmt;
 use std::time::Duration;
@@ -60,6 +60,8 @@ pub struct Decision {
     pub reason: Reason,
     /// What the times below rest on.
     pub evidence: Evidence,
+    /// What a device's kernel multiplies in, and why. (If it does not multiply, in words, since there is no other.)
+    pub multiplication: Option<Multiplication>,
     /// Everything that was compared, the soonest first. Empty if nothing had to be.
     pub candidates: Vec<Candidate>,
 }
@@ -165,6 +167,9 @@ impl fmt::Display for Decision {
         write!(f, "{name} of {length} elements of {field} ({form} form, {checked}): {}; {}", self.place, self.reason)?;
         if !self.candidates.is_empty() {
             write!(f, ", {}", self.evidence)?;
+        }
+        if let Some(multiplication) = self.multiplication.filter(|multiplication| multiplication.because != Because::Only) {
+            write!(f, "; the device multiplies in {multiplication}")?;
         }
         for Candidate { place, time } in &self.candidates {
             write!(f, "\n  {:>12.1} us  {place}", time.as_secs_f64() * 1e6)?;

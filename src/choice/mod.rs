@@ -146,7 +146,7 @@ impl Backend {
     /// ```
     pub fn explain_with(&self, verify: Verify, operation: Operation, field: Field, form: Form, length: usize) -> Decision {
         let query = Query { verify, ..self.query(operation, field, form, length, None) };
-        let undecided = undecided(&query);
+        let mut undecided = undecided(&query);
         let Some(vulkan) = self.vulkan() else {
             let reason = match self.engine() {
                 Engine::Cpu { reason } => reason.clone(),
@@ -154,9 +154,13 @@ impl Backend {
             };
             return Decision { reason: Reason::NoDevice(reason), ..undecided };
         };
+        undecided.multiplication = Some(vulkan.formulations.choose(operation.row().kernel, field));
         match self.evident(vulkan, &query) {
             Some((place, reason)) => Decision { place, reason, ..undecided },
-            None => self.chooser().model(self, vulkan).explain(&with_threads(query)),
+            None => {
+                let multiplication = undecided.multiplication;
+                Decision { multiplication, ..self.chooser().model(self, vulkan).explain(&with_threads(query)) }
+            }
         }
     }
 
@@ -234,6 +238,9 @@ impl Backend {
         progress: &mut dyn FnMut(f64, &str),
     ) -> Result<Arc<Model>, Error> {
         let begin = std::time::Instant::now();
+        if thoroughness != Thoroughness::Quick && self.is_ordinary() {
+            vulkan.choose_formulations(self, progress)?;
+        }
         let measurements = measure::measure(self, vulkan, thoroughness, progress)?;
         self.chooser().calibrations.fetch_add(1, Relaxed);
         let model = Arc::new(self.model_of(vulkan, &measurements));

@@ -379,7 +379,18 @@ pub(crate) fn is_small(query: &Query, serial: f64) -> bool {
 pub(crate) fn undecided(query: &Query) -> Decision {
     let Query { operation, field, form, length, verify, .. } = *query;
     let (place, reason, evidence) = (Place::Cpu, Reason::Small, Evidence::None);
-    Decision { operation, field, form, length, verify, place, reason, evidence, candidates: Vec::new() }
+    Decision {
+        operation,
+        field,
+        form,
+        length,
+        verify,
+        place,
+        reason,
+        evidence,
+        multiplication: None,
+        candidates: Vec::new(),
+    }
 }
 
 impl Curve {

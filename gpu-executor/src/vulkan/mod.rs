@@ -483,7 +483,8 @@ fn logical_device(instance: &Instance, physical: vk::PhysicalDevice, candidate: 
         .timeline_semaphore(true)
         .buffer_device_address(true)
         .host_query_reset(candidate.limits.tick > 0.0);
-    let features = vk::PhysicalDeviceFeatures::default().shader_int64(candidate.verdict.device.int64);
+    let device = &candidate.verdict.device;
+    let features = vk::PhysicalDeviceFeatures::default().shader_int64(device.int64).shader_float64(device.float64);
     let mut extensions = Vec::new();
     if candidate.portability_subset {
         extensions.push(ash::khr::portability_subset::NAME.as_ptr());

@@ -19,8 +19,12 @@ pub struct DeviceInfo {
     pub vulkan: String,
     /// The size of its largest device-local heap in bytes.
     pub memory: u64,
+    /// The number that Vulkan knows its vendor by.
+    pub vendor: u32,
     /// Whether its shaders have 64-bit integers.
     pub int64: bool,
+    /// Whether its shaders have doubles, and can be told to round them to zero.
+    pub float64: bool,
 }
 
 /// What a device is, the most capable kind first.
@@ -155,17 +159,18 @@ fn look_at(instance: &Instance, index: usize, physical: vk::PhysicalDevice) -> C
     let mut maintenance = vk::PhysicalDeviceMaintenance3Properties::default();
     let mut subgroup = vk::PhysicalDeviceSubgroupProperties::default();
     let mut vulkan12 = vk::PhysicalDeviceVulkan12Features::default();
-    let mut int64 = false;
+    let mut rounding = vk::PhysicalDeviceFloatControlsProperties::default();
+    let (mut int64, mut float64) = (false, false);
     if recent {
         let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut driver).push_next(&mut maintenance);
-        properties = properties.push_next(&mut subgroup);
+        properties = properties.push_next(&mut subgroup).push_next(&mut rounding);
         let mut features = vk::PhysicalDeviceFeatures2::default().push_next(&mut vulkan12);
         // SAFETY: the structures in both chains belong to Vulkan 1.2, which the device supports.
         unsafe {
             instance.raw.get_physical_device_properties2(physical, &mut properties);
             instance.raw.get_physical_device_features2(physical, &mut features);
         }
-        int64 = features.features.shader_int64 != 0;
+        (int64, float64) = (features.features.shader_int64 != 0, features.features.shader_float64 != 0);
     }
     // SAFETY: `physical` comes from this instance, here and below.
     let memory = unsafe { instance.raw.get_physical_device_memory_properties(physical) };
@@ -192,7 +197,9 @@ fn look_at(instance: &Instance, index: usize, physical: vk::PhysicalDevice) -> C
         driver: format!("{} {}", text(driver.driver_name_as_c_str()), text(driver.driver_info_as_c_str())),
         vulkan: version(base.api_version),
         memory: heap.map(|heap| heap.size).max().unwrap_or(0),
+        vendor: base.vendor_id,
         int64,
+        float64: float64 && rounding.shader_rounding_mode_rtz_float64 != 0,
     };
     let limits = base.limits;
     Candidate {
@@ -277,7 +284,9 @@ mod tests {
             driver: String::new(),
             vulkan: "1.2.0".into(),
             memory: 1 << 30,
+            vendor: 0,
             int64: true,
+            float64: false,
         };
         Candidate {
             verdict: Verdict { device, turned_down: turned_down.map(Into::into) },

@@ -4,9 +4,11 @@ use crate::measure::Inputs;
 use ark_bls12_381::{Fq, Fr};
 use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::{
-    Backend, Error, Field, Form, MemoryMode, Operation, Options, REDUCTIONS, TABLE, Track, Vector, Verify, Width,
+    Backend, Error, Field, Form, Formulation, MemoryMode, Operation, Options, REDUCTIONS, TABLE, Track, Vector, Verify,
+    Width,
 };
 use cpu_reference::LimbField as _;
+use field_kernels::Kernel;
 use std::collections::BTreeSet;
 
 /// Lengths around workgroups, and one of many workgroups.
@@ -14,12 +16,14 @@ const LENGTHS: [usize; 6] = [1, 63, 64, 127, 129, 100_003];
 
 /// Walks the tables; prints a line per variant.
 pub(crate) fn check(options: &Options) -> Result<(), Error> {
-    for width in Width::ALL {
+    let variants = Width::ALL.into_iter().flat_map(|width| Formulation::ALL.map(|formulation| (width, formulation)));
+    for (width, formulation) in variants.filter(|variant| has_kernels(*variant)) {
         for memory in [MemoryMode::DeviceLocal, MemoryMode::Host] {
-            let options = options.clone().width(width).memory(memory).verify(Verify::All);
+            let options = options.clone().width(width).formulation(formulation).memory(memory).verify(Verify::All);
+            let name = format!("{}, {}", width.name(), formulation.name());
             let backend = match Backend::new(&options) {
-                Err(Error::InvalidOption { option: "width", reason }) => {
-                    println!("{}: skipped, {reason}", width.name());
+                Err(Error::InvalidOption { option: "width" | "formulation", reason }) => {
+                    println!("{name}: skipped, {reason}");
                     continue;
                 }
                 made => made?,
@@ -35,11 +39,16 @@ pub(crate) fn check(options: &Options) -> Result<(), Error> {
             }
             reductions::<Fq>(&backend)?;
             reductions::<Fr>(&backend)?;
-            println!("{}: {} elements right", backend.engine(), backend.stats().verified_elements);
+            println!("{name}: {} elements right; {}", backend.stats().verified_elements, backend.engine());
             chunks(&Backend::new(&options.chunk_elements(9000))?)?;
         }
     }
     Ok(())
+}
+
+/// Whether any operation can run in this variant.
+fn has_kernels((width, formulation): (Width, Formulation)) -> bool {
+    Kernel::Mul.shader(Field::Fq, width, formulation).is_some()
 }
 
 /// Every operation in several chunks under way at a time, over all queues that the device has for it; from pageable and from

@@ -1,7 +1,7 @@
 //! Who computes what: calibration, and what comes of it.
 
 use bls12_field_gpu::{
-    Backend, Error, Evidence, Field, Form, Operation, Options, Place, Placement, TABLE, Thoroughness, Verify,
+    Backend, Because, Error, Evidence, Field, Form, Operation, Options, Place, Placement, TABLE, Thoroughness, Verify,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::Duration;
@@ -42,18 +42,21 @@ pub(crate) fn bar(length: u64) -> ProgressBar {
 /// For every operation and field: at which lengths a device computes it, if everything is checked and if nothing is.
 pub(crate) fn decisions(backend: &Backend) {
     println!("\nlengths at which the device computes a call on canonical elements in host memory:\n");
-    println!("{:<16} {:<3} {:<22} {:<22} by", "operation", "", "every element checked", "unchecked");
+    println!("{:<16} {:<3} {:<22} {:<22} {:<14} multiplies in", "operation", "", "every element checked", "unchecked", "by");
     for row in &TABLE {
         for field in Field::ALL.into_iter().filter(|&field| row.available(field)) {
             let lengths = |verify| lengths(backend, verify, row.operation, field);
-            let evidence = backend.explain(row.operation, field, Form::Canonical, 1 << 20).evidence;
-            let evidence = match evidence {
+            let decision = backend.explain(row.operation, field, Form::Canonical, 1 << 20);
+            let evidence = match decision.evidence {
                 Evidence::Measured => "measurement".to_owned(),
                 Evidence::Like(operation, field) => format!("{} in {field}", operation.name()),
                 Evidence::Guessed => "guess".to_owned(),
                 _ => "-".to_owned(),
             };
-            println!("{:<16} {field} {:<22} {:<22} {evidence}", row.name, lengths(Verify::All), lengths(Verify::Off));
+            let multiplies = decision.multiplication.filter(|multiplication| multiplication.because != Because::Only);
+            let multiplies = multiplies.map(|multiplication| multiplication.to_string()).unwrap_or_default();
+            let (checked, unchecked) = (lengths(Verify::All), lengths(Verify::Off));
+            println!("{:<16} {field} {checked:<22} {unchecked:<22} {evidence:<14} {multiplies}", row.name);
         }
     }
 }

@@ -1,0 +1,203 @@
+//! Which formulation each kernel multiplies in, and why.
+
+use crate::options::{Calibrate, Settings};
+use crate::{Error, Field};
+use field_kernels::{Formulation, Kernel, Width};
+use gpu_executor::{Device, DeviceInfo, DeviceKind};
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+/// What a kernel of a device multiplies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Multiplication {
+    /// The formulation.
+    pub formulation: Formulation,
+    /// Why it is that one.
+    pub because: Because,
+}
+
+/// Why a kernel multiplies in its formulation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Because {
+    /// The device has no other for this kernel.
+    Only,
+    /// It was asked for: [`Options::formulation`](crate::Options::formulation).
+    Asked,
+    /// It was measured to be the quickest on this device.
+    Measured,
+    /// It is what is built in for devices of this kind.
+    Guessed,
+    /// Another was chosen, and failed its self-test on this device.
+    OtherFailed,
+}
+
+/// Rates that were measured, by kernel and field and by formulation; the unit is the same for the formulations of one kernel.
+type Rates = BTreeMap<String, BTreeMap<String, f64>>;
+
+/// What is kept of them, for a device and its driver.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    /// Of this library: its kernels may be others in the next one.
+    version: String,
+    rates: Rates,
+}
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " 1");
+
+/// The name of the notes that they are kept in.
+const NOTE: &str = "formulations";
+
+pub(crate) struct Formulations {
+    width: Width,
+    usable: Vec<Formulation>,
+    asked: Option<Formulation>,
+    guess: Formulation,
+    known: RwLock<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    measured: Rates,
+    failed: Vec<(Kernel, Field, Formulation)>,
+    /// What follows from the others: every call asks.
+    chosen: HashMap<(Kernel, Field), Multiplication>,
+}
+
+impl Formulations {
+    /// What the settings allow on a device.
+    pub(crate) fn new(settings: &Settings, device: &Device, width: Width) -> Result<Self, Error> {
+        let refused = |reason| Err(Error::InvalidOption { option: "formulation", reason });
+        let usable: Vec<Formulation> =
+            Formulation::ALL.into_iter().filter(|&formulation| can(device.info(), width, formulation)).collect();
+        match settings.formulation {
+            Some(asked) if !usable.contains(&asked) && width == Width::Int32 => {
+                return refused("without 64-bit integers kernels multiply in words");
+            }
+            Some(asked) if !usable.contains(&asked) => {
+                return refused("the device has no doubles that round to zero");
+            }
+            _ => {}
+        }
+        let kept = if settings.calibrate == Calibrate::Off { None } else { device.recall(NOTE) };
+        let kept: Option<Kept> = kept.and_then(|text| serde_json::from_str(&text).ok());
+        let measured = kept.filter(|kept| kept.version == VERSION).unwrap_or_default().rates;
+        Ok(Self {
+            width,
+            usable,
+            asked: settings.formulation,
+            guess: guess(device.info()),
+            known: RwLock::new(Known { measured, ..Known::default() }),
+        })
+    }
+
+    /// In which formulations a kernel exists for the device.
+    pub(crate) fn of(&self, kernel: Kernel, field: Field) -> impl Iterator<Item = Formulation> {
+        let exists = move |formulation: &Formulation| kernel.shader(field, self.width, *formulation).is_some();
+        self.usable.iter().copied().filter(exists)
+    }
+
+    /// The one that is chosen.
+    pub(crate) fn choose(&self, kernel: Kernel, field: Field) -> Multiplication {
+        if let Some(chosen) = self.known.read().chosen.get(&(kernel, field)) {
+            return *chosen;
+        }
+        let mut known = self.known.write();
+        let chosen = self.weigh(&known, kernel, field);
+        known.chosen.insert((kernel, field), chosen);
+        chosen
+    }
+
+    fn weigh(&self, known: &Known, kernel: Kernel, field: Field) -> Multiplication {
+        let chosen = |formulation, because| Multiplication { formulation, because };
+        let failed = |formulation: &Formulation| known.failed.contains(&(kernel, field, *formulation));
+        let candidates: Vec<Formulation> = self.of(kernel, field).filter(|formulation| !failed(formulation)).collect();
+        if self.of(kernel, field).count() <= 1 {
+            return chosen(Formulation::Words, Because::Only);
+        }
+        if let Some(asked) = self.asked.filter(|asked| candidates.contains(asked)) {
+            return chosen(asked, Because::Asked);
+        }
+        let rates = known.measured.get(&name(kernel, field));
+        let rate = |formulation: &Formulation| Some((*formulation, *rates?.get(formulation.name())?));
+        if let Some((quickest, _)) = candidates.iter().filter_map(rate).max_by(|a, b| a.1.total_cmp(&b.1)) {
+            return chosen(quickest, Because::Measured);
+        }
+        match candidates.contains(&self.guess) {
+            true => chosen(self.guess, Because::Guessed),
+            false if failed(&self.guess) => chosen(Formulation::Words, Because::OtherFailed),
+            false => chosen(Formulation::Words, Because::Guessed),
+        }
+    }
+
+    /// Whether another is chosen from now on, since this one failed its self-test. What was asked for is not replaced, and words have
+    /// no replacement.
+    pub(crate) fn gives_up(&self, kernel: Kernel, field: Field, failed: Multiplication) -> bool {
+        let replaceable = failed.because != Because::Asked && failed.formulation != Formulation::Words;
+        if replaceable {
+            let mut known = self.known.write();
+            known.failed.push((kernel, field, failed.formulation));
+            known.chosen.clear();
+        }
+        replaceable
+    }
+
+    /// Chooses by these rates of a kernel from now on.
+    pub(crate) fn learn(&self, kernel: Kernel, field: Field, rates: &[(Formulation, f64)]) {
+        let rates = rates.iter().map(|(formulation, rate)| (formulation.name().to_owned(), *rate));
+        let mut known = self.known.write();
+        known.measured.insert(name(kernel, field), rates.collect());
+        known.chosen.clear();
+    }
+
+    /// Keeps what was learnt for the next process.
+    pub(crate) fn keep(&self, device: &Device) {
+        let kept = Kept { version: VERSION.into(), rates: self.known.read().measured.clone() };
+        let stored = serde_json::to_string_pretty(&kept)
+            .map_err(|error| error.to_string())
+            .and_then(|text| device.keep(NOTE, &text).map_err(|error| error.to_string()));
+        if let Err(error) = stored {
+            tracing::warn!(error, "the choice of formulations is not kept");
+        }
+    }
+}
+
+/// Whether a device can run a formulation at all.
+fn can(info: &DeviceInfo, width: Width, formulation: Formulation) -> bool {
+    match formulation {
+        Formulation::Words => true,
+        Formulation::Digits => width == Width::Int64,
+        Formulation::Doubles => width == Width::Int64 && info.float64,
+    }
+}
+
+/// What is known to be good on devices of a kind, before anything is measured. Never doubles: most GPUs compute them 32 or 64 times
+/// slower than integers, and none says so.
+fn guess(info: &DeviceInfo) -> Formulation {
+    const NVIDIA: u32 = 0x10de;
+    match info.kind {
+        DeviceKind::Discrete | DeviceKind::Virtual if info.vendor == NVIDIA => Formulation::Digits,
+        _ => Formulation::Words,
+    }
+}
+
+/// What measurements of a kernel are kept under.
+fn name(kernel: Kernel, field: Field) -> String {
+    format!("{} {}", field.name(), kernel.name())
+}
+
+impl fmt::Display for Multiplication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let because = match self.because {
+            Because::Only => "there is no other",
+            Because::Asked => "as asked for",
+            Because::Measured => "measured to be the quickest",
+            Because::Guessed => "by the kind of device",
+            Because::OtherFailed => "another failed its self-test",
+        };
+        write!(f, "{}, {because}", self.formulation.name())
+    }
+}

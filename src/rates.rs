@@ -1,0 +1,266 @@
+//! How fast kernels are by themselves, on data that stays on the device: for the report, and for the choice of formulations. Public
+//! for the command-line program only.
+
+use crate::call::{Call, Prepared};
+use crate::on_device::{Vulkan, arranged};
+use crate::operation::{Parameter, Row, TABLE};
+use crate::{Backend, Error, Field, Form};
+use cpu_reference::probes;
+use field_kernels::{Formulation, Kernel, permutations};
+use gpu_executor::{Batch, Program, Region, SlotUse};
+use rayon::prelude::*;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+type Fq = ark_bls12_381::Fq;
+type Fr = ark_bls12_381::Fr;
+
+/// Lengths of the vectors that formulations are compared on.
+const SHORTEST: usize = 1 << 14;
+const LONGEST: usize = 1 << 22;
+
+/// Inputs for a kernel that only measures, and what it has to answer.
+#[derive(Debug)]
+pub struct Trial {
+    kernel: Kernel,
+    field: Field,
+    steps: u32,
+    inputs: [Vec<u64>; 2],
+    answers: Vec<u64>,
+}
+
+impl Trial {
+    /// Random inputs of `length` elements, and the answers after so many steps; `None` for kernels that do more than to measure.
+    pub fn new(kernel: Kernel, field: Field, length: usize, steps: u32) -> Option<Self> {
+        let probe = match (kernel, field) {
+            (Kernel::Xor, _) => probes::XOR,
+            (Kernel::MulChain, Field::Fq) => probes::mul_chain::<Fq>(),
+            (Kernel::MulChain, Field::Fr) => probes::mul_chain::<Fr>(),
+            (Kernel::SquareChain, Field::Fq) => probes::square_chain::<Fq>(),
+            (Kernel::SquareChain, Field::Fr) => probes::square_chain::<Fr>(),
+            (Kernel::Mul2Chain, Field::Fq) => probes::mul2_chain::<Fq>(),
+            (Kernel::Mul2Chain, Field::Fr) => probes::mul2_chain::<Fr>(),
+            (Kernel::WideRate, _) => probes::WIDE,
+            (Kernel::FmaRate, _) => probes::FMA,
+            _ => return None,
+        };
+        let inputs = [381, 255].map(|seed| random(field, length, seed));
+        let mut answers = vec![0; length * field.limbs()];
+        let elements = inputs[0].par_chunks(field.limbs()).zip(inputs[1].par_chunks(field.limbs()));
+        answers.par_chunks_mut(field.limbs()).zip(elements).for_each(|(r, (a, b))| probe(a, b, steps, r));
+        Some(Self { kernel, field, steps, inputs, answers })
+    }
+
+    fn slots(&self) -> [SlotUse; 4] {
+        let bytes = self.field.bytes();
+        [SlotUse::Reads(bytes), SlotUse::Reads(bytes), SlotUse::None, SlotUse::Writes(bytes)]
+    }
+}
+
+/// Elements below the modulus, none zero.
+fn random(field: Field, length: usize, seed: u64) -> Vec<u64> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (limbs, top) = (field.limbs(), field.modulus()[field.limbs() - 1]);
+    let mut vector: Vec<u64> = (0..length * limbs).map(|_| random.u64(..)).collect();
+    vector.chunks_exact_mut(limbs).for_each(|element| element[limbs - 1] = random.u64(1..top));
+    vector
+}
+
+#[doc(hidden)]
+impl Backend {
+    /// Seconds that a kernel takes for a trial, every element of its last answer checked; `None` if the device has no such kernel in
+    /// this formulation.
+    ///
+    /// # Errors
+    /// [`Error::Device`], [`Error::VerificationFailed`].
+    pub fn seconds(&self, trial: &Trial, formulation: Formulation, repetitions: usize) -> Result<Option<f64>, Error> {
+        let Some(vulkan) = self.vulkan() else { return Ok(None) };
+        vulkan.seconds(trial, formulation, repetitions)
+    }
+
+    /// Has the device choose formulations by measurement, as a thorough calibration does.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn choose_formulations(&self) -> Result<(), Error> {
+        self.vulkan().map_or(Ok(()), |vulkan| vulkan.choose_formulations(self, &mut |_, _| {}))
+    }
+
+    /// In which formulations the device has a kernel.
+    pub fn formulations_of(&self, kernel: Kernel, field: Field) -> Vec<Formulation> {
+        self.vulkan().map_or_else(Vec::new, |vulkan| vulkan.formulations.of(kernel, field).collect())
+    }
+
+    /// Builds a pipeline for every kernel that operations of the device can use, in both forms, and says how long each took. Cold
+    /// only if neither this library nor the driver has it in a cache.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn build_times(&self) -> Result<Vec<(String, Duration)>, Error> {
+        let Some(vulkan) = self.vulkan() else { return Ok(Vec::new()) };
+        let size = vulkan.device().workgroup_size();
+        let mut times = Vec::new();
+        for made in permutations().filter(|made| made.width == vulkan.width) {
+            let usable = vulkan.formulations.of(made.kernel, made.field).any(|usable| usable == made.formulation);
+            let Some(row) = TABLE.iter().find(|row| row.kernel == made.kernel && usable) else { continue };
+            let slots = crate::on_device::slots(row, made.field);
+            for canonical in if row.form_matters { &[false, true][..] } else { &[false] } {
+                let kernel = vulkan.element_wise(made.shader, made.field, slots, (*canonical, false), size);
+                let begin = Instant::now();
+                // SAFETY: as in `Vulkan::program_in`.
+                unsafe { vulkan.device().prepare(&kernel) }?;
+                let form = if *canonical { " of canonical elements" } else { "" };
+                times.push((format!("{}{form}", made.shader.name), begin.elapsed()));
+            }
+        }
+        Ok(times)
+    }
+}
+
+impl Vulkan {
+    /// Whether a double's fused multiply-add is rounded once, as on the CPU. Vulkan does not promise it, and what multiplies in
+    /// doubles rests on it.
+    pub(crate) fn has_exact_doubles(&self) -> Result<bool, Error> {
+        if let Some(exact) = self.exact.get() {
+            return Ok(*exact);
+        }
+        let trial = Trial::new(Kernel::FmaRate, Field::Fq, 256, 1);
+        let exact = match trial.map(|trial| self.seconds(&trial, Formulation::Doubles, 1)) {
+            Some(Ok(Some(_))) => true,
+            Some(Err(error @ Error::Device(_))) => return Err(error),
+            _ => false,
+        };
+        Ok(*self.exact.get_or_init(|| exact))
+    }
+
+    fn seconds(&self, trial: &Trial, formulation: Formulation, repetitions: usize) -> Result<Option<f64>, Error> {
+        let (kernel, field) = (trial.kernel, trial.field);
+        if !self.formulations.of(kernel, field).any(|usable| usable == formulation) {
+            return Ok(None);
+        }
+        let Some(shader) = kernel.shader(field, self.width, formulation) else { return Ok(None) };
+        let size = self.device().workgroup_size();
+        let kernel = self.element_wise(shader, field, trial.slots(), (false, false), size);
+        // SAFETY: as in `Vulkan::program_in`; probe.comp keeps to a trial's slots.
+        let program = unsafe { self.device().prepare(&kernel) }?;
+        let mut upload = Batch::default();
+        let mut inputs = Vec::new();
+        for vector in &trial.inputs {
+            let region = self.device().allocate(8 * vector.len() as u64)?;
+            upload.upload(&region, bytemuck::cast_slice(vector).into());
+            inputs.push(region);
+        }
+        self.device().submit(&upload)?.finish(&mut [])?;
+        let output = self.device().allocate(8 * trial.answers.len() as u64)?;
+        let read = |n: usize| inputs.get(n).map(|region| (region.clone(), false));
+        let slots = [read(0), read(1), None, Some((output.clone(), true))];
+        let length = trial.answers.len() / field.limbs();
+        let seconds = self.seconds_each(&program, slots, (length, &[trial.steps]), repetitions)?;
+        let mut batch = Batch::default();
+        batch.download(&output);
+        let mut answers = vec![0u64; trial.answers.len()];
+        self.device().submit(&batch)?.finish(&mut [bytemuck::cast_slice_mut(&mut answers)])?;
+        match answers.iter().zip(&trial.answers).position(|(got, expected)| got != expected) {
+            None => Ok(Some(seconds)),
+            Some(limb) => Err(Error::VerificationFailed {
+                operation: trial.kernel.name(),
+                field,
+                index: limb / field.limbs(),
+                device: self.device().info().to_string(),
+            }),
+        }
+    }
+
+    /// Seconds a launch: the median of differences of batches of many launches and of few, so that what a submission costs besides
+    /// cancels out.
+    fn seconds_each(
+        &self,
+        program: &Program,
+        slots: [Option<(Region, bool)>; 4],
+        (length, params): (usize, &[u32]),
+        repetitions: usize,
+    ) -> Result<f64, Error> {
+        let run = |launches: usize| -> Result<Duration, Error> {
+            let mut batch = Batch::default();
+            (0..launches).for_each(|_| batch.launch(program, slots.clone(), length as u32, params));
+            let begin = Instant::now();
+            self.device().submit(&batch)?.finish(&mut [])?;
+            Ok(begin.elapsed())
+        };
+        // A few milliseconds at least, so that what varies from submission to submission is little beside them.
+        let few = (0.005 / run(1)?.as_secs_f64().max(1e-9)).clamp(1.0, 16.0) as usize;
+        let mut each = Vec::new();
+        for _ in 0..repetitions.max(1) {
+            let (less, more) = (run(few)?, run(3 * few)?);
+            each.push(more.saturating_sub(less).as_secs_f64().max(1e-9) / (2 * few) as f64);
+        }
+        each.sort_by(f64::total_cmp);
+        Ok(each[each.len() / 2])
+    }
+
+    /// Measures every kernel that exists in several formulations, and chooses the quickest of each from now on.
+    pub(crate) fn choose_formulations(&self, backend: &Backend, progress: &mut dyn FnMut(f64, &str)) -> Result<(), Error> {
+        let several = |&(row, field): &(&'static Row, Field)| {
+            row.available(field) && self.formulations.of(row.kernel, field).count() > 1
+        };
+        let mut rows: Vec<(&'static Row, Field)> =
+            TABLE.iter().flat_map(|row| Field::ALL.map(|field| (row, field))).filter(several).collect();
+        // Operations that share a kernel share its formulation.
+        let mut seen = HashSet::new();
+        rows.retain(|(row, field)| seen.insert((row.kernel, *field)));
+        for &(row, field) in &rows {
+            progress(0.0, &format!("formulations of {} in {field}", row.name));
+            let mut rates = Vec::new();
+            let mut length = SHORTEST;
+            loop {
+                rates.clear();
+                for formulation in self.formulations.of(row.kernel, field) {
+                    match self.rate(backend, (row, field), formulation, length) {
+                        // It is not used, then.
+                        Err(Error::SelfTestFailed { .. }) => {}
+                        rate => rates.push((formulation, rate?)),
+                    }
+                }
+                // Long enough to fill the device, short enough for a slow one.
+                let longest = rates.iter().map(|(_, rate)| length as f64 / rate).fold(0.0, f64::max);
+                if longest > 1e-3 || length >= LONGEST {
+                    break;
+                }
+                length *= 4;
+            }
+            self.formulations.learn(row.kernel, field, &rates);
+        }
+        if !rows.is_empty() {
+            self.formulations.keep(self.device());
+        }
+        Ok(())
+    }
+
+    /// Elements a second of an operation on vectors in Montgomery form that stay on the device, in one formulation.
+    fn rate(
+        &self,
+        backend: &Backend,
+        (row, field): (&'static Row, Field),
+        formulation: Formulation,
+        length: usize,
+    ) -> Result<f64, Error> {
+        let element = random(field, 1, 1);
+        let parameter = if row.parameter == Parameter::None { &[][..] } else { &element };
+        let empty = vec![&[][..]; row.vectors];
+        let call = Call { operation: row.operation, field, form: Form::Montgomery, vectors: &empty, parameter };
+        let prepared = Prepared::new(&call)?;
+        let size = self.device().workgroup_size();
+        let program = self.program_in(backend.settings(), &prepared, size, formulation)?;
+        let bytes = (length * field.bytes()) as u64;
+        let vector = random(field, length, 2);
+        let mut upload = Batch::default();
+        let region = self.device().allocate(bytes)?;
+        upload.upload(&region, bytemuck::cast_slice(&vector).into());
+        self.device().submit(&upload)?.finish(&mut [])?;
+        let input = |n: usize| (n < row.vectors).then(|| (region.clone(), false));
+        let elements = if row.has_elements() { Some((self.device().allocate(bytes)?, true)) } else { None };
+        let mask = if row.has_mask() { Some((self.device().allocate(4 * length as u64)?, true)) } else { None };
+        let slots = arranged(row, [input(0), input(1), input(2)], elements, mask);
+        Ok(length as f64 / self.seconds_each(&program, slots, (length, &prepared.words), 5)?)
+    }
+}
