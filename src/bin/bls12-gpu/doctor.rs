@@ -171,6 +171,6 @@ fn speeds(options: &Options, kind: DeviceKind) -> Result<()> {
 fn stream<F: Element>(backend: &Backend, operation: Operation, length: usize, quick: bool) -> Result<f64> {
     let elements: Vec<F> = (0..length as u64).map(F::from).collect();
     let (a, b, out) = (backend.upload(&elements)?, backend.upload(&elements)?, backend.zeros(length)?);
-    let each = seconds_each(backend, quick, |recording| recording.apply_into(operation, &[&a, &b], &[], &out))?;
+    let each = seconds_each(backend, quick, 16, |recording| recording.apply_into(operation, &[&a, &b], &[], &out))?;
     Ok(length as f64 / each / 1e9)
 }

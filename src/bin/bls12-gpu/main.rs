@@ -4,11 +4,14 @@ mod check;
 mod choices;
 mod doctor;
 mod engine;
+mod kernels;
 mod measure;
 mod report;
+mod roofline;
 
-use bls12_field_gpu::{DeviceChoice, Options, Placement, survey};
+use bls12_field_gpu::{Backend, DeviceChoice, Options, Placement, survey};
 use clap::{Parser, Subcommand};
+use kernels::Kernels;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -68,6 +71,21 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Measures how near each kernel is to what the memory and the multipliers allow, checking every output; a table, and a chart.
+    Roofline {
+        /// Writes NAME.md and NAME.svg, NAME being this path without an extension; without it, prints the table.
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// The device's index; by default the one the library would choose.
+        #[arg(long)]
+        device: Option<usize>,
+        /// What is measured, for the head of the table; by default what git says.
+        #[arg(long)]
+        commit: Option<String>,
+        /// Few repetitions and small sizes: to see that it works.
+        #[arg(long)]
+        quick: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -106,6 +124,20 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
             if let Some(out) = out {
                 std::fs::write(out.with_extension("md"), report.markdown())?;
                 std::fs::write(out.with_extension("json"), report.json()?)?;
+            }
+        }
+        Command::Roofline { out, device, commit, quick } => {
+            let kernels = Kernels::measure(&on(device), quick)?;
+            let backend = Backend::new(&on(device))?;
+            let head = report::head(&backend, commit.unwrap_or_else(report::commit_here), "roofline", quick);
+            let chart = out.as_ref().and_then(|out| Some(out.with_extension("svg").file_name()?.display().to_string()));
+            let table = roofline::markdown(&kernels, &head, chart.as_deref().unwrap_or("roofline.svg"));
+            match out {
+                None => print!("{table}"),
+                Some(out) => {
+                    std::fs::write(out.with_extension("md"), table)?;
+                    std::fs::write(out.with_extension("svg"), roofline::chart(&kernels))?;
+                }
             }
         }
     }

@@ -1,15 +1,14 @@
 //! The report: a fixed set of cases, each checked against the CPU reference, as tables and as rows of name, value and unit.
 
+use crate::kernels::Kernels;
 use crate::measure::{Effort, Inputs, median, text_variables};
-use ark_bls12_381::{Fq, Fr};
+use ark_bls12_381::Fq;
 use ark_ff::{Field as _, batch_inversion};
-use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::{
-    Backend, CacheDirectory, DeviceChoice, Engine, Error, Field, Form, MemoryMode, Operation, Options, REDUCTIONS,
-    Recording, Vector, Verify, oneshot,
+    Backend, CacheDirectory, DeviceChoice, Engine, Error, Field, Form, MemoryMode, Operation, Options, Recording, Verify,
+    oneshot,
 };
 use cpu_reference::LimbField as _;
-use rayon::prelude::*;
 use serde_json::json;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant, SystemTime};
@@ -83,8 +82,10 @@ pub(crate) fn measure(
     commit: String,
     quick: bool,
 ) -> Result<Report, Box<dyn std::error::Error>> {
+    let kernels = Kernels::measure(options, quick)?;
     let backend = Backend::new(options)?;
-    let mut report = Report { head: head(&backend, commit, quick), tables: Vec::new(), texts: Vec::new(), rows: Vec::new() };
+    let mut report =
+        Report { head: head(&backend, commit, "report", quick), tables: Vec::new(), texts: Vec::new(), rows: Vec::new() };
     let one_core = || rayon::ThreadPoolBuilder::new().num_threads(1).build();
     let with = |memory: Option<MemoryMode>, verify| {
         let options = options.clone().verify(verify);
@@ -133,6 +134,7 @@ pub(crate) fn measure(
     let unverified = Backend::new(&options.clone().verify(Verify::Off))?;
     report.against_one_core(&unverified, quick)?;
     report.resident(&unverified, quick)?;
+    kernels.add_to(&mut report);
     report.pipelines(options)?;
     report.engine(options, device, quick)?;
     Ok(report)
@@ -145,7 +147,7 @@ pub(crate) fn commit_here() -> String {
     text.map_or_else(|| "unknown".into(), |text| text.trim().to_owned())
 }
 
-fn head(backend: &Backend, commit: String, quick: bool) -> Vec<(&'static str, String)> {
+pub(crate) fn head(backend: &Backend, commit: String, command: &str, quick: bool) -> Vec<(&'static str, String)> {
     let mut head = Vec::new();
     if let Engine::Vulkan { device, device_local, width, workgroup_size, .. } = backend.engine() {
         let memory = if *device_local { "device-local" } else { "host" };
@@ -164,7 +166,7 @@ fn head(backend: &Backend, commit: String, quick: bool) -> Vec<(&'static str, St
     head.push(("date", humantime::format_rfc3339_seconds(SystemTime::now()).to_string()));
     let environment = text_variables().filter(|(name, _)| name.starts_with("GPU_") || name.starts_with("__GL_"));
     let environment: String = environment.map(|(name, value)| format!("{name}={value} ")).collect();
-    head.push(("command", format!("{environment}bls12-gpu report{}", if quick { " --quick" } else { "" })));
+    head.push(("command", format!("{environment}bls12-gpu {command}{}", if quick { " --quick" } else { "" })));
     head
 }
 
@@ -285,65 +287,7 @@ impl Report {
         cpu.sort();
         self.row("add_64_resident_us", micros(times[times.len() / 2]), "us");
         self.row("cpu_per_dispatch_us", micros(cpu[cpu.len() / 2]) / 256.0, "us");
-
-        let title = "Resident vectors: one recording of independent operations, G elements a second, G bytes a second";
-        let columns = vec!["G elem/s", "GB/s"];
-        let mut table = Table { title, columns, lines: Vec::new() };
-        let length = if quick { 1 << 10 } else { 1 << 24 };
-        table.lines.extend(self.stream::<Fq>(backend, "fq", length, quick)?);
-        table.lines.extend(self.stream::<Fr>(backend, "fr", length, quick)?);
-        self.tables.push(table);
         Ok(())
-    }
-
-    /// c = a op b over vectors that no cache holds.
-    fn stream<F: Element>(
-        &mut self,
-        backend: &Backend,
-        field: &'static str,
-        length: usize,
-        quick: bool,
-    ) -> Result<Vec<Line>, Box<dyn std::error::Error>> {
-        let elements = |salt: u64| -> Vec<F> {
-            (0..length as u64)
-                .into_par_iter()
-                .map(|i| F::from(i.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ salt).square())
-                .collect()
-        };
-        let (x, y) = (elements(1), elements(2));
-        let (a, b) = (backend.upload(&x)?, backend.upload(&y)?);
-        let out: Vector<F> = backend.zeros(length)?;
-        let bytes = std::mem::size_of::<F>() as f64;
-        let mut lines = Vec::new();
-        for (operation, moved) in [(Operation::Add, 3.0), (Operation::Mul, 3.0), (Operation::Square, 2.0)] {
-            let inputs = if operation == Operation::Square { vec![&a] } else { vec![&a, &b] };
-            let each = seconds_each(backend, quick, |recording| recording.apply_into(operation, &inputs, &[], &out))?;
-            let expected = |i: usize| match operation {
-                Operation::Add => x[i] + y[i],
-                Operation::Mul => x[i] * y[i],
-                _ => x[i].square(),
-            };
-            if !out.download()?.par_iter().enumerate().all(|(i, element)| *element == expected(i)) {
-                return Err(format!("resident {} in {field} is wrong", operation.name()).into());
-            }
-            let rate = length as f64 / each / 1e9;
-            let name = format!("{field}_{}_stream", operation.name());
-            self.row(name.clone(), rate, "G elem/s");
-            lines.push((name, vec![Some(rate), Some(rate * moved * bytes)]));
-        }
-        let one = backend.zeros(1)?;
-        for row in &REDUCTIONS {
-            let inputs: Vec<&Vector<F>> = [&a, &b].into_iter().take(row.vectors).collect();
-            let each = seconds_each(backend, quick, |recording| recording.reduce_into(row.reduction, &inputs, &one))?;
-            let mut recording = backend.record();
-            recording.reduce_into(row.reduction, &inputs, &one)?;
-            recording.submit_verified()?.wait()?;
-            let rate = length as f64 / each / 1e9;
-            let name = format!("{field}_{}_stream", row.name);
-            self.row(name.clone(), rate, "G elem/s");
-            lines.push((name, vec![Some(rate), Some(rate * row.vectors as f64 * bytes)]));
-        }
-        Ok(lines)
     }
 
     /// The first multiplication of a process, with this library's cache cold and warm.
@@ -436,18 +380,18 @@ fn rounded(value: f64) -> f64 {
     format!("{value:.3e}").parse().unwrap_or(value)
 }
 
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     format!("{}", rounded(value))
 }
 
-/// How long an operation on resident vectors takes: the difference of recordings of two lengths, so that what a submission costs
+/// How long an operation on resident vectors takes: the difference of recordings of so many and of three times as many, so that what a submission costs
 /// besides cancels out.
 pub(crate) fn seconds_each(
     backend: &Backend,
     quick: bool,
+    launches: usize,
     record: impl Fn(&mut Recording) -> Result<(), Error>,
 ) -> Result<f64, Error> {
-    let launches = 16;
     let run = |launches: usize| -> Result<Duration, Error> {
         let mut recording = backend.record();
         for _ in 0..launches {
@@ -457,6 +401,8 @@ pub(crate) fn seconds_each(
         recording.submit()?.wait()?;
         Ok(begin.elapsed())
     };
+    // What is done once, such as a kernel's self-test.
+    run(1)?;
     let mut each = Vec::new();
     for _ in 0..if quick { 1 } else { 12 } {
         let (few, many) = (run(launches)?, run(3 * launches)?);

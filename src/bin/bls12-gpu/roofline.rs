@@ -1,0 +1,209 @@
+//! The roofline: how near each kernel is to what bounds it, the memory or the multipliers, beside the best that others do on the
+//! same GPU; as a table and as a chart.
+
+use crate::kernels::{Kernels, Rate, Work, name};
+use crate::report::number;
+use bls12_field_gpu::{Field, Formulation, Operation};
+use field_kernels::Kernel;
+use std::fmt::Write as _;
+
+/// The best rates of others in G elements a second, and whose they are. All were built with nvcc 13.0 for sm_90 and measured, every
+/// output checked, on the same GPU on 2026-11-20: they are compared with nothing but an H200.
+const PEERS: [(&str, f64, &str); 10] = [
+    ("fq_add_stream", 28.1, "Yrrid"),
+    ("fq_mul_stream", 23.8, "Yrrid"),
+    ("fq_mul_chain", 29.0, "ICICLE 2.8"),
+    ("fq_sqr_chain", 35.0, "Yrrid"),
+    ("fr_add_stream", 43.6, "sppark 0.1.16"),
+    ("fr_mul_stream", 45.4, "open-icicle v4"),
+    ("fr_mul_chain", 64.8, "ICICLE 2.8"),
+    ("fr_sqr_chain", 73.9, "sppark 0.1.16"),
+    ("fr_sum_stream", 123.0, "open-icicle v4"),
+    // An inverse, which takes a power of 381 bits here and a greatest common divisor there.
+    ("fq_pow381_stream", 0.059, "open-icicle v4"),
+];
+
+/// A kernel and what bounds it.
+struct Point<'a> {
+    rate: &'a Rate,
+    /// What the memory and the multiplier allow, in G elements a second.
+    memory: Option<f64>,
+    multiplier: Option<f64>,
+    /// Wide integer and double multiply-adds an element.
+    multiplies: Option<[u64; 2]>,
+    peer: Option<(f64, &'static str)>,
+}
+
+impl Point<'_> {
+    /// The lower of the limits, and what it is the limit of.
+    fn limit(&self) -> Option<(f64, &'static str)> {
+        let limits = [(self.memory, "memory"), (self.multiplier, "multiplier")];
+        limits.into_iter().filter_map(|(limit, of)| Some((limit?, of))).min_by(|a, b| a.0.total_cmp(&b.0))
+    }
+}
+
+/// Wide integer multiply-adds and double multiply-adds that an element takes; `None` where nobody has counted.
+fn multiplies(rate: &Rate) -> Option<[u64; 2]> {
+    let [mul, square, mul2] = match rate.formulation {
+        Formulation::Words => {
+            // As shaders/words_form.glsl says.
+            let n = 2 * rate.field.limbs() as u64;
+            let reduction = n * n + n;
+            [n * n + reduction, n * (n + 1) / 2 + reduction, 2 * n * n + reduction]
+        }
+        Formulation::Digits | Formulation::Doubles => return None,
+    };
+    let wide = match rate.work {
+        Work::Stream(Operation::Mul) | Work::Chain(Kernel::MulChain) => mul,
+        Work::Fold(2) => mul,
+        Work::Stream(Operation::Square) | Work::Chain(Kernel::SquareChain) => square,
+        Work::Chain(Kernel::Mul2Chain) => mul2,
+        // About, for an exponent of 381 random bits: shaders/power.glsl.
+        Work::Stream(Operation::Pow) => 381 * square + 84 * mul,
+        _ => 0,
+    };
+    Some([wide, 0])
+}
+
+impl<'a> Point<'a> {
+    fn new(kernels: &Kernels, rate: &'a Rate) -> Self {
+        let (bytes, multiplies) = (rate.bytes() as f64, multiplies(rate));
+        // The flat kernel reads two vectors and writes one.
+        let flat = kernels.flat(rate.field).map(|flat| 3.0 * rate.field.bytes() as f64 * flat);
+        // Both multipliers work at the same time.
+        let bound = |(count, rate): (u64, Option<f64>)| if count == 0 { None } else { Some(rate? / count as f64) };
+        let multiplier =
+            multiplies.and_then(|counts| counts.into_iter().zip(kernels.multipliers).filter_map(bound).reduce(f64::min));
+        let peer = PEERS.iter().find(|(name, ..)| kernels.device.contains("H200") && *name == rate.name);
+        Self {
+            rate,
+            memory: flat.filter(|_| bytes > 0.0).map(|flat| flat / bytes),
+            multiplier,
+            multiplies,
+            peer: peer.map(|&(_, rate, who)| (rate, who)),
+        }
+    }
+}
+
+/// The table, with what it rests on.
+pub(crate) fn markdown(kernels: &Kernels, head: &[(&'static str, String)], chart: &str) -> String {
+    let mut text = format!("# Roofline: {}\n\n![how near each kernel is to its limit]({chart})\n\n", kernels.device);
+    for (name, value) in head {
+        let _ = writeln!(text, "- {name}: {value}");
+    }
+    let flat = |field: &(Field, f64)| format!("{} {} G elements a second", name(field.0), number(field.1));
+    let flat: Vec<String> = kernels.flat.iter().map(flat).collect();
+    let _ = writeln!(text, "- memory's limit, by the flat kernel c = a ^ b in the same run: {}", flat.join(", "));
+    let [wide, fma] = kernels.multipliers.map(|rate| rate.map_or("not measured".into(), number));
+    let _ = writeln!(
+        text,
+        "- multipliers' limits, in the same run: wide multiply-adds {wide} G/s, double multiply-adds {fma} G/s"
+    );
+    text.push_str(
+        "\nMultiply-adds are counted from the kernels' text; of a stream the bytes are those of inputs and output. What a device uses \
+         is in bold. Chains are 256 dependent operations an invocation; the rest are vectors that no cache holds.\n\n\
+         | kernel | formulation | G elem/s | bytes | of memory | wide | fma | of multiplier | best of others | ratio |\n\
+         |---|---|---:|---:|---:|---:|---:|---:|---|---:|\n",
+    );
+    for rate in &kernels.rates {
+        let Point { memory, multiplier, multiplies, peer, .. } = Point::new(kernels, rate);
+        let bold = if rate.chosen { "**" } else { "" };
+        let share = |limit: Option<f64>| limit.map_or("-".into(), |limit| format!("{:.0}%", 100.0 * rate.rate / limit));
+        let count = |n: usize| multiplies.map_or("-".into(), |counts| counts[n].to_string());
+        let bytes = if rate.bytes() > 0 { rate.bytes().to_string() } else { "-".into() };
+        let (best, ratio) =
+            peer.map_or(("-".into(), "-".into()), |(best, who)| (format!("{best} ({who})"), number(rate.rate / best)));
+        let _ = writeln!(
+            text,
+            "| {bold}{}{bold} | {} | {bold}{}{bold} | {bytes} | {} | {} | {} | {} | {best} | {ratio} |",
+            rate.name,
+            rate.formulation.name(),
+            number(rate.rate),
+            share(memory),
+            count(0),
+            count(1),
+            share(multiplier)
+        );
+    }
+    text
+}
+
+/// Sizes of the chart, in pixels.
+const ROW: usize = 22;
+const LEFT: usize = 210;
+const FULL: usize = 520;
+const WIDTH: usize = LEFT + FULL * 13 / 10 + 170;
+const TOP: usize = 70;
+
+/// The chart: for each kernel a bar that ends where it is between nothing and the lower of its limits, and a mark where the best of
+/// others is.
+pub(crate) fn chart(kernels: &Kernels) -> String {
+    let chosen = kernels.rates.iter().filter(|rate| rate.chosen);
+    let points: Vec<Point> = chosen.map(|rate| Point::new(kernels, rate)).collect();
+    let bottom = TOP + ROW * points.len();
+    let at = |share: f64| LEFT as f64 + share.min(1.3) * FULL as f64;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
+         <text x=\"12\" y=\"24\" font-size=\"16\">{}: share of the limit that binds</text>\n",
+        bottom + 20,
+        escaped(&kernels.device)
+    );
+    for (index, (what, color)) in LEGEND.iter().enumerate() {
+        let x = LEFT + 170 * index;
+        let _ = writeln!(svg, "<rect x=\"{x}\" y=\"36\" width=\"12\" height=\"12\" fill=\"{color}\"/>");
+        let _ = writeln!(svg, "<text x=\"{}\" y=\"46\">{what}</text>", x + 17);
+    }
+    for percent in [0, 25, 50, 75, 100] {
+        let x = at(f64::from(percent) / 100.0);
+        let stroke = if percent == 100 { "black" } else { "#ddd" };
+        let _ = writeln!(svg, "<line x1=\"{x}\" y1=\"{TOP}\" x2=\"{x}\" y2=\"{bottom}\" stroke=\"{stroke}\"/>");
+        let _ = writeln!(svg, "<text x=\"{x}\" y=\"{}\" text-anchor=\"middle\">{percent}%</text>", TOP - 6);
+    }
+    for (index, point) in points.iter().enumerate() {
+        let (y, rate) = (TOP + ROW * index, point.rate);
+        let label = LEFT - 8;
+        let _ = writeln!(svg, "<text x=\"{label}\" y=\"{}\" text-anchor=\"end\">{}</text>", y + 15, escaped(&rate.name));
+        // Where nobody has counted what a kernel multiplies, it is drawn beside the best of others.
+        let (limit, color) = match (point.limit(), point.peer) {
+            (Some((limit, "memory")), _) => (limit, LEGEND[0].1),
+            (Some((limit, _)), _) => (limit, LEGEND[1].1),
+            (None, Some((best, _))) => (best, LEGEND[2].1),
+            (None, None) => continue,
+        };
+        let share = rate.rate / limit;
+        let width = at(share) - LEFT as f64;
+        let _ = writeln!(
+            svg,
+            "<rect x=\"{LEFT}\" y=\"{}\" width=\"{width:.1}\" height=\"{}\" fill=\"{color}\"/>",
+            y + 3,
+            ROW - 6
+        );
+        if let Some((best, _)) = point.peer {
+            let x = at(best / limit);
+            let (from, to) = (y + 1, y + ROW - 1);
+            let _ = writeln!(
+                svg,
+                "<line x1=\"{x:.1}\" y1=\"{from}\" x2=\"{x:.1}\" y2=\"{to}\" stroke=\"{}\" stroke-width=\"3\"/>",
+                LEGEND[3].1
+            );
+        }
+        let beside = point.peer.map_or(0.0, |(best, _)| best / limit).max(share);
+        let against = point.peer.map_or(String::new(), |(best, _)| format!(", {:.2} x others", rate.rate / best));
+        let text = format!("{} G/s, {}, {:.0}%{against}", number(rate.rate), rate.formulation.name(), 100.0 * share);
+        let _ =
+            writeln!(svg, "<text x=\"{:.1}\" y=\"{}\" fill=\"#333\">{}</text>", at(beside) + 8.0, y + 15, escaped(&text));
+    }
+    svg + "</svg>\n"
+}
+
+const LEGEND: [(&str, &str); 4] = [
+    ("of the memory's", "#4a90d9"),
+    ("of the multiplier's", "#e0913a"),
+    ("not counted", "#bbb"),
+    ("the best of others", "#c0392b"),
+];
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;")
+}
