@@ -78,7 +78,7 @@ impl Formulations {
                 return refused("without 64-bit integers kernels multiply in words");
             }
             Some(asked) if !usable.contains(&asked) => {
-                return refused("the device has no doubles that round to zero");
+                return refused("the device has no doubles");
             }
             _ => {}
         }

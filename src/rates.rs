@@ -118,8 +118,8 @@ impl Backend {
 }
 
 impl Vulkan {
-    /// Whether a double's fused multiply-add is rounded once, as on the CPU. Vulkan does not promise it, and what multiplies in
-    /// doubles rests on it.
+    /// Whether sums of products of digits come out exact in doubles: what multiplies in doubles rests on it. (Not on the multiply-add
+    /// being fused, which Vulkan does not promise: such a product is exact by itself.)
     pub(crate) fn has_exact_doubles(&self) -> Result<bool, Error> {
         if let Some(exact) = self.exact.get() {
             return Ok(*exact);

@@ -23,17 +23,24 @@ pub fn mul2_chain<F: LimbField>() -> Probe {
     |a, b, steps, r| chain::<F>([a, b], steps, r, |[x, y, u, v]| x * y + u * v)
 }
 
-/// Wide multiply-adds: x += (x mod 2^32) f, of eight values.
+/// Wide multiply-adds: s += (x ^ (s mod 2^32)) y, of eight sums.
 pub const WIDE: Probe = |a, b, steps, r| {
-    let factor = b[0] & 0xffff_ffff | 1;
-    eight(a, steps, r, |x| x, |x| (x & 0xffff_ffff).wrapping_mul(factor).wrapping_add(x), |x| x);
+    eight(
+        a,
+        steps,
+        r,
+        u64::from,
+        |x, sum| u64::from(x ^ sum as u32).wrapping_mul(b[0] & 0xffff_ffff).wrapping_add(sum),
+        |sum| sum,
+    );
 };
 
-/// Fused multiply-adds of doubles: x = x f + f, of eight values.
+/// Multiply-adds of doubles: s += x y, of eight sums, x and y signed digits of 24 bits.
 pub const FMA: Probe = |a, b, steps, r| {
-    let number = |bits: u64| f64::from_bits((bits & ((1 << 52) - 1)) | (0x3fe << 52));
-    let factor = number(b[0] | 1);
-    eight(a, steps, r, number, |x| x.mul_add(factor, factor), f64::to_bits);
+    let digit = |word: u32| f64::from((word & 0xff_ffff) as i32 - 0x80_0000);
+    let start = |word: u32| (3u64 << 51) as f64 + f64::from(word);
+    let y = digit(b[0] as u32);
+    eight(a, steps, r, start, |x, sum| digit(x) * y + sum, f64::to_bits);
 };
 
 fn chain<F: LimbField>([a, b]: [&[u64]; 2], steps: u32, r: &mut [u64], next: impl Fn([F; 4]) -> F) {
@@ -45,15 +52,23 @@ fn chain<F: LimbField>([a, b]: [&[u64]; 2], steps: u32, r: &mut [u64], next: imp
     r.copy_from_slice(F::limbs(&last[..1]));
 }
 
-/// The values begin as a's lowest limb with 0 to 7 added to its lower word, and are combined in the limbs of r, in turn.
-fn eight<T: Copy>(a: &[u64], steps: u32, r: &mut [u64], begin: fn(u64) -> T, next: impl Fn(T) -> T, end: fn(T) -> u64) {
+/// Eight sums, each with a lowest limb's two words, to which the number of the sum is added: a factor, and where the sum starts.
+/// They are combined in the limbs of r, in turn.
+fn eight<T: Copy>(
+    a: &[u64],
+    steps: u32,
+    r: &mut [u64],
+    start: fn(u32) -> T,
+    next: impl Fn(u32, T) -> T,
+    bits: fn(T) -> u64,
+) {
     r.fill(0);
     for index in 0..8 {
-        let low = (a[0] as u32).wrapping_add(index);
-        let mut value = begin(a[0] >> 32 << 32 | u64::from(low));
+        let [factor, from] = [a[0] as u32, (a[0] >> 32) as u32].map(|word| word.wrapping_add(index));
+        let mut sum = start(from);
         for _ in 0..8 * steps {
-            value = next(value);
+            sum = next(factor, sum);
         }
-        r[index as usize % r.len()] ^= end(value);
+        r[index as usize % r.len()] ^= bits(sum);
     }
 }

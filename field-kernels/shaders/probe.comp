@@ -57,33 +57,42 @@ const int ROUNDS = 8;
 
 #if defined(KERNEL_WIDE_RATE)
 #define Number uint64_t
-Number number(uint low, uint high) { return uint64_t(low) | (uint64_t(high) << 32); }
+#define Factor uint
+Factor factor(uint word) { return word; }
+Number start(uint word) { return uint64_t(word); }
+Number multiply_add(Factor x, Factor y, Number sum) { return uint64_t(x ^ uint(sum)) * uint64_t(y) + sum; }
 uvec2 bits(Number x) { return uvec2(uint(x), uint(x >> 32)); }
-Number multiply_add(Number x, Number y) { return uint64_t(uint(x)) * uint64_t(uint(y)) + x; }
 #else
+// As formulations in doubles have them: products of digits of 24 bits, which are exact, so that it makes no difference whether they
+// are rounded before they are added. That is what the answers are compared with.
 #define Number double
-// From 1/2 to 1, with as many significant bits as a double has: where the product is rounded by itself, it shows.
-Number number(uint low, uint high) { return packDouble2x32(uvec2(low, (high & 0xfffffu) | 0x3fe00000u)); }
-uvec2 bits(Number x) { return unpackDouble2x32(x); }
-Number multiply_add(Number x, Number y) {
-    precise double sum = fma(x, y, y);
-    return sum;
+#define Factor double
+Factor factor(uint word) { return double(int(word & 0xffffffu) - 0x800000); }
+Number start(uint word) { return 6755399441055744.0lf + double(word); } // 3 2^51
+Number multiply_add(Factor x, Factor y, Number sum) {
+    precise double next = fma(x, y, sum);
+    return next;
 }
+uvec2 bits(Number x) { return unpackDouble2x32(x); }
 #endif
 
 Fe probe(Fe a, Fe b, uint steps) {
-    Number factor = number(b.w[0] | 1u, b.w[1]);
-    Number x[CHAINS];
-    [[unroll]] for (int c = 0; c < CHAINS; ++c) { x[c] = number(a.w[0] + uint(c), a.w[1]); }
+    Factor y = factor(b.w[0]);
+    Factor x[CHAINS];
+    Number sum[CHAINS];
+    [[unroll]] for (int c = 0; c < CHAINS; ++c) {
+        x[c] = factor(a.w[0] + uint(c));
+        sum[c] = start(a.w[1] + uint(c));
+    }
     [[dont_unroll]] for (uint step = 0u; step < steps; ++step) {
         [[unroll]] for (int round = 0; round < ROUNDS; ++round) {
-            [[unroll]] for (int c = 0; c < CHAINS; ++c) { x[c] = multiply_add(x[c], factor); }
+            [[unroll]] for (int c = 0; c < CHAINS; ++c) { sum[c] = multiply_add(x[c], y, sum[c]); }
         }
     }
     Fe r;
     [[unroll]] for (int i = 0; i < WORDS; ++i) { r.w[i] = 0u; }
     [[unroll]] for (int c = 0; c < CHAINS; ++c) {
-        uvec2 word = bits(x[c]);
+        uvec2 word = bits(sum[c]);
         r.w[2 * c % WORDS] ^= word.x;
         r.w[2 * c % WORDS + 1] ^= word.y;
     }

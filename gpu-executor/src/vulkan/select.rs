@@ -23,7 +23,7 @@ pub struct DeviceInfo {
     pub vendor: u32,
     /// Whether its shaders have 64-bit integers.
     pub int64: bool,
-    /// Whether its shaders have doubles, and can be told to round them to zero.
+    /// Whether its shaders have doubles.
     pub float64: bool,
 }
 
@@ -159,11 +159,10 @@ fn look_at(instance: &Instance, index: usize, physical: vk::PhysicalDevice) -> C
     let mut maintenance = vk::PhysicalDeviceMaintenance3Properties::default();
     let mut subgroup = vk::PhysicalDeviceSubgroupProperties::default();
     let mut vulkan12 = vk::PhysicalDeviceVulkan12Features::default();
-    let mut rounding = vk::PhysicalDeviceFloatControlsProperties::default();
     let (mut int64, mut float64) = (false, false);
     if recent {
         let mut properties = vk::PhysicalDeviceProperties2::default().push_next(&mut driver).push_next(&mut maintenance);
-        properties = properties.push_next(&mut subgroup).push_next(&mut rounding);
+        properties = properties.push_next(&mut subgroup);
         let mut features = vk::PhysicalDeviceFeatures2::default().push_next(&mut vulkan12);
         // SAFETY: the structures in both chains belong to Vulkan 1.2, which the device supports.
         unsafe {
@@ -199,7 +198,7 @@ fn look_at(instance: &Instance, index: usize, physical: vk::PhysicalDevice) -> C
         memory: heap.map(|heap| heap.size).max().unwrap_or(0),
         vendor: base.vendor_id,
         int64,
-        float64: float64 && rounding.shader_rounding_mode_rtz_float64 != 0,
+        float64,
     };
     let limits = base.limits;
     Candidate {
