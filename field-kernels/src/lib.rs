@@ -6,6 +6,7 @@
 //! every machine, and the `compile` feature's `compile-kernels` regenerates them.
 
 mod field;
+pub mod formulation;
 mod kernel;
 pub mod lock;
 

@@ -1,6 +1,10 @@
 //! Rebuilds `spirv/` and `LOCK` from `shaders/` with shaderc; with `--check`, changes nothing and fails if either differs.
+//!
+//! With `--print fq_digits` it prints the generated text of a formulation and does nothing else; with `--print
+//! fq_digits_karatsuba_1`, that of a variant.
 
-use field_kernels::{Kernel, Width, lock, permutations};
+use field_kernels::formulation::{Formulation, Variant, glsl_with};
+use field_kernels::{Field, Kernel, Width, lock, permutations};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -35,7 +39,30 @@ fn compile(
     Ok(artifact.as_binary_u8().to_vec())
 }
 
+/// The text of the formulation or variant called FIELD_NAME.
+fn generated(wanted: &str) -> Result<String, String> {
+    let formulations = Formulation::ALL.into_iter().filter_map(|one| Some((one.name().to_string(), one.variant()?)));
+    let mut all: Vec<(String, Variant)> = formulations.collect();
+    all.extend(Variant::all());
+    let texts = Field::ALL
+        .into_iter()
+        .flat_map(|field| all.iter().map(move |(name, variant)| (format!("{}_{name}", field.name()), field, variant)));
+    let mut names = Vec::new();
+    for (name, field, variant) in texts {
+        if name == wanted {
+            return Ok(glsl_with(field, variant));
+        }
+        names.push(name);
+    }
+    Err(format!("no formulation {wanted}; there are {}", names.join(", ")))
+}
+
 fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip_while(|argument| argument != "--print");
+    if let (Some(_), Some(wanted)) = (arguments.next(), arguments.next()) {
+        print!("{}", generated(&wanted)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let check = std::env::args().any(|argument| argument == "--check");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let compiler = shaderc::Compiler::new()?;
