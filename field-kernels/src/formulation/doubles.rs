@@ -5,16 +5,16 @@
 //! columns are known here, and chosen such that the sum of a column, what was carried into it, and the constants is half
 //! a digit, which makes cutting off round, plus a multiple of 2^48, which is above what a column can be.
 
+use super::Routine;
 use super::convert::{digits_of_words, fe, words_of_digits};
 use super::program::{Builder, Program, Struct, Type, Value};
 use super::radix::{Radix, Row};
-use super::{Product, Routine};
 
 /// Which of the formulations in doubles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Doubles {
-    /// How digits are multiplied.
-    pub product: Product,
+    /// Three products of halves instead of four, as `Product::Karatsuba` of the digits; not for squares.
+    pub karatsuba: bool,
     /// Reduce by multiples of p that are 1 modulo up to so many digits, where p or a short multiple is.
     pub skip: usize,
     /// How digits become doubles.
@@ -107,14 +107,13 @@ impl Doubles {
             Routine::Mul | Routine::Square | Routine::Mul2 => {
                 let arguments: Vec<Vec<Value>> = routine.operands().iter().map(|&name| b.argument(name, op)).collect();
                 let mut columns = Columns::new(b, radix, self.conversion);
-                match (self.product, arguments.as_slice()) {
+                match (self.karatsuba, arguments.as_slice()) {
                     (_, [a]) => columns.square(a),
-                    (Product::Schoolbook, factors) => columns.add_products(factors),
-                    (Product::Karatsuba, factors) => {
-                        let suffixes = ["", "_2"];
-                        factors.chunks_exact(2).zip(suffixes).for_each(|(pair, suffix)| {
+                    (false, factors) => columns.add_products(factors),
+                    (true, factors) => {
+                        for (pair, suffix) in factors.chunks_exact(2).zip(["", "_2"]) {
                             columns.add_karatsuba(&pair[0], &pair[1], suffix);
-                        });
+                        }
                     }
                 }
                 let mut digits = Vec::with_capacity(radix.count);

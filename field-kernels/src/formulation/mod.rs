@@ -31,6 +31,7 @@ mod digits;
 mod doubles;
 mod evaluate;
 mod program;
+mod quarters;
 mod radix;
 mod text;
 
@@ -39,7 +40,7 @@ mod tests;
 
 use crate::Field;
 pub use counts::Counts;
-pub use digits::Digits;
+pub use digits::{Digits, Product};
 pub use doubles::{Conversion, Doubles};
 use program::{Program, Struct};
 use radix::Radix;
@@ -62,16 +63,6 @@ pub enum Variant {
     Digits(Digits),
     /// A variant of [`Formulation::Doubles`].
     Doubles(Doubles),
-}
-
-/// How the columns of a product of two numbers are computed from their digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Product {
-    /// Every digit times every digit.
-    Schoolbook,
-    /// Three products of halves instead of four (A. A. Karatsuba, Yu. P. Ofman, 1962), with differences, which keep balanced
-    /// digits balanced. Squares are computed as by `Schoolbook`: they have half of its products as it is.
-    Karatsuba,
 }
 
 /// One of the functions that a formulation consists of.
@@ -146,9 +137,9 @@ impl Formulation {
     pub const fn variant(self) -> Option<Variant> {
         match self {
             Formulation::Words => None,
-            Formulation::Digits => Some(Variant::Digits(Digits { product: Product::Schoolbook, skip: 1 })),
+            Formulation::Digits => Some(Variant::Digits(Digits { product: Product::Quarters, skip: 1, opaque: true })),
             Formulation::Doubles => {
-                Some(Variant::Doubles(Doubles { product: Product::Karatsuba, skip: 2, conversion: Conversion::Convert }))
+                Some(Variant::Doubles(Doubles { karatsuba: true, skip: 2, conversion: Conversion::Convert }))
             }
         }
     }
@@ -158,15 +149,26 @@ impl Variant {
     /// All there are, with a name for each.
     pub fn all() -> Vec<(String, Variant)> {
         let mut all = Vec::new();
-        for (product, product_name) in [(Product::Schoolbook, "schoolbook"), (Product::Karatsuba, "karatsuba")] {
+        let products = [
+            ("digits", Product::Schoolbook, false),
+            ("digits_karatsuba", Product::Karatsuba, false),
+            ("digits_karatsuba_opaque", Product::Karatsuba, true),
+            ("digits_quarters", Product::Quarters, false),
+            ("digits_quarters_opaque", Product::Quarters, true),
+        ];
+        for (name, product, opaque) in products {
             for skip in 0..=1 {
-                all.push((format!("digits_{product_name}_{skip}"), Variant::Digits(Digits { product, skip })));
+                all.push((format!("{name}_{skip}"), Variant::Digits(Digits { product, skip, opaque })));
             }
+        }
+        for (name, karatsuba, conversion) in [
+            ("doubles", false, Conversion::Convert),
+            ("doubles_bias", false, Conversion::Bias),
+            ("doubles_karatsuba", true, Conversion::Convert),
+            ("doubles_karatsuba_bias", true, Conversion::Bias),
+        ] {
             for skip in 0..=2 {
-                for (conversion, conversion_name) in [(Conversion::Convert, ""), (Conversion::Bias, "_bias")] {
-                    let doubles = Doubles { product, skip, conversion };
-                    all.push((format!("doubles_{product_name}_{skip}{conversion_name}"), Variant::Doubles(doubles)));
-                }
+                all.push((format!("{name}_{skip}"), Variant::Doubles(Doubles { karatsuba, skip, conversion })));
             }
         }
         all

@@ -1,6 +1,6 @@
 //! Programs as GLSL: a named value is a statement, any other stands in the expression that uses it.
 
-use super::program::{Op, Program, Struct, Type, Value};
+use super::program::{Node, Op, Program, Struct, Type, Value};
 use std::collections::HashMap;
 use std::fmt::Write;
 
@@ -165,7 +165,12 @@ impl Printer<'_> {
             }
             Op::Constant(value) => (node.ty.literal(value), if value < 0 { Binding::Product } else { Binding::Tight }),
             Op::OpaqueZero => ("OPAQUE_ZERO".into(), Binding::Tight),
-            Op::Add(x, y) => sum(x, '+', y),
+            Op::Add(x, y) => match self.program.nodes[y.0] {
+                Node { op: Op::Constant(value), ty, .. } if value < 0 => {
+                    (format!("{} - {}", self.within(x, Binding::Sum), ty.literal(-value)), Binding::Sum)
+                }
+                _ => sum(x, '+', y),
+            },
             Op::Sub(x, y) => sum(x, '-', y),
             Op::Mul(x, y) => {
                 let (x, y) = (self.within(x, Binding::Product), self.within(y, Binding::Tight));
