@@ -18,9 +18,9 @@
 
 #include "words.glsl"
 #include "field.glsl"
-#include "formulation.glsl"
 #include "io.glsl"
 #include "tiles.glsl"
+#include "formulation.glsl"
 
 // The form the elements' bytes are in: canonical integers, or Montgomery form (a R mod p). Sums and comparisons are
 // the same in both; products of canonical integers need one more multiplication, by R^2, to lose their 1/R.

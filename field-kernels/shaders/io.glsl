@@ -87,3 +87,7 @@ layout(push_constant, std430) uniform Push {
 // Position of this workgroup in a launch whose workgroups may be spread over two dimensions (a device may allow no more than
 // 65535 in one).
 #define WORKGROUP_INDEX (gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x)
+
+// Zero, which no compiler knows: a launch has no third dimension. Formulations add it where compilers would otherwise undo what they
+// do on purpose.
+#define OPAQUE_ZERO int(gl_WorkGroupID.z)

@@ -1,6 +1,6 @@
 //! The kernels, and the one list of their permutations.
 
-use crate::Field;
+use crate::{Field, Formulation};
 
 /// A kernel: what it computes from its slots a, b, c into r.
 ///
@@ -65,18 +65,6 @@ pub enum Width {
     Int32,
 }
 
-/// How a kernel multiplies: in which digits, and with which of a device's multipliers. The answers are the same bytes. Each is a
-/// text that the kernels include as `formulation.glsl`; `shaders/words_form.glsl` says what of it they use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Formulation {
-    /// The words of the elements. In either width, and the only one of kernels that do not multiply.
-    Words,
-    /// Signed digits of a smaller radix in 64-bit columns, without carries.
-    Digits,
-    /// Digits that are doubles, by fused multiply-add.
-    Doubles,
-}
-
 /// A compiled kernel.
 #[derive(Clone, Copy)]
 pub struct Shader {
@@ -105,26 +93,12 @@ impl Width {
     }
 }
 
-impl Formulation {
-    /// All of them.
-    pub const ALL: [Formulation; 3] = [Formulation::Words, Formulation::Digits, Formulation::Doubles];
-
-    /// How the names of kernels in a width and a formulation end; `None` if there are none.
-    const fn suffix(self, width: Width) -> Option<&'static str> {
-        match (self, width) {
-            (Formulation::Words, width) => Some(width.name()),
-            (other, Width::Int64) => Some(other.name()),
-            (_, Width::Int32) => None,
-        }
-    }
-
-    /// The formulation's name in lower case.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Formulation::Words => "words",
-            Formulation::Digits => "digits",
-            Formulation::Doubles => "doubles",
-        }
+/// How the names of kernels in a width and a formulation end; `None` if there are none.
+const fn suffix(width: Width, formulation: Formulation) -> Option<&'static str> {
+    match (formulation, width) {
+        (Formulation::Words, width) => Some(width.name()),
+        (other, Width::Int64) => Some(other.name()),
+        (_, Width::Int32) => None,
     }
 }
 
@@ -151,7 +125,7 @@ macro_rules! kernels {
 
             /// The compiled kernel for a field, a width and a formulation; `None` if there is none.
             pub fn shader(self, field: Field, width: Width, formulation: Formulation) -> Option<Shader> {
-                let suffix = formulation.suffix(width)?;
+                let suffix = suffix(width, formulation)?;
                 match self {
                     $(Kernel::$kernel => match field {
                         $(Field::$field => kernels!(@of $field $name suffix $variants),)+
@@ -188,20 +162,20 @@ kernels! {
     Sub "sub" "KERNEL_SUB" "elementwise" [Fq Fr] ["int64" "int32"];
     Neg "neg" "KERNEL_NEG" "elementwise" [Fq Fr] ["int64" "int32"];
     Double "double" "KERNEL_DOUBLE" "elementwise" [Fq Fr] ["int64" "int32"];
-    Mul "mul" "KERNEL_MUL" "elementwise" [Fq Fr] ["int64" "int32"];
-    Square "square" "KERNEL_SQUARE" "elementwise" [Fq Fr] ["int64" "int32"];
-    MulAdd "mul_add" "KERNEL_MUL_ADD" "elementwise" [Fq Fr] ["int64" "int32"];
-    Pow "pow" "KERNEL_POW" "elementwise" [Fq Fr] ["int64" "int32"];
-    Sqrt "sqrt" "KERNEL_SQRT" "elementwise" [Fq] ["int64" "int32"];
+    Mul "mul" "KERNEL_MUL" "elementwise" [Fq Fr] ["int64" "int32" "digits" "doubles"];
+    Square "square" "KERNEL_SQUARE" "elementwise" [Fq Fr] ["int64" "int32" "digits" "doubles"];
+    MulAdd "mul_add" "KERNEL_MUL_ADD" "elementwise" [Fq Fr] ["int64" "int32" "digits" "doubles"];
+    Pow "pow" "KERNEL_POW" "elementwise" [Fq Fr] ["int64" "int32" "digits" "doubles"];
+    Sqrt "sqrt" "KERNEL_SQRT" "elementwise" [Fq] ["int64" "int32" "digits" "doubles"];
     ToMontgomery "to_montgomery" "KERNEL_TO_MONTGOMERY" "elementwise" [Fq Fr] ["int64" "int32"];
     FromMontgomery "from_montgomery" "KERNEL_FROM_MONTGOMERY" "elementwise" [Fq Fr] ["int64" "int32"];
     Equal "equal" "KERNEL_EQUAL" "elementwise" [Fq Fr] ["int64" "int32"];
     Sum "sum" "KERNEL_SUM" "reduce" [Fq Fr] ["int64" "int32"];
     InnerProduct "inner_product" "KERNEL_INNER_PRODUCT" "reduce" [Fq Fr] ["int64" "int32"];
     Xor "xor" "KERNEL_XOR" "probe" [Fq Fr] ["int64" "int32"];
-    MulChain "mul_chain" "KERNEL_MUL_CHAIN" "probe" [Fq Fr] ["int64"];
-    SquareChain "square_chain" "KERNEL_SQUARE_CHAIN" "probe" [Fq Fr] ["int64"];
-    Mul2Chain "mul2_chain" "KERNEL_MUL2_CHAIN" "probe" [Fq Fr] ["int64"];
+    MulChain "mul_chain" "KERNEL_MUL_CHAIN" "probe" [Fq Fr] ["int64" "digits" "doubles"];
+    SquareChain "square_chain" "KERNEL_SQUARE_CHAIN" "probe" [Fq Fr] ["int64" "digits" "doubles"];
+    Mul2Chain "mul2_chain" "KERNEL_MUL2_CHAIN" "probe" [Fq Fr] ["int64" "digits" "doubles"];
     WideRate "wide_rate" "KERNEL_WIDE_RATE" "probe" [Fq] ["int64"];
     FmaRate "fma_rate" "KERNEL_FMA_RATE" "probe" [Fq] ["doubles"];
 }

@@ -6,8 +6,10 @@
 //! every machine, and the `compile` feature's `compile-kernels` regenerates them.
 
 mod field;
+pub mod formulation;
 mod kernel;
 pub mod lock;
 
 pub use field::{Constants, Field};
-pub use kernel::{Formulation, Kernel, Permutation, Shader, Width, permutations};
+pub use formulation::Formulation;
+pub use kernel::{Kernel, Permutation, Shader, Width, permutations};

@@ -1,7 +1,7 @@
-//! The hashes of every shader source and of every compiled kernel, so that drift between the two is caught on
+//! The hashes of every shader source, of every generated text and of every compiled kernel, so that drift between the two is caught on
 //! machines that have no shader compiler.
 
-use crate::Field;
+use crate::{Field, Formulation, formulation};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
@@ -29,6 +29,12 @@ pub fn field_macros(field: Field) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// The text that kernels include as `formulation.glsl`.
+pub fn formulation_text(field: Field, formulation: Formulation) -> String {
+    let words = || include_str!("../shaders/words_form.glsl").to_owned();
+    formulation::glsl(field, formulation).unwrap_or_else(words)
+}
+
 fn word_array(limbs: &[u64]) -> String {
     let words: Vec<String> =
         limbs.iter().flat_map(|&limb| [limb as u32, (limb >> 32) as u32]).map(|word| format!("{word:#010x}u")).collect();
@@ -51,6 +57,10 @@ pub fn lock<'a>(compiled: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Stri
     for field in Field::ALL {
         let parameters: String = field_macros(field).iter().map(|(name, value)| format!("{name}={value}\n")).collect();
         line("parameters", field.name(), parameters.as_bytes());
+    }
+    for (field, formulation) in Field::ALL.into_iter().flat_map(|field| Formulation::ALL.map(|which| (field, which))) {
+        let name = format!("{}_{}", field.name(), formulation.name());
+        line("formulations", &name, formulation_text(field, formulation).as_bytes());
     }
     for (name, spirv) in compiled {
         line("spirv", &format!("{name}.spv"), spirv);

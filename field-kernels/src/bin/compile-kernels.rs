@@ -1,6 +1,10 @@
 //! Rebuilds `spirv/` and `LOCK` from `shaders/` with shaderc; with `--check`, changes nothing and fails if either differs.
+//!
+//! With `--print fq_digits` it prints the generated text of a formulation and does nothing else; with `--print
+//! fq_digits_karatsuba_1`, that of a variant.
 
-use field_kernels::{Formulation, Permutation, Width, lock, permutations};
+use field_kernels::formulation::{Variant, glsl_with};
+use field_kernels::{Field, Formulation, Permutation, Width, lock, permutations};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -10,14 +14,6 @@ fn source(name: &str) -> Result<&'static str, String> {
     found.map(|(_, text)| *text).ok_or_else(|| format!("no file {name} in shaders/"))
 }
 
-/// The text that a kernel includes as `formulation.glsl`.
-fn formulation_text(formulation: Formulation) -> Result<&'static str, String> {
-    match formulation {
-        Formulation::Words => source("words_form.glsl"),
-        other => Err(format!("{} has no text", other.name())),
-    }
-}
-
 fn compile(compiler: &shaderc::Compiler, which: &Permutation) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
     let Permutation { kernel, field, width, formulation, shader } = *which;
     let mut options = shaderc::CompileOptions::new()?;
@@ -25,10 +21,10 @@ fn compile(compiler: &shaderc::Compiler, which: &Permutation) -> Result<Vec<u8>,
     options.set_optimization_level(shaderc::OptimizationLevel::Performance);
     options.set_include_callback(|requested, _, _, _| {
         let text = match requested {
-            "formulation.glsl" => formulation_text(formulation),
-            file => source(file),
+            "formulation.glsl" => Ok(lock::formulation_text(field, formulation)),
+            file => source(file).map(str::to_owned),
         };
-        text.map(|text| shaderc::ResolvedInclude { resolved_name: requested.into(), content: text.into() })
+        text.map(|content| shaderc::ResolvedInclude { resolved_name: requested.into(), content })
     });
     let wide = match width {
         Width::Int64 => "1",
@@ -50,7 +46,30 @@ fn compile(compiler: &shaderc::Compiler, which: &Permutation) -> Result<Vec<u8>,
     Ok(artifact.as_binary_u8().to_vec())
 }
 
+/// The text of the formulation or variant called FIELD_NAME.
+fn generated(wanted: &str) -> Result<String, String> {
+    let formulations = Formulation::ALL.into_iter().filter_map(|one| Some((one.name().to_string(), one.variant()?)));
+    let mut all: Vec<(String, Variant)> = formulations.collect();
+    all.extend(Variant::all());
+    let texts = Field::ALL
+        .into_iter()
+        .flat_map(|field| all.iter().map(move |(name, variant)| (format!("{}_{name}", field.name()), field, variant)));
+    let mut names = Vec::new();
+    for (name, field, variant) in texts {
+        if name == wanted {
+            return Ok(glsl_with(field, variant));
+        }
+        names.push(name);
+    }
+    Err(format!("no formulation {wanted}; there are {}", names.join(", ")))
+}
+
 fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip_while(|argument| argument != "--print");
+    if let (Some(_), Some(wanted)) = (arguments.next(), arguments.next()) {
+        print!("{}", generated(&wanted)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let check = std::env::args().any(|argument| argument == "--check");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let compiler = shaderc::Compiler::new()?;

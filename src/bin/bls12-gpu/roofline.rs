@@ -3,8 +3,9 @@
 
 use crate::kernels::{Kernels, Rate, Work, name};
 use crate::report::number;
-use bls12_field_gpu::{Field, Formulation, Operation};
+use bls12_field_gpu::{Field, Operation};
 use field_kernels::Kernel;
+use field_kernels::formulation::{Routine, counts};
 use std::fmt::Write as _;
 
 /// The best rates of others in G elements a second, and whose they are. All were built with nvcc 13.0 for sm_90 and measured, every
@@ -29,57 +30,84 @@ struct Point<'a> {
     /// What the memory and the multiplier allow, in G elements a second.
     memory: Option<f64>,
     multiplier: Option<f64>,
-    /// Wide integer and double multiply-adds an element.
-    multiplies: Option<[u64; 2]>,
+    count: Count,
     peer: Option<(f64, &'static str)>,
 }
 
 impl Point<'_> {
-    /// The lower of the limits, and what it is the limit of.
+    /// The lower of the limits, and its color.
     fn limit(&self) -> Option<(f64, &'static str)> {
-        let limits = [(self.memory, "memory"), (self.multiplier, "multiplier")];
-        limits.into_iter().filter_map(|(limit, of)| Some((limit?, of))).min_by(|a, b| a.0.total_cmp(&b.0))
+        let limits = [(self.memory, MEMORY), (self.multiplier, MULTIPLIER)];
+        limits.into_iter().filter_map(|(limit, color)| Some((limit?, color))).min_by(|a, b| a.0.total_cmp(&b.0))
     }
 }
 
-/// Wide integer multiply-adds and double multiply-adds that an element takes; `None` where nobody has counted.
-fn multiplies(rate: &Rate) -> Option<[u64; 2]> {
-    let [mul, square, mul2] = match rate.formulation {
-        Formulation::Words => {
-            // As shaders/words_form.glsl says.
+/// What an element takes of a device.
+#[derive(Clone, Copy, Default)]
+struct Count {
+    /// Wide integer multiply-adds.
+    wide: u64,
+    /// Multiply-adds and other operations on doubles.
+    double: u64,
+    /// Instructions in all, where the program is one that counts them.
+    all: Option<u64>,
+}
+
+impl Count {
+    /// What a routine takes so many times over.
+    fn of(rate: &Rate, routine: Routine, times: u64) -> Self {
+        let Some(counts) = counts(rate.field, rate.formulation, routine) else {
+            // In words: as shaders/words_form.glsl says.
             let n = 2 * rate.field.limbs() as u64;
             let reduction = n * n + n;
-            [n * n + reduction, n * (n + 1) / 2 + reduction, 2 * n * n + reduction]
-        }
-        Formulation::Digits | Formulation::Doubles => return None,
-    };
-    let wide = match rate.work {
-        Work::Stream(Operation::Mul) | Work::Chain(Kernel::MulChain) => mul,
-        Work::Fold(2) => mul,
-        Work::Stream(Operation::Square) | Work::Chain(Kernel::SquareChain) => square,
-        Work::Chain(Kernel::Mul2Chain) => mul2,
-        // About, for an exponent of 381 random bits: shaders/power.glsl.
-        Work::Stream(Operation::Pow) => 381 * square + 84 * mul,
-        _ => 0,
-    };
-    Some([wide, 0])
+            let wide = match routine {
+                Routine::Mul => n * n + reduction,
+                Routine::Square => n * (n + 1) / 2 + reduction,
+                Routine::Mul2 => 2 * n * n + reduction,
+                Routine::Left | Routine::Right | Routine::Root | Routine::Result => 0,
+            };
+            return Self { wide: times * wide, double: 0, all: None };
+        };
+        let times_of = |count: usize| times * count as u64;
+        Self { wide: times_of(counts.wide), double: times_of(counts.double), all: Some(times_of(counts.total())) }
+    }
+
+    /// What a kernel multiplies for an element, conversions of its operands included; loads, stores and sums are not counted.
+    fn new(rate: &Rate) -> Self {
+        let product = &[(Routine::Left, 1), (Routine::Right, 1), (Routine::Mul, 1), (Routine::Result, 1)][..];
+        let routines = match rate.work {
+            Work::Stream(Operation::Mul) | Work::Fold(2) => product,
+            Work::Stream(Operation::Square) => &[(Routine::Root, 1), (Routine::Square, 1), (Routine::Result, 1)],
+            // About, for an exponent of 381 random bits: shaders/power.glsl.
+            Work::Stream(Operation::Pow) => &[(Routine::Square, 381), (Routine::Mul, 84)],
+            Work::Chain(Kernel::MulChain) => &[(Routine::Mul, 1)],
+            Work::Chain(Kernel::SquareChain) => &[(Routine::Square, 1)],
+            Work::Chain(Kernel::Mul2Chain) => &[(Routine::Mul2, 1)],
+            _ => &[],
+        };
+        let counts = routines.iter().map(|&(routine, times)| Self::of(rate, routine, times));
+        counts.fold(Self { all: Some(0), ..Self::default() }, |sum, count| Self {
+            wide: sum.wide + count.wide,
+            double: sum.double + count.double,
+            all: sum.all.zip(count.all).map(|(sum, count)| sum + count),
+        })
+    }
 }
 
 impl<'a> Point<'a> {
     fn new(kernels: &Kernels, rate: &'a Rate) -> Self {
-        let (bytes, multiplies) = (rate.bytes() as f64, multiplies(rate));
+        let (bytes, count) = (rate.bytes() as f64, Count::new(rate));
         // The flat kernel reads two vectors and writes one.
         let flat = kernels.flat(rate.field).map(|flat| 3.0 * rate.field.bytes() as f64 * flat);
         // Both multipliers work at the same time.
         let bound = |(count, rate): (u64, Option<f64>)| if count == 0 { None } else { Some(rate? / count as f64) };
-        let multiplier =
-            multiplies.and_then(|counts| counts.into_iter().zip(kernels.multipliers).filter_map(bound).reduce(f64::min));
+        let multiplier = [count.wide, count.double].into_iter().zip(kernels.multipliers).filter_map(bound).reduce(f64::min);
         let peer = PEERS.iter().find(|(name, ..)| kernels.device.contains("H200") && *name == rate.name);
         Self {
             rate,
             memory: flat.filter(|_| bytes > 0.0).map(|flat| flat / bytes),
             multiplier,
-            multiplies,
+            count,
             peer: peer.map(|&(_, rate, who)| (rate, who)),
         }
     }
@@ -100,33 +128,44 @@ pub(crate) fn markdown(kernels: &Kernels, head: &[(&'static str, String)], chart
         "- multipliers' limits, in the same run: wide multiply-adds {wide} G/s, double multiply-adds {fma} G/s"
     );
     text.push_str(
-        "\nMultiply-adds are counted from the kernels' text; of a stream the bytes are those of inputs and output. What a device uses \
-         is in bold. Chains are 256 dependent operations an invocation; the rest are vectors that no cache holds.\n\n\
-         | kernel | formulation | G elem/s | bytes | of memory | wide | fma | of multiplier | best of others | ratio |\n\
-         |---|---|---:|---:|---:|---:|---:|---:|---|---:|\n",
+        "\nMultiply-adds, wide ones and doubles', and all instructions where they are known, are counted from the formulations; of a stream the \
+         bytes are those of inputs and output. What a device uses is in bold. Chains are 256 dependent operations an invocation; the rest are vectors that no cache holds.\n\n\
+         | kernel | formulation | G elem/s | bytes | of memory | wide | double | all | of multiplier | best of others | ratio |\n\
+         |---|---|---:|---:|---:|---:|---:|---:|---:|---|---:|\n",
     );
-    for rate in &kernels.rates {
-        let Point { memory, multiplier, multiplies, peer, .. } = Point::new(kernels, rate);
+    let first = |rate: &&Rate| kernels.rates.iter().position(|other| other.name == rate.name);
+    let mut rates: Vec<&Rate> = kernels.rates.iter().collect();
+    rates.sort_by_key(first);
+    for rate in rates {
+        let Point { memory, multiplier, count, peer, .. } = Point::new(kernels, rate);
         let bold = if rate.chosen { "**" } else { "" };
         let share = |limit: Option<f64>| limit.map_or("-".into(), |limit| format!("{:.0}%", 100.0 * rate.rate / limit));
-        let count = |n: usize| multiplies.map_or("-".into(), |counts| counts[n].to_string());
+        let all = count.all.filter(|&all| all > 0).map_or("-".into(), |all| all.to_string());
         let bytes = if rate.bytes() > 0 { rate.bytes().to_string() } else { "-".into() };
         let (best, ratio) =
             peer.map_or(("-".into(), "-".into()), |(best, who)| (format!("{best} ({who})"), number(rate.rate / best)));
         let _ = writeln!(
             text,
-            "| {bold}{}{bold} | {} | {bold}{}{bold} | {bytes} | {} | {} | {} | {} | {best} | {ratio} |",
+            "| {bold}{}{bold} | {} | {bold}{}{bold} | {bytes} | {} | {} | {} | {} | {} | {best} | {ratio} |",
             rate.name,
             rate.formulation.name(),
             number(rate.rate),
             share(memory),
-            count(0),
-            count(1),
+            count.wide,
+            count.double,
+            all,
             share(multiplier)
         );
     }
     text
 }
+
+/// Colors of the chart.
+const MEMORY: &str = "#4a90d9";
+const MULTIPLIER: &str = "#e0913a";
+const PEER: &str = "#c0392b";
+const LEGEND: [(&str, &str); 3] =
+    [("the memory's limit", MEMORY), ("the multiplier's limit", MULTIPLIER), ("the best of others", PEER)];
 
 /// Sizes of the chart, in pixels.
 const ROW: usize = 22;
@@ -164,13 +203,7 @@ pub(crate) fn chart(kernels: &Kernels) -> String {
         let (y, rate) = (TOP + ROW * index, point.rate);
         let label = LEFT - 8;
         let _ = writeln!(svg, "<text x=\"{label}\" y=\"{}\" text-anchor=\"end\">{}</text>", y + 15, escaped(&rate.name));
-        // Where nobody has counted what a kernel multiplies, it is drawn beside the best of others.
-        let (limit, color) = match (point.limit(), point.peer) {
-            (Some((limit, "memory")), _) => (limit, LEGEND[0].1),
-            (Some((limit, _)), _) => (limit, LEGEND[1].1),
-            (None, Some((best, _))) => (best, LEGEND[2].1),
-            (None, None) => continue,
-        };
+        let Some((limit, color)) = point.limit() else { continue };
         let share = rate.rate / limit;
         let width = at(share) - LEFT as f64;
         let _ = writeln!(
@@ -185,7 +218,7 @@ pub(crate) fn chart(kernels: &Kernels) -> String {
             let _ = writeln!(
                 svg,
                 "<line x1=\"{x:.1}\" y1=\"{from}\" x2=\"{x:.1}\" y2=\"{to}\" stroke=\"{}\" stroke-width=\"3\"/>",
-                LEGEND[3].1
+                PEER
             );
         }
         let beside = point.peer.map_or(0.0, |(best, _)| best / limit).max(share);
@@ -196,13 +229,6 @@ pub(crate) fn chart(kernels: &Kernels) -> String {
     }
     svg + "</svg>\n"
 }
-
-const LEGEND: [(&str, &str); 4] = [
-    ("of the memory's", "#4a90d9"),
-    ("of the multiplier's", "#e0913a"),
-    ("not counted", "#bbb"),
-    ("the best of others", "#c0392b"),
-];
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")

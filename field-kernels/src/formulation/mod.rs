@@ -1,0 +1,263 @@
+//! Formulations of modular multiplication: different ways to compute the same products, of which a device has its
+//! favourite.
+//!
+//! Each is Montgomery multiplication (P. L. Montgomery, "Modular Multiplication Without Trial Division", Math. Comp. 44(170),
+//! 1985) on digits of a radix of its own, with R' = 2^(width count) in the place of R. Each is written once, as a straight-line
+//! program (`program`), which is then read as GLSL, as a calculation on the CPU, as bounds, and as counts of instructions.
+//!
+//! # The GLSL
+//! To be included after shaders/field.glsl, with 64-bit integers, and doubles if the formulation uses them:
+//! ```glsl
+//! struct Op { T d[N]; };              // an operand in digits
+//! Op op_left(Fe a);                   // a R'/R
+//! Op op_right(Fe b);                  // b
+//! Op op_root(Fe a);                   // a sqrt(R'/R)
+//! Fe op_result(Op r);                 // the canonical words of a result
+//! Op op_mul(Op a, Op b);              // a b / R'
+//! Op op_square(Op a);                 // a a / R'
+//! Op op_mul2(Op a, Op b, Op c, Op d); // (a b + c d) / R'
+//! ```
+//! so that `op_mul(op_left(a), op_right(b))`, `op_square(op_root(a))` and `op_mul2(op_left(a), op_right(b), op_left(c),
+//! op_right(d))` are results in the Montgomery form of the vectors, with R = 2^(32 WORDS).
+//!
+//! Every result of these functions is an operand for all of them, any number of times over. `op_result`, though, needs a value
+//! between -p and 2p, and takes only: the three results above, and a product by `op_right` of something. So a power goes from
+//! `op_left` through any products and squares to `op_result(op_mul(power, op_right(fe_one())))`.
+
+mod bounds;
+mod convert;
+mod counts;
+mod digits;
+mod doubles;
+mod evaluate;
+mod program;
+mod quarters;
+mod radix;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+use crate::Field;
+pub use counts::Counts;
+pub use digits::{Digits, Product};
+pub use doubles::{Conversion, Doubles};
+use program::{Program, Struct};
+use radix::Radix;
+
+/// How modular multiplication is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Formulation {
+    /// On 32-bit words with carries: written by hand, in shaders/field.glsl.
+    Words,
+    /// On signed 30-bit digits, in 64-bit columns without carries.
+    Digits,
+    /// On signed 24-bit digits, in doubles without rounding.
+    Doubles,
+}
+
+/// A formulation with its choices made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// A variant of [`Formulation::Digits`].
+    Digits(Digits),
+    /// A variant of [`Formulation::Doubles`].
+    Doubles(Doubles),
+}
+
+/// One of the functions that a formulation consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Routine {
+    /// `op_left`
+    Left,
+    /// `op_right`
+    Right,
+    /// `op_root`
+    Root,
+    /// `op_result`
+    Result,
+    /// `op_mul`
+    Mul,
+    /// `op_square`
+    Square,
+    /// `op_mul2`
+    Mul2,
+}
+
+impl Routine {
+    /// Every routine.
+    pub const ALL: [Routine; 7] =
+        [Routine::Left, Routine::Right, Routine::Root, Routine::Result, Routine::Mul, Routine::Square, Routine::Mul2];
+
+    /// The function's name in GLSL.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Routine::Left => "op_left",
+            Routine::Right => "op_right",
+            Routine::Root => "op_root",
+            Routine::Result => "op_result",
+            Routine::Mul => "op_mul",
+            Routine::Square => "op_square",
+            Routine::Mul2 => "op_mul2",
+        }
+    }
+
+    const fn operands(self) -> &'static [&'static str] {
+        match self {
+            Routine::Left | Routine::Right | Routine::Root | Routine::Result | Routine::Square => &["a"],
+            Routine::Mul => &["a", "b"],
+            Routine::Mul2 => &["a", "b", "c", "d"],
+        }
+    }
+
+    /// By which power of two an operand is multiplied.
+    const fn shift(self, radix: Radix) -> u32 {
+        match self {
+            Routine::Left => radix.shift(),
+            Routine::Root => radix.shift() / 2,
+            _ => 0,
+        }
+    }
+}
+
+impl Formulation {
+    /// Every formulation.
+    pub const ALL: [Formulation; 3] = [Formulation::Words, Formulation::Digits, Formulation::Doubles];
+
+    /// The formulation's name in lower case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Formulation::Words => "words",
+            Formulation::Digits => "digits",
+            Formulation::Doubles => "doubles",
+        }
+    }
+
+    /// The variant of it that is used, if its text is generated.
+    pub const fn variant(self) -> Option<Variant> {
+        match self {
+            Formulation::Words => None,
+            Formulation::Digits => Some(Variant::Digits(Digits { product: Product::Quarters, skip: 1, opaque: true })),
+            Formulation::Doubles => {
+                Some(Variant::Doubles(Doubles { karatsuba: true, skip: 2, conversion: Conversion::Convert }))
+            }
+        }
+    }
+}
+
+impl Variant {
+    /// All there are, with a name for each.
+    pub fn all() -> Vec<(String, Variant)> {
+        let mut all = Vec::new();
+        let products = [
+            ("digits", Product::Schoolbook, false),
+            ("digits_karatsuba", Product::Karatsuba, false),
+            ("digits_karatsuba_opaque", Product::Karatsuba, true),
+            ("digits_quarters", Product::Quarters, false),
+            ("digits_quarters_opaque", Product::Quarters, true),
+        ];
+        for (name, product, opaque) in products {
+            for skip in 0..=1 {
+                all.push((format!("{name}_{skip}"), Variant::Digits(Digits { product, skip, opaque })));
+            }
+        }
+        for (name, karatsuba, conversion) in [
+            ("doubles", false, Conversion::Convert),
+            ("doubles_bias", false, Conversion::Bias),
+            ("doubles_karatsuba", true, Conversion::Convert),
+            ("doubles_karatsuba_bias", true, Conversion::Bias),
+        ] {
+            for skip in 0..=2 {
+                all.push((format!("{name}_{skip}"), Variant::Doubles(Doubles { karatsuba, skip, conversion })));
+            }
+        }
+        all
+    }
+
+    fn radix(&self, field: Field) -> Radix {
+        let (width, count) = match (self, field) {
+            (Variant::Digits(_), Field::Fq) => (30, 13),
+            (Variant::Digits(_), Field::Fr) => (30, 9),
+            (Variant::Doubles(_), Field::Fq) => (24, 16),
+            (Variant::Doubles(_), Field::Fr) => (24, 11),
+        };
+        Radix { field, width, count }
+    }
+
+    fn operand(&self, radix: Radix) -> Struct {
+        match self {
+            Variant::Digits(_) => Digits::operand(radix),
+            Variant::Doubles(_) => Doubles::operand(radix),
+        }
+    }
+
+    fn program(&self, field: Field, routine: Routine) -> Program {
+        let radix = self.radix(field);
+        let prose = self.prose(radix, routine);
+        match self {
+            Variant::Digits(digits) => digits.program(radix, routine, prose),
+            Variant::Doubles(doubles) => doubles.program(radix, routine, prose),
+        }
+    }
+
+    fn prose(&self, radix: Radix, routine: Routine) -> String {
+        let factor = |shift| if shift == 0 { String::new() } else { format!("2^{shift} ") };
+        match routine {
+            Routine::Left => format!("{}a: the left factor of a product.", factor(radix.shift())),
+            Routine::Right => "a: the right factor of a product.".into(),
+            Routine::Root => format!("{}a, to be squared.", factor(radix.shift() / 2)),
+            Routine::Result => "The canonical words of a value between -p and 2p.".into(),
+            Routine::Mul => "a b / R'".into(),
+            Routine::Square => "a^2 / R', every product of two different digits taken once.".into(),
+            Routine::Mul2 => "(a b + c d) / R', with one reduction.".into(),
+        }
+    }
+
+    fn introduction(&self, radix: Radix) -> String {
+        let Radix { field, width, count } = radix;
+        let form = match self {
+            Variant::Digits(_) => {
+                "Products are summed in 64-bit columns, which have room for all of them and need no carries until the reduction."
+            }
+            Variant::Doubles(_) => {
+                "Columns are doubles between 2^52 and 2^53, where these are integers: every fused multiply-add is exact, and the \
+                 integer can be read from the double's bits. (N. Emmart, J. Luitjens, C. Weems, C. Woolley, \"Optimizing \
+                 Modular Multiplication for NVIDIA's Maxwell GPUs\", ARITH 2016, have the integers' side of it.)"
+            }
+        };
+        format!(
+            "{field} in {count} balanced digits of {width} bits: each but the highest is from -2^{0} up to 2^{0} - 1. R' = 2^{1}. \
+             {form}\n\nGenerated by field-kernels/src/formulation, where the bounds are proved for all digits.",
+            width - 1,
+            width as usize * count,
+        )
+    }
+}
+
+/// The text of a formulation's functions for a field; `None` for [`Formulation::Words`], whose text is no generated one.
+pub fn glsl(field: Field, formulation: Formulation) -> Option<String> {
+    formulation.variant().map(|variant| glsl_with(field, &variant))
+}
+
+/// The same for a variant.
+pub fn glsl_with(field: Field, variant: &Variant) -> String {
+    let radix = variant.radix(field);
+    let mut text = text::comment(&variant.introduction(radix));
+    text.push('\n');
+    text.push_str(&variant.operand(radix).glsl());
+    for routine in Routine::ALL {
+        text.push('\n');
+        text.push_str(&variant.program(field, routine).glsl());
+    }
+    text
+}
+
+/// How many operations a routine of a formulation has; `None` for [`Formulation::Words`].
+pub fn counts(field: Field, formulation: Formulation, routine: Routine) -> Option<Counts> {
+    formulation.variant().map(|variant| counts_with(field, &variant, routine))
+}
+
+/// The same for a variant.
+pub fn counts_with(field: Field, variant: &Variant, routine: Routine) -> Counts {
+    variant.program(field, routine).counts()
+}

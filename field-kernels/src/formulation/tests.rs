@@ -1,0 +1,340 @@
+//! Every variant against big integers, and the bounds that its comments state.
+
+use super::bounds::{Bounds, Interval};
+use super::program::{Op, Program};
+use super::radix::Radix;
+use super::{Routine, Variant};
+use crate::Field;
+use num_bigint::BigInt;
+use proptest::prelude::*;
+use std::collections::HashMap;
+
+/// A variant's functions, run on the CPU.
+struct Model {
+    radix: Radix,
+    programs: HashMap<Routine, Program>,
+}
+
+type Digits = Vec<i128>;
+
+impl Model {
+    fn new(field: Field, variant: &Variant) -> Self {
+        let programs = Routine::ALL.map(|routine| (routine, variant.program(field, routine)));
+        Self { radix: variant.radix(field), programs: programs.into() }
+    }
+
+    /// The routine for these arguments, any of which is the last one given from where there are no more.
+    fn run(&self, routine: Routine, arguments: &[&Digits]) -> Digits {
+        let arguments: Vec<&[i128]> = arguments.iter().map(|digits| digits.as_slice()).collect();
+        self.programs[&routine].evaluate(&arguments)
+    }
+
+    fn operand(&self, routine: Routine, element: &BigInt) -> Digits {
+        let words = Radix::to_words(element, self.radix.words());
+        self.run(routine, &[&words.into_iter().map(i128::from).collect()])
+    }
+
+    /// `op_result`, `fe_reduce_once` included.
+    fn result(&self, digits: &Digits) -> BigInt {
+        let words = self.run(Routine::Result, &[digits]);
+        let value = words.iter().rev().fold(BigInt::ZERO, |value, &word| (value << 32) + word);
+        let p = self.radix.modulus();
+        if value >= p { value - p } else { value }
+    }
+
+    fn montgomery_radix(&self) -> BigInt {
+        BigInt::from(1) << (self.radix.width as usize * self.radix.count)
+    }
+
+    /// x / 2^(32 words), x / R' modulo p.
+    fn divided(&self, x: &BigInt, by: &BigInt) -> BigInt {
+        let p = self.radix.modulus();
+        let inverse = by.modinv(&p).unwrap();
+        modulo(&(x * inverse), &p)
+    }
+
+    /// Checks one product of each kind of canonical elements, down to the words.
+    fn check_elements(&self, [a, b, c, d]: [&BigInt; 4]) {
+        let r = BigInt::from(1) << (32 * self.radix.words());
+        let (left, right) = (self.operand(Routine::Left, a), self.operand(Routine::Right, b));
+        let product = self.run(Routine::Mul, &[&left, &right]);
+        assert_eq!(self.result(&product), self.divided(&(a * b), &r), "{a} * {b}");
+        let square = self.run(Routine::Square, &[&self.operand(Routine::Root, a)]);
+        assert_eq!(self.result(&square), self.divided(&(a * a), &r), "{a}^2");
+        let (left2, right2) = (self.operand(Routine::Left, c), self.operand(Routine::Right, d));
+        let sum = self.run(Routine::Mul2, &[&left, &right, &left2, &right2]);
+        assert_eq!(self.result(&sum), self.divided(&(a * b + c * d), &r), "{a} * {b} + {c} * {d}");
+    }
+
+    /// Checks one product of each kind of operands, modulo p, and returns the three.
+    fn check_operands(&self, [a, b, c, d]: [&Digits; 4]) -> [Digits; 3] {
+        let value = |digits: &Digits| self.radix.value(digits);
+        let p = self.radix.modulus();
+        let check = |routine, arguments: &[&Digits], wanted: BigInt| {
+            let got = self.run(routine, arguments);
+            assert_eq!(modulo(&value(&got), &p), self.divided(&wanted, &self.montgomery_radix()), "{arguments:?}");
+            for (digit, range) in got.iter().zip(self.operand_range()) {
+                assert!(Interval::new(*digit, *digit).within(range), "{arguments:?}");
+            }
+            got
+        };
+        [
+            check(Routine::Mul, &[a, b], value(a) * value(b)),
+            check(Routine::Square, &[a], value(a) * value(a)),
+            check(Routine::Mul2, &[a, b, c, d], value(a) * value(b) + value(c) * value(d)),
+        ]
+    }
+
+    /// The digits of any operand.
+    fn operand_range(&self) -> Vec<Interval> {
+        let top = i128::from(self.radix.top(self.radix.shift())) + 1;
+        self.range(Interval::new(-top, top))
+    }
+
+    /// The digits of 2^shift times a canonical element.
+    fn element_range(&self, shift: u32) -> Vec<Interval> {
+        self.range(Interval::new(0, i128::from(self.radix.top(shift)) + 1))
+    }
+
+    fn range(&self, top: Interval) -> Vec<Interval> {
+        let half = i128::from(self.radix.half());
+        let mut range = vec![Interval::new(-half, half - 1); self.radix.count];
+        range[self.radix.count - 1] = top;
+        range
+    }
+
+    fn bounds(&self, routine: Routine, arguments: &[&[Interval]]) -> Bounds {
+        self.programs[&routine].bounds(arguments).unwrap_or_else(|what| panic!("{what}"))
+    }
+
+    /// The least and the largest value of digits in a range, in 1000ths of p, rounded outward.
+    fn values(&self, digits: &[Interval]) -> (BigInt, BigInt) {
+        let low: Digits = digits.iter().map(|digit| digit.low).collect();
+        let high: Digits = digits.iter().map(|digit| digit.high).collect();
+        let p = self.radix.modulus();
+        (self.radix.value(&low) * 1000 / &p - 1, self.radix.value(&high) * 1000 / &p + 1)
+    }
+}
+
+fn modulo(x: &BigInt, p: &BigInt) -> BigInt {
+    ((x % p) + p) % p
+}
+
+fn models() -> impl Iterator<Item = (String, Model)> {
+    Field::ALL.into_iter().flat_map(|field| {
+        let named = move |(name, variant): (String, Variant)| (format!("{field} {name}"), Model::new(field, &variant));
+        Variant::all().into_iter().map(named)
+    })
+}
+
+/// Canonical elements at the edges.
+fn edges(radix: Radix) -> Vec<BigInt> {
+    let p = radix.modulus();
+    let one = BigInt::from(1);
+    let r = &one << (32 * radix.words());
+    let mut edges = vec![BigInt::ZERO, one.clone(), BigInt::from(2), &p - 1, &p - 2, (&p - 1) / 2, &r % &p, &r * &r % &p];
+    let bits = p.bits() as usize;
+    edges.push((&one << (bits - 1)) - 1);
+    // All digits the largest and the smallest, and unsigned ones of all ones, as far up as an element goes.
+    for width in [24, 29, 30, 32] {
+        let all = |digit: i64, count: usize| (0..count).map(|j| BigInt::from(digit) << (width * j)).sum::<BigInt>();
+        for count in [1, 2, (bits - 2) / width] {
+            let half = 1i64 << (width - 1);
+            edges.extend([all(half, count), all(half - 1, count), all(2 * half - 1, count), &p - all(half, count)]);
+        }
+    }
+    edges
+}
+
+#[test]
+fn products_of_edges_are_those_of_big_integers() {
+    for (name, model) in models() {
+        let edges = edges(model.radix);
+        for (i, a) in edges.iter().enumerate() {
+            // Each with itself and some others; the second product of mul2 is another pair.
+            for step in [0, 1, 3, 4, 7] {
+                let at = |j: usize| &edges[j % edges.len()];
+                println!("{name}");
+                model.check_elements([a, at(i + step), at(i + 2 * step + 4), at(i + 4)]);
+            }
+        }
+    }
+}
+
+#[test]
+fn digits_at_their_extremes_stay_exact() {
+    for (name, model) in models() {
+        println!("{name}");
+        let range = model.operand_range();
+        let low: Digits = range.iter().map(|digit| digit.low).collect();
+        let high: Digits = range.iter().map(|digit| digit.high).collect();
+        let alternating: Digits =
+            range.iter().enumerate().map(|(j, digit)| if j % 2 == 0 { digit.low } else { digit.high }).collect();
+        let halves: Digits = range
+            .iter()
+            .enumerate()
+            .map(|(j, digit)| if j < model.radix.count.div_ceil(2) { digit.low } else { digit.high })
+            .collect();
+        let all = [&low, &high, &alternating, &halves];
+        for a in all {
+            for b in all {
+                for (c, d) in [(a, b), (&low, &low), (&low, &high)] {
+                    model.check_operands([a, b, c, d]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn long_chains_stay_in_range() {
+    for (name, model) in models() {
+        println!("{name}");
+        let p = model.radix.modulus();
+        let start = &p - 5;
+        let mut chain: [Digits; 4] = [
+            model.operand(Routine::Left, &start),
+            model.operand(Routine::Left, &(&p - 1)),
+            model.operand(Routine::Right, &(&p - 2)),
+            model.operand(Routine::Root, &(&p / 3)),
+        ];
+        for _ in 0..60 {
+            let [a, b, c] = model.check_operands([&chain[0], &chain[1], &chain[2], &chain[3]]);
+            chain = [b, c, a, chain[0].clone()];
+        }
+    }
+}
+
+/// What the module's comment says of a power: from `op_left` through any products to a product by one.
+#[test]
+fn powers_end_in_words() {
+    for (name, model) in models() {
+        println!("{name}");
+        let p = model.radix.modulus();
+        let r = BigInt::from(1) << (32 * model.radix.words());
+        let element = &p - 3;
+        let base = model.operand(Routine::Left, &element);
+        let one = model.operand(Routine::Right, &(&r % &p));
+        let mut power = base.clone();
+        let mut wanted = element.clone();
+        for step in 0..6 {
+            assert_eq!(model.result(&model.run(Routine::Mul, &[&power, &one])), wanted);
+            (power, wanted) = if step % 2 == 0 {
+                (model.run(Routine::Square, &[&power]), model.divided(&(&wanted * &wanted), &r))
+            } else {
+                (model.run(Routine::Mul, &[&base, &power]), model.divided(&(&wanted * &element), &r))
+            };
+        }
+    }
+}
+
+#[test]
+fn bounds_hold_for_all_operands() {
+    for (name, model) in models() {
+        let any = model.operand_range();
+        let any = any.as_slice();
+        for (routine, arguments) in
+            [(Routine::Mul, vec![any; 2]), (Routine::Square, vec![any]), (Routine::Mul2, vec![any; 4])]
+        {
+            let bounds = model.bounds(routine, &arguments);
+            for (j, (output, range)) in bounds.outputs.iter().zip(any).enumerate() {
+                assert!(output.within(*range), "{name} {routine:?}: digit {j} is {output:?}, not within {range:?}");
+            }
+            let (low, high) = model.values(&bounds.outputs);
+            println!(
+                "{name} {routine:?}: columns up to 2^{:.3}, doubles up to {:.3} 2^46, from {low} p / 1000 to {high}",
+                (bounds.column as f64).log2(),
+                bounds.double as f64 / (1u64 << 46) as f64,
+            );
+        }
+    }
+}
+
+#[test]
+fn results_are_what_op_result_takes() {
+    for (name, model) in models() {
+        let any = model.operand_range();
+        let shift = model.radix.shift();
+        let (left, right, root) = (model.element_range(shift), model.element_range(0), model.element_range(shift / 2));
+        for (routine, arguments) in [
+            (Routine::Mul, vec![&*left, &*right]),
+            (Routine::Mul, vec![&*any, &*right]),
+            (Routine::Square, vec![&*root]),
+            (Routine::Mul2, vec![&*left, &*right, &*left, &*right]),
+        ] {
+            let bounds = model.bounds(routine, &arguments);
+            let (low, high) = model.values(&bounds.outputs);
+            assert!(low > BigInt::from(-1000) && high < BigInt::from(2000), "{name} {routine:?} {low} {high}");
+        }
+        // The conversions themselves.
+        let word = vec![Interval::new(0, u32::MAX.into()); model.radix.words()];
+        for routine in [Routine::Left, Routine::Right, Routine::Root] {
+            model.bounds(routine, &[&word]);
+        }
+        model.bounds(Routine::Result, &[&any]);
+    }
+}
+
+#[test]
+fn operands_of_elements_have_the_highest_digits_that_are_stated() {
+    for (name, model) in models() {
+        let p = model.radix.modulus();
+        for routine in [Routine::Left, Routine::Right, Routine::Root] {
+            let shift = routine.shift(model.radix);
+            for element in [BigInt::ZERO, &p - 1] {
+                let digits = model.operand(routine, &element);
+                assert_eq!(model.radix.value(&digits), element << shift, "{name}");
+                let range = model.element_range(shift);
+                assert!(digits.iter().zip(range).all(|(&digit, range)| Interval::new(digit, digit).within(range)));
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_computed_in_vain() {
+    for (name, model) in models() {
+        for program in model.programs.values() {
+            for (node, uses) in program.nodes.iter().zip(program.uses()) {
+                let free = matches!(node.op, Op::Input { .. } | Op::Constant(_));
+                assert!(free || uses > 0, "{name} {}: {node:?}", program.name);
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "prints a table"]
+fn table_of_counts() {
+    for field in Field::ALL {
+        for (name, variant) in Variant::all() {
+            for routine in Routine::ALL {
+                let c = super::counts_with(field, &variant, routine);
+                println!("{field} {name} {routine:?} {c:?} {}", c.total());
+            }
+        }
+    }
+}
+
+#[test]
+fn texts_print() {
+    for field in Field::ALL {
+        for (_, variant) in Variant::all() {
+            let text = super::glsl_with(field, &variant);
+            assert!(text.lines().all(|line| line.len() <= 2000));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn products_are_those_of_big_integers(words in prop::array::uniform4(prop::collection::vec(any::<u32>(), 12))) {
+        for (_, model) in models() {
+            let p = model.radix.modulus();
+            let [a, b, c, d] = words.each_ref().map(|words| BigInt::from_slice(num_bigint::Sign::Plus, words) % &p);
+            model.check_elements([&a, &b, &c, &d]);
+        }
+    }
+}

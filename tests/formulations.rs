@@ -1,0 +1,117 @@
+//! Every formulation that the device can run, in every operation that multiplies, against the oracle.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
+mod support;
+
+use bls12_field_gpu::{Because, Error, Field, Form, Formulation, Operation, Options, Parameter, Validation, Width};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use support::{Case, FORMS, Watched, case_of, edges, rows, unwatched};
+
+/// What multiplies, by kernels of its own.
+const OPERATIONS: [Operation; 6] =
+    [Operation::Mul, Operation::Square, Operation::MulAdd, Operation::Scale, Operation::Pow, Operation::Sqrt];
+
+fn fields(operation: Operation) -> impl Iterator<Item = Field> {
+    Field::ALL.into_iter().filter(move |&field| operation.row().available(field))
+}
+
+/// Every edge, and for operations of several vectors every pair of them.
+fn at_the_edges(operation: Operation, field: Field, form: Form) -> Case {
+    let (edges, row) = (edges(field), operation.row());
+    let pairs = if row.vectors == 1 { 1 } else { edges.len() };
+    let at = |operand: usize, index: usize| match operand {
+        0 => index % edges.len(),
+        1 => index / edges.len(),
+        _ => (index * 7 + index / edges.len()) % edges.len(),
+    };
+    let vector = |operand| (0..pairs * edges.len()).flat_map(|index| edges[at(operand, index)].clone()).collect();
+    let parameter = match row.parameter {
+        Parameter::None => Vec::new(),
+        Parameter::Scalar => edges[3].clone(),
+        // Windows of every width, and zeros below them.
+        Parameter::Exponent => vec![0xfedc_ba98_7654_3210 << 3, 0x8001_0203_0506_0fff],
+    };
+    Case { operation, field, form, vectors: (0..row.vectors).map(vector).collect(), parameter }
+}
+
+#[test]
+fn each_gives_the_right_answer() {
+    for formulation in Formulation::ALL {
+        let backend = unwatched(Options::new().formulation(formulation));
+        for (operation, field) in OPERATIONS.into_iter().flat_map(|operation| fields(operation).map(move |f| (operation, f)))
+        {
+            for form in FORMS {
+                let case = at_the_edges(operation, field, form);
+                let outcome = case.on(&backend).unwrap();
+                assert_eq!(
+                    (outcome.elements, outcome.mask),
+                    case.answer(),
+                    "{formulation:?}: {operation:?} {field} {form:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn each_gives_the_right_answer_to_anything() {
+    let cases = (prop::sample::select(OPERATIONS.to_vec()), prop::sample::select(FORMS.to_vec()));
+    for formulation in Formulation::ALL {
+        let backend = unwatched(Options::new().formulation(formulation));
+        let cases = cases.clone().prop_flat_map(|(operation, form)| {
+            let fields: Vec<Field> = fields(operation).collect();
+            prop::sample::select(fields).prop_flat_map(move |field| case_of(operation, field, form, 1..20))
+        });
+        let mut runner = TestRunner::new(ProptestConfig::with_cases(64));
+        let right = runner.run(&cases, |case| {
+            let outcome = case.on(&backend).unwrap();
+            prop_assert_eq!((outcome.elements, outcome.mask), case.answer());
+            Ok(())
+        });
+        right.unwrap_or_else(|error| panic!("{formulation:?}: {error}"));
+    }
+}
+
+/// Short and long exponents, around the lengths at which the table changes.
+#[test]
+fn powers_of_every_length() {
+    let backend = unwatched(Options::new());
+    for bits in [0, 1, 2, 3, 22, 23, 24, 25, 31, 32, 33, 78, 79, 80, 81, 127, 128, 254] {
+        for low in [0u64, 1, 0xb6db_6db6_db6d_b6db, u64::MAX] {
+            let exponent: Vec<u64> = (0..4)
+                .map(|limb| match bits - 64 * limb {
+                    ..=0 => 0,
+                    left @ 1..64 => (1 << (left - 1)) | (low & ((1 << (left - 1)) - 1)),
+                    64 => (1 << 63) | low,
+                    _ => low,
+                })
+                .collect();
+            for field in Field::ALL {
+                let case = Case { parameter: exponent.clone(), ..Case::new(Operation::Pow, field, Form::Canonical, 5) };
+                assert_eq!(case.on(&backend).unwrap().elements, case.answer().0, "{field} to the {exponent:x?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_device_cannot_multiply_in_is_an_error() {
+    for formulation in [Formulation::Digits, Formulation::Doubles] {
+        let error =
+            bls12_field_gpu::Backend::new(&Options::new().require_gpu(true).width(Width::Int32).formulation(formulation));
+        assert!(matches!(error, Err(Error::InvalidOption { option: "formulation", .. })), "{error:?}");
+    }
+}
+
+#[test]
+fn the_choice_is_explained() {
+    let backend = Watched::validated(Options::new().formulation(Formulation::Words), Validation::On);
+    for (row, field) in rows() {
+        let decision = backend.explain(row.operation, field, Form::Montgomery, 1000);
+        let multiplication = decision.multiplication.unwrap();
+        assert_eq!(multiplication.formulation, Formulation::Words);
+        assert!(matches!(multiplication.because, Because::Asked | Because::Only), "{decision}");
+    }
+}
