@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 type Fq = ark_bls12_381::Fq;
 type Fr = ark_bls12_381::Fr;
 
-/// Lengths of the vectors that formulations are compared on.
+/// Lengths of the vectors that formulations are compared on; the shortest of what costs one multiplication.
 const SHORTEST: usize = 1 << 14;
 const LONGEST: usize = 1 << 22;
 
@@ -83,7 +83,7 @@ impl Backend {
     /// # Errors
     /// [`Error::Device`].
     pub fn choose_formulations(&self) -> Result<(), Error> {
-        self.vulkan().map_or(Ok(()), |vulkan| vulkan.choose_formulations(self, &mut |_, _| {}))
+        self.vulkan().map_or(Ok(()), |vulkan| vulkan.choose_formulations(self, Duration::MAX, &mut |_, _| {}))
     }
 
     /// In which formulations the device has a kernel.
@@ -198,8 +198,15 @@ impl Vulkan {
         Ok(each[each.len() / 2])
     }
 
-    /// Measures every kernel that exists in several formulations, and chooses the quickest of each from now on.
-    pub(crate) fn choose_formulations(&self, backend: &Backend, progress: &mut dyn FnMut(f64, &str)) -> Result<(), Error> {
+    /// Measures the kernels that exist in several formulations, one after another for about as long as is given, and chooses the
+    /// quickest of each from now on.
+    pub(crate) fn choose_formulations(
+        &self,
+        backend: &Backend,
+        budget: Duration,
+        progress: &mut dyn FnMut(f64, &str),
+    ) -> Result<(), Error> {
+        let begin = Instant::now();
         let several = |&(row, field): &(&'static Row, Field)| {
             row.available(field) && self.formulations.of(row.kernel, field).count() > 1
         };
@@ -209,9 +216,12 @@ impl Vulkan {
         let mut seen = HashSet::new();
         rows.retain(|(row, field)| seen.insert((row.kernel, *field)));
         for &(row, field) in &rows {
+            if begin.elapsed() > budget {
+                break;
+            }
             progress(0.0, &format!("formulations of {} in {field}", row.name));
             let mut rates = Vec::new();
-            let mut length = SHORTEST;
+            let mut length = (SHORTEST / row.cost as usize).max(64);
             loop {
                 rates.clear();
                 for formulation in self.formulations.of(row.kernel, field) {
@@ -230,7 +240,7 @@ impl Vulkan {
             }
             self.formulations.learn(row.kernel, field, &rates);
         }
-        if !rows.is_empty() {
+        if !rows.is_empty() && backend.is_ordinary() {
             self.formulations.keep(self.device());
         }
         Ok(())

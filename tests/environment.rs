@@ -5,7 +5,9 @@
 
 mod support;
 
-use bls12_field_gpu::{DeviceError, Engine, Error, ErrorKind, Field, Verify, add_u64_limbs, backend, fr};
+use bls12_field_gpu::{
+    Because, DeviceError, Engine, Error, ErrorKind, Field, Form, Operation, Verify, add_u64_limbs, backend, fr,
+};
 use std::process::Command;
 use support::small;
 
@@ -19,7 +21,7 @@ fn in_a_child(expect: &str, variables: &[(&str, &str)]) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "child", "--nocapture", "--test-threads=1"]);
     let others = ["GPU_DEVICE", "GPU_REQUIRE", "GPU_DEVICE_LOCAL", "GPU_VERIFY", "GPU_WORKGROUP_SIZE", "GPU_VALIDATION"];
-    for variable in others.into_iter().chain(["GPU_CALIBRATE"]) {
+    for variable in others.into_iter().chain(["GPU_CALIBRATE", "GPU_FORMULATION"]) {
         command.env_remove(variable);
     }
     command.env("GPU_CACHE_DIR", cache.path()).env("GPU_PLACEMENT", "device");
@@ -106,6 +108,11 @@ fn child() {
             let Engine::Vulkan { workgroup_size, .. } = *backend().unwrap().engine() else { panic!("no GPU") };
             assert_eq!(workgroup_size.to_string(), expected);
         }
+        ("formulation", expected) => {
+            let decision = backend().unwrap().explain(Operation::Mul, Field::Fq, Form::Canonical, 1);
+            let multiplication = decision.multiplication.unwrap();
+            assert_eq!((multiplication.formulation.name(), multiplication.because), (expected, Because::Asked));
+        }
         ("placed", place) => {
             assert_eq!(sum.unwrap(), small(Field::Fq, 4));
             let stats = backend().unwrap().stats();
@@ -133,6 +140,7 @@ fn values_that_mean_nothing() {
         ("GPU_VALIDATION", "on"),
         ("GPU_PLACEMENT", "gpu"),
         ("GPU_CALIBRATE", "2"),
+        ("GPU_FORMULATION", "fast"),
     ] {
         in_a_child(&format!("misunderstood={variable}"), &[(variable, value)]);
     }
@@ -156,6 +164,8 @@ fn values_that_are_obeyed() {
     in_a_child("verify=off", &[("GPU_VERIFY", "off"), ("GPU_REQUIRE", "1")]);
     in_a_child("verify=sample:3", &[("GPU_VERIFY", "sample:3"), ("GPU_REQUIRE", "1")]);
     in_a_child("workgroup_size=96", &[("GPU_WORKGROUP_SIZE", "96"), ("GPU_VALIDATION", "1")]);
+    in_a_child("formulation=words", &[("GPU_FORMULATION", "words"), ("GPU_REQUIRE", "1")]);
+    in_a_child("formulation=digits", &[("GPU_FORMULATION", "digits"), ("GPU_REQUIRE", "1")]);
     in_a_child("placed=cpu", &[("GPU_PLACEMENT", "auto"), ("GPU_REQUIRE", "1")]);
     in_a_child("placed=device", &[("GPU_REQUIRE", "1")]);
     let directory = tempfile::tempdir().unwrap();

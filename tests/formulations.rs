@@ -4,7 +4,10 @@
 
 mod support;
 
-use bls12_field_gpu::{Because, Error, Field, Form, Formulation, Operation, Options, Parameter, Validation, Width};
+use bls12_field_gpu::{
+    Backend, Because, CacheDirectory, Calibrate, Error, Field, Form, Formulation, Operation, Options, Parameter, Placement,
+    Validation, Width,
+};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use support::{Case, FORMS, Watched, case_of, edges, rows, unwatched};
@@ -99,9 +102,31 @@ fn powers_of_every_length() {
 #[test]
 fn what_a_device_cannot_multiply_in_is_an_error() {
     for formulation in [Formulation::Digits, Formulation::Doubles] {
-        let error =
-            bls12_field_gpu::Backend::new(&Options::new().require_gpu(true).width(Width::Int32).formulation(formulation));
+        let error = Backend::new(&Options::new().require_gpu(true).width(Width::Int32).formulation(formulation));
         assert!(matches!(error, Err(Error::InvalidOption { option: "formulation", .. })), "{error:?}");
+    }
+}
+
+#[test]
+fn what_is_measured_is_kept_and_obeyed() {
+    let directory = tempfile::tempdir().unwrap();
+    let made = |calibrate| {
+        let options = Options::new().require_gpu(true).placement(Placement::Device).calibrate(calibrate);
+        Backend::new(&options.cache(CacheDirectory::At(directory.path().into()))).unwrap()
+    };
+    let of =
+        |backend: &Backend, operation| backend.explain(operation, Field::Fr, Form::Montgomery, 1000).multiplication.unwrap();
+    let backend = made(Calibrate::Auto);
+    assert_eq!(of(&backend, Operation::Mul).because, Because::Guessed);
+    backend.choose_formulations().unwrap();
+    let chosen = of(&backend, Operation::Mul);
+    assert_eq!(chosen.because, Because::Measured);
+    assert_eq!(of(&backend, Operation::Add).because, Because::Only);
+    assert_eq!(of(&made(Calibrate::Auto), Operation::Mul), chosen);
+    assert_eq!(of(&made(Calibrate::Off), Operation::Mul).because, Because::Guessed);
+    for form in FORMS {
+        let case = Case::new(Operation::Mul, Field::Fr, form, 100);
+        assert_eq!(case.on(&backend).unwrap().elements, case.answer().0);
     }
 }
 

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 pub enum Thoroughness {
     /// Two to three seconds: one operation of each kind, the device's own workgroup size.
     Quick,
-    /// Every operation, and of each kind every workgroup size and several sizes of chunks. Takes no more than about this long.
+    /// Every kernel in every formulation (see [`Options::formulation`](crate::Options::formulation)); every operation, and of each kind
+    /// every workgroup size and several sizes of chunks. Takes no more than about this long.
     Thorough(Duration),
 }
 

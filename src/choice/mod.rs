@@ -215,7 +215,7 @@ impl Backend {
     }
 
     /// Whether times are what they are for most backends.
-    fn is_ordinary(&self) -> bool {
+    pub(crate) fn is_ordinary(&self) -> bool {
         let executor = &self.settings().executor;
         executor.validation == Validation::Off
             && !executor.wipe
@@ -238,9 +238,13 @@ impl Backend {
         progress: &mut dyn FnMut(f64, &str),
     ) -> Result<Arc<Model>, Error> {
         let begin = std::time::Instant::now();
-        if thoroughness != Thoroughness::Quick && self.is_ordinary() {
-            vulkan.choose_formulations(self, progress)?;
-        }
+        let thoroughness = match thoroughness {
+            Thoroughness::Quick => thoroughness,
+            Thoroughness::Thorough(budget) => {
+                vulkan.choose_formulations(self, budget / 2, progress)?;
+                Thoroughness::Thorough(budget.saturating_sub(begin.elapsed()))
+            }
+        };
         let measurements = measure::measure(self, vulkan, thoroughness, progress)?;
         self.chooser().calibrations.fetch_add(1, Relaxed);
         let model = Arc::new(self.model_of(vulkan, &measurements));

@@ -74,7 +74,7 @@ impl Kernels {
         kernels.limits(&backend, quick)?;
         kernels.streams::<Fq>(&backend, &options, quick)?;
         kernels.streams::<Fr>(&backend, &options, quick)?;
-        kernels.powers(&backend, quick)?;
+        kernels.powers(&backend, &options, quick)?;
         kernels.chains(&backend, quick)?;
         Ok(kernels)
     }
@@ -158,8 +158,8 @@ impl Kernels {
         Ok(())
     }
 
-    /// Powers of 381 bits, as inverses and roots are.
-    fn powers(&mut self, backend: &Backend, quick: bool) -> Result<(), Failure> {
+    /// Powers of 381 bits, as inverses and roots are, in every formulation.
+    fn powers(&mut self, backend: &Backend, options: &Options, quick: bool) -> Result<(), Failure> {
         let length = if quick { 1 << 6 } else { 1 << 20 };
         let mut random = fastrand::Rng::with_seed(381);
         let mut exponent: Vec<u64> = (0..Field::Fq.limbs()).map(|_| random.u64(..)).collect();
@@ -167,20 +167,23 @@ impl Kernels {
         let x: Vec<Fq> = (0..length as u64).into_par_iter().map(|i| Fq::from(i + 2)).collect();
         let cpu = Backend::new(&Options::new().device(DeviceChoice::Cpu).require_gpu(false))?;
         let expected = cpu.pow(&x, &exponent)?;
-        let (a, out) = (backend.upload(&x)?, backend.zeros(length)?);
-        let each = seconds_each(backend, quick, 1, |recording| recording.pow_into(&a, &exponent, &out))?;
-        if out.download()? != expected {
-            return Err("a resident power is wrong".into());
-        }
         let decision = backend.explain(Operation::Pow, Field::Fq, Form::Montgomery, length);
-        self.rates.push(Rate {
-            name: "fq_pow381_stream".into(),
-            field: Field::Fq,
-            work: Work::Stream(Operation::Pow),
-            formulation: decision.multiplication.map_or(Formulation::Words, |chosen| chosen.formulation),
-            chosen: true,
-            rate: length as f64 / each / 1e9,
-        });
+        for formulation in backend.formulations_of(Kernel::Pow, Field::Fq) {
+            let with = Backend::new(&options.clone().formulation(formulation))?;
+            let (a, out) = (with.upload(&x)?, with.zeros(length)?);
+            let each = seconds_each(&with, quick, 1, |recording| recording.pow_into(&a, &exponent, &out))?;
+            if out.download()? != expected {
+                return Err("a resident power is wrong".into());
+            }
+            self.rates.push(Rate {
+                name: "fq_pow381_stream".into(),
+                field: Field::Fq,
+                work: Work::Stream(Operation::Pow),
+                formulation,
+                chosen: decision.multiplication.is_some_and(|chosen| chosen.formulation == formulation),
+                rate: length as f64 / each / 1e9,
+            });
+        }
         Ok(())
     }
 
@@ -261,8 +264,8 @@ impl Kernels {
         let columns = Formulation::ALL.map(Formulation::name).to_vec();
         let mut table = Table { title, columns, lines: Vec::new() };
         for rate in &self.rates {
-            let compared = matches!(rate.work, Work::Chain(_) | Work::Stream(Operation::Mul | Operation::Square));
-            if compared && !table.lines.iter().any(|(name, _)| *name == rate.name) {
+            let several = self.rates.iter().filter(|other| other.name == rate.name).count() > 1;
+            if several && !table.lines.iter().any(|(name, _)| *name == rate.name) {
                 let of = |formulation| self.rates.iter().find(|r| r.name == rate.name && r.formulation == formulation);
                 let values = Formulation::ALL.map(|formulation| of(formulation).map(|rate| rate.rate));
                 table.lines.push((rate.name.clone(), values.to_vec()));
