@@ -21,8 +21,8 @@ pub struct Digits {
     pub opaque: bool,
 }
 
-/// How the columns of a product of two numbers are computed from their digits. Squares are always by `Schoolbook`: they have
-/// half of its products as it is.
+/// How the columns of a product of two numbers are computed from their digits. Squares are by `Schoolbook`, of whose products
+/// they have half, unless something else is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Product {
     /// Every digit times every digit.
@@ -30,12 +30,11 @@ pub enum Product {
     /// Three products of halves instead of four (A. A. Karatsuba, Yu. P. Ofman, 1962), with differences, which keep balanced
     /// digits balanced.
     Karatsuba,
-    /// Nine products of quarters instead of sixteen, by Karatsuba's identity twice, in the reduction, too. `throughout` says
-    /// whether also where reducing by fours takes a quotient of its own.
+    /// Nine products of quarters instead of sixteen, by Karatsuba's identity twice, in the reduction, too.
     Quarters {
-        /// Whether all of the reduction but the highest column is by fours.
+        /// Whether four columns at a time are reduced also where that takes a multiplication for their Montgomery digits.
         throughout: bool,
-        /// Whether squares are by quarters; the reduction of others is that of schoolbook products.
+        /// Whether squares are by quarters, too.
         squares: bool,
     },
 }
