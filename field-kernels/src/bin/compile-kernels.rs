@@ -50,7 +50,7 @@ fn compile(compiler: &shaderc::Compiler, which: &Permutation) -> Result<Vec<u8>,
 fn generated(wanted: &str) -> Result<String, String> {
     let texts = Field::ALL.into_iter().flat_map(|field| {
         let named = Formulation::ALL.into_iter().filter_map(move |one| Some((one.name().to_string(), one.variant(field)?)));
-        named.chain(Variant::all()).map(move |(name, variant)| (format!("{}_{name}", field.name()), field, variant))
+        named.chain(Variant::all(field)).map(move |(name, variant)| (format!("{}_{name}", field.name()), field, variant))
     });
     let mut names = Vec::new();
     for (name, field, variant) in texts {

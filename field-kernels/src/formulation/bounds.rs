@@ -72,9 +72,15 @@ impl Type {
             Type::U32 => Interval::new(0, u32::MAX.into()),
             Type::I64 => Interval::new(i64::MIN.into(), i64::MAX.into()),
             Type::U64 => Interval::new(0, u64::MAX.into()),
-            // Every integer up to here is a double.
-            Type::F64 => Interval::new(-(1 << 53), 1 << 53),
+            Type::F64 => Type::doubles(0),
         }
+    }
+}
+
+impl Type {
+    /// Where every multiple of 2^unit is a double.
+    fn doubles(unit: u32) -> Interval {
+        Interval::new(-(1 << (53 + unit)), 1 << (53 + unit))
     }
 }
 
@@ -139,6 +145,8 @@ impl Polynomial {
 struct Analysis<'a> {
     program: &'a Program,
     values: Vec<Polynomial>,
+    /// Of each double, the power of two of which it is a multiple.
+    units: Vec<u32>,
     atoms: Vec<Interval>,
     column: i128,
     double: i128,
@@ -148,7 +156,7 @@ impl Program {
     /// What follows from these ranges of the arguments' elements; the first thing that may go wrong, if there is one.
     pub(super) fn bounds(&self, arguments: &[&[Interval]]) -> Result<Bounds, String> {
         let atoms = vec![Interval::new(1, 1)];
-        let mut analysis = Analysis { program: self, values: Vec::new(), atoms, column: 0, double: 0 };
+        let mut analysis = Analysis { program: self, values: Vec::new(), units: Vec::new(), atoms, column: 0, double: 0 };
         for index in 0..self.nodes.len() {
             let made = analysis.made(index, arguments).map_err(|what| {
                 let name = self.nodes[index].name.as_deref().unwrap_or("unnamed");
@@ -205,8 +213,13 @@ impl Analysis<'_> {
         let polynomial = self.values[x.0].clone();
         match ty {
             Type::U32 | Type::U64 => Ok(self.modulo(&polynomial, ty)),
-            Type::I32 | Type::I64 | Type::F64 => {
+            Type::I32 | Type::I64 => {
                 let interval = self.fitting(&polynomial, ty)?;
+                Ok((polynomial, interval))
+            }
+            // That it fits was seen when it was made.
+            Type::F64 => {
+                let interval = self.interval(&polynomial);
                 Ok((polynomial, interval))
             }
         }
@@ -218,12 +231,36 @@ impl Analysis<'_> {
             let log = (interval.magnitude() as f64).log2();
             return Err(format!("a magnitude up to 2^{log:.3} does not fit {ty:?}"));
         }
-        match ty {
-            Type::I64 => self.column = self.column.max(interval.magnitude()),
-            Type::F64 => self.double = self.double.max(interval.magnitude()),
-            _ => {}
+        if ty == Type::I64 {
+            self.column = self.column.max(interval.magnitude());
         }
         Ok(interval)
+    }
+
+    /// Of which power of two a double is a multiple.
+    fn unit(&self, op: Op) -> u32 {
+        let unit = |x: Value| self.units[x.0];
+        match op {
+            Op::Constant(0) => 64,
+            Op::Constant(value) => value.trailing_zeros().min(64),
+            Op::Add(x, y) | Op::Sub(x, y) => unit(x).min(unit(y)),
+            Op::Mul(x, y) => unit(x) + unit(y),
+            Op::Fma(x, y, z) => unit(z).min(unit(x) + unit(y)),
+            Op::FmaRounded(_, _, _, unit) => unit,
+            Op::Neg(x) | Op::Known { value: x, .. } => unit(x),
+            _ => 0,
+        }
+    }
+
+    /// A new double, which is a multiple of 2^unit, is one exactly.
+    fn exact(&mut self, polynomial: &Polynomial, unit: u32) -> Result<(), String> {
+        let interval = self.interval(polynomial);
+        if !interval.within(Type::doubles(unit)) {
+            let log = (interval.magnitude() as f64).log2();
+            return Err(format!("a magnitude up to 2^{log:.3} of multiples of 2^{unit} is rounded"));
+        }
+        self.double = self.double.max(interval.magnitude() >> unit);
+        Ok(())
     }
 
     /// The polynomial of the next value.
@@ -263,23 +300,60 @@ impl Analysis<'_> {
             Op::Convert(x) => self.converted(x, node.ty)?,
             Op::Bits(x) => {
                 let (polynomial, interval) = self.looked_at(x)?;
-                // There a double's bits are those of 2^52, plus the integer by which it exceeds that.
-                if !interval.within(Interval::new(1 << 52, (1 << 53) - 1)) {
-                    let unit = (1u64 << 46) as f64;
-                    let (low, high) = (interval.low as f64 / unit, interval.high as f64 / unit);
-                    return Err(format!("{low:.3} to {high:.3} times 2^46 is not between 64 and 128 times"));
+                // There a double's bits are those of the range's lowest, plus the units by which it exceeds that.
+                let unit = (interval.low.max(1).ilog2().saturating_sub(52)).min(self.units[x.0]);
+                self.within_binade(interval, unit)?;
+                let lowest = i128::from(0x433 + unit) << 52;
+                if unit == 0 {
+                    polynomial.plus(&Polynomial::constant(1), lowest - (1 << 52))
+                } else {
+                    let offset = |x: i128| lowest + ((x - (1 << (52 + unit))) >> unit);
+                    self.new_atom(Interval::new(offset(interval.low), offset(interval.high)))
                 }
-                polynomial.plus(&Polynomial::constant(1), (0x433 << 52) - (1 << 52))
             }
-            Op::Biased(x) => {
+            Op::Biased(x, above) => {
                 let (polynomial, _) = self.looked_at(x)?;
-                polynomial.plus(&Polynomial::constant(1), 1 << 52)
+                let biased = polynomial.plus(&Polynomial::constant(1), 1 << 52);
+                match above {
+                    None => biased,
+                    Some(above) => {
+                        let (above, interval) = self.looked_at(above)?;
+                        assert!(interval.within(Interval::new(0, (1 << 20) - 1)), "would run into the exponent");
+                        biased.plus(&above, 1 << 32)
+                    }
+                }
+            }
+            Op::FmaRounded(x, y, z, unit) => {
+                let (x, y) = (self.values[x.0].clone(), self.values[y.0].clone());
+                let rounded = self.new_atom(Interval::new(-(1 << (unit - 1)), 1 << (unit - 1)));
+                let sum = self.product(&x, &y).plus(&self.values[z.0], 1).plus(&rounded, 1);
+                let interval = self.interval(&sum);
+                self.within_binade(interval, unit)?;
+                sum
+            }
+            Op::Neg(x) => Polynomial::default().plus(&self.values[x.0], -1),
+            Op::Known { value, low, high } => {
+                let (_, interval) = self.looked_at(value)?;
+                assert!(interval.low <= high && low <= interval.high, "known is what cannot be");
+                self.new_atom(Interval::new(low.max(interval.low), high.min(interval.high)))
             }
         };
+        let unit = self.unit(node.op);
+        self.units.push(unit);
         if node.ty == Type::F64 {
-            self.fitting(&made, Type::F64)?;
+            self.exact(&made, unit)?;
         }
         Ok(made)
+    }
+
+    /// Doubles there are the multiples of 2^unit.
+    fn within_binade(&self, interval: Interval, unit: u32) -> Result<(), String> {
+        if interval.within(Interval::new(1 << (52 + unit), (1 << (53 + unit)) - 1)) {
+            return Ok(());
+        }
+        let size = (1u64 << 46) as f64 * 2f64.powi(unit as i32);
+        let (low, high) = (interval.low as f64 / size, interval.high as f64 / size);
+        Err(format!("{low:.3} to {high:.3} times 2^{} is not between 64 and 128 times", 46 + unit))
     }
 
     fn product(&mut self, x: &Polynomial, y: &Polynomial) -> Polynomial {

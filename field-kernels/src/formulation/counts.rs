@@ -54,7 +54,7 @@ impl Program {
             let wide = matches!(node.ty, Type::I64 | Type::U64);
             let kind = match node.op {
                 Op::WideAdd(..) => &mut counts.wide,
-                Op::Fma(..) => &mut counts.double,
+                Op::Fma(..) | Op::FmaRounded(..) => &mut counts.double,
                 Op::Add(..) | Op::Sub(..) | Op::Mul(..) if node.ty == Type::F64 => &mut counts.double,
                 Op::Add(..) | Op::Sub(..) if wide => &mut counts.add64,
                 Op::Mul(..) => &mut counts.multiply,
@@ -65,7 +65,10 @@ impl Program {
                 // The sign has to be spread over the high word.
                 Op::Convert(x) if wide && ty(x) == Type::I32 => &mut counts.simple,
                 // A view of registers that are there.
-                Op::Convert(_) | Op::Bits(_) | Op::Biased(_) => continue,
+                Op::Convert(_) | Op::Bits(_) | Op::Biased(_, None) | Op::Known { .. } => continue,
+                // A sign that an operation takes along.
+                Op::Neg(_) => continue,
+                Op::Biased(_, Some(_)) => &mut counts.simple,
                 Op::Input { .. } | Op::Constant(_) | Op::OpaqueZero => continue,
             };
             *kind += 1;

@@ -69,7 +69,7 @@ fn double_of_digit(b: &mut Builder, digit: Value, radix: Radix, conversion: Conv
             b.convert(digit, Type::F64)
         }
         Conversion::Bias => {
-            let digit = b.biased(digit);
+            let digit = b.biased(digit, None);
             b.add_constant(digit, -(1i128 << 52) - i128::from(radix.half()))
         }
     }

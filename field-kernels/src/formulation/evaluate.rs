@@ -58,7 +58,9 @@ impl Program {
                 (Op::Add(x, y), Type::F64) => Scalar::Double(double(x) + double(y)),
                 (Op::Sub(x, y), Type::F64) => Scalar::Double(double(x) - double(y)),
                 (Op::Mul(x, y), Type::F64) => Scalar::Double(double(x) * double(y)),
-                (Op::Fma(x, y, z), _) => Scalar::Double(double(x).mul_add(double(y), double(z))),
+                (Op::Fma(x, y, z) | Op::FmaRounded(x, y, z, _), _) => {
+                    Scalar::Double(double(x).mul_add(double(y), double(z)))
+                }
                 (Op::Add(x, y), _) => wrapped(integer(x) + integer(y)),
                 (Op::Sub(x, y), _) => wrapped(integer(x) - integer(y)),
                 (Op::Mul(x, y), _) => wrapped(integer(x).wrapping_mul(integer(y))),
@@ -69,7 +71,19 @@ impl Program {
                 (Op::Or(x, y), _) => wrapped(integer(x) | integer(y)),
                 (Op::Convert(x), ty) => ty.scalar(integer(x)),
                 (Op::Bits(x), _) => Scalar::Integer(i128::from(double(x).to_bits())),
-                (Op::Biased(x), _) => Scalar::Double(f64::from_bits(0x4330_0000 << 32 | integer(x) as u64)),
+                (Op::Biased(x, above), _) => {
+                    let above = 0x4330_0000 | above.map_or(0, integer) as u64;
+                    Scalar::Double(f64::from_bits(above << 32 | integer(x) as u64))
+                }
+                (Op::Neg(x), _) => Scalar::Double(-double(x)),
+                (Op::Known { value, low, high }, _) => {
+                    let known = match values[value.0] {
+                        Scalar::Integer(value) => value,
+                        Scalar::Double(value) => value as i128,
+                    };
+                    assert!((low..=high).contains(&known), "{known} was known to be from {low} to {high}");
+                    values[value.0]
+                }
             };
             values.push(value);
         }

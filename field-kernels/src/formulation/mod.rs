@@ -33,6 +33,7 @@ mod digits;
 mod doubles;
 #[cfg(test)]
 mod evaluate;
+mod halves;
 mod program;
 mod quarters;
 mod radix;
@@ -55,7 +56,7 @@ pub enum Formulation {
     Words,
     /// On signed 30-bit digits, in 64-bit columns without carries.
     Digits,
-    /// On signed 24-bit digits, in doubles without rounding.
+    /// In doubles: Fq on 48-bit digits, products split in halves; Fr on signed 24-bit digits.
     Doubles,
 }
 
@@ -66,6 +67,8 @@ pub enum Variant {
     Digits(Digits),
     /// A variant of [`Formulation::Doubles`].
     Doubles(Doubles),
+    /// The variant of [`Formulation::Doubles`] that splits products in halves. Of Fq only.
+    Halves,
 }
 
 /// One of the functions that a formulation consists of.
@@ -145,7 +148,8 @@ impl Formulation {
                 skip: 1,
                 opaque: true,
             })),
-            (Formulation::Doubles, Field::Fq | Field::Fr) => {
+            (Formulation::Doubles, Field::Fq) => Some(Variant::Halves),
+            (Formulation::Doubles, Field::Fr) => {
                 Some(Variant::Doubles(Doubles { karatsuba: true, skip: 2, conversion: Conversion::Convert }))
             }
         }
@@ -153,9 +157,12 @@ impl Formulation {
 }
 
 impl Variant {
-    /// All there are, with a name for each.
-    pub fn all() -> Vec<(String, Variant)> {
-        let mut all = Vec::new();
+    /// All there are for a field, with a name for each.
+    pub fn all(field: Field) -> Vec<(String, Variant)> {
+        let mut all = match field {
+            Field::Fq => vec![("halves".to_owned(), Variant::Halves)],
+            Field::Fr => Vec::new(),
+        };
         let products = [
             ("digits", Product::Schoolbook, false),
             ("digits_karatsuba", Product::Karatsuba, false),
@@ -184,11 +191,15 @@ impl Variant {
     }
 
     fn radix(&self, field: Field) -> Radix {
+        if *self == Variant::Halves {
+            return halves::radix(field);
+        }
         let (width, count) = match (self, field) {
             (Variant::Digits(_), Field::Fq) => (30, 13),
             (Variant::Digits(_), Field::Fr) => (30, 9),
             (Variant::Doubles(_), Field::Fq) => (24, 16),
             (Variant::Doubles(_), Field::Fr) => (24, 11),
+            (Variant::Halves, _) => unreachable!("above"),
         };
         Radix { field, width, count }
     }
@@ -197,6 +208,7 @@ impl Variant {
         match self {
             Variant::Digits(_) => Digits::operand(radix),
             Variant::Doubles(_) => Doubles::operand(radix),
+            Variant::Halves => halves::operand(),
         }
     }
 
@@ -206,6 +218,7 @@ impl Variant {
         match self {
             Variant::Digits(digits) => digits.program(radix, routine, prose),
             Variant::Doubles(doubles) => doubles.program(radix, routine, prose),
+            Variant::Halves => halves::program(radix, routine, prose),
         }
     }
 
@@ -226,6 +239,7 @@ impl Variant {
                 let square = routine == Routine::Square;
                 let how = match self {
                     Variant::Digits(digits) => digits.product.prose(square),
+                    Variant::Halves => halves::PROSE,
                     Variant::Doubles(Doubles { karatsuba: true, .. }) => Product::Karatsuba.prose(square),
                     Variant::Doubles(_) => Product::Schoolbook.prose(square),
                 };
@@ -237,6 +251,7 @@ impl Variant {
     fn introduction(&self, radix: Radix) -> String {
         let Radix { field, width, count } = radix;
         let form = match self {
+            Variant::Halves => return halves::introduction(radix),
             Variant::Digits(_) => {
                 "Products are summed in 64-bit columns, t0 the lowest, which have room for all of them and need no carries until \
                  the reduction (D. J. Bernstein, \"Curve25519: New Diffie-Hellman Speed Records\", PKC 2006)."

@@ -42,8 +42,12 @@ pub(super) enum Op {
     Mul(Value, Value),
     /// x y + z, all 64 bits of a product of 32-bit integers of one sign.
     WideAdd(Value, Value, Option<Value>),
-    /// x y + z, rounded once.
+    /// x y + z, exactly.
     Fma(Value, Value, Value),
+    /// x y + z, rounded to the nearest multiple of 2^unit: of which size the result is makes the unit what it is.
+    FmaRounded(Value, Value, Value, u32),
+    /// -x, of a double.
+    Neg(Value),
     Shl(Value, u32),
     /// Arithmetic for signed values, logical for unsigned ones.
     Shr(Value, u32),
@@ -53,8 +57,15 @@ pub(super) enum Op {
     Convert(Value),
     /// The bits of a double, as `U64`.
     Bits(Value),
-    /// 2^52 + x as a double, from a `U32`: its bits are the word 0x43300000 above x.
-    Biased(Value),
+    /// 2^52 + x as a double, from a `U32`: its bits are the word 0x43300000 above x. With a second `U32` y below 2^20, 2^52 + x +
+    /// 2^32 y.
+    Biased(Value, Option<Value>),
+    /// The same value, of which is known, by something that bounds of digits cannot show, that it is from `low` up to `high`.
+    Known {
+        value: Value,
+        low: i128,
+        high: i128,
+    },
 }
 
 /// What a program takes or returns: `struct NAME { T MEMBER[len]; }`.
@@ -97,8 +108,10 @@ impl Op {
             Op::Input { .. } | Op::Constant(_) | Op::OpaqueZero => [None, None, None],
             Op::Add(x, y) | Op::Sub(x, y) | Op::Mul(x, y) | Op::And(x, y) | Op::Or(x, y) => [Some(x), Some(y), None],
             Op::WideAdd(x, y, z) => [Some(x), Some(y), z],
-            Op::Fma(x, y, z) => [Some(x), Some(y), Some(z)],
-            Op::Shl(x, _) | Op::Shr(x, _) | Op::Convert(x) | Op::Bits(x) | Op::Biased(x) => [Some(x), None, None],
+            Op::Fma(x, y, z) | Op::FmaRounded(x, y, z, _) => [Some(x), Some(y), Some(z)],
+            Op::Biased(x, y) => [Some(x), y, None],
+            Op::Known { value, .. } => [Some(value), None, None],
+            Op::Neg(x) | Op::Shl(x, _) | Op::Shr(x, _) | Op::Convert(x) | Op::Bits(x) => [Some(x), None, None],
         };
         operands.into_iter().flatten()
     }
@@ -244,9 +257,23 @@ impl Builder {
         self.push(Op::Bits(x), Type::U64)
     }
 
-    pub(super) fn biased(&mut self, x: Value) -> Value {
-        assert_eq!(self.ty(x), Type::U32);
-        self.push(Op::Biased(x), Type::F64)
+    pub(super) fn biased(&mut self, x: Value, above: Option<Value>) -> Value {
+        assert!([Some(x), above].into_iter().flatten().all(|word| self.ty(word) == Type::U32));
+        self.push(Op::Biased(x, above), Type::F64)
+    }
+
+    pub(super) fn fma_rounded(&mut self, x: Value, y: Value, addend: Value, unit: u32) -> Value {
+        assert!([x, y, addend].iter().all(|&v| self.ty(v) == Type::F64));
+        self.push(Op::FmaRounded(x, y, addend, unit), Type::F64)
+    }
+
+    pub(super) fn neg(&mut self, x: Value) -> Value {
+        assert_eq!(self.ty(x), Type::F64);
+        self.push(Op::Neg(x), Type::F64)
+    }
+
+    pub(super) fn known(&mut self, value: Value, low: i128, high: i128) -> Value {
+        self.push(Op::Known { value, low, high }, self.ty(value))
     }
 
     pub(super) fn finish(self, result: Struct, outputs: Vec<Value>) -> Program {

@@ -3,7 +3,7 @@
 use super::bounds::{Bounds, Interval};
 use super::program::{Op, Program};
 use super::radix::Radix;
-use super::{Routine, Variant};
+use super::{Routine, Variant, halves};
 use crate::Field;
 use num_bigint::BigInt;
 use proptest::prelude::*;
@@ -12,6 +12,7 @@ use std::collections::HashMap;
 /// A variant's functions, run on the CPU.
 struct Model {
     radix: Radix,
+    variant: Variant,
     programs: HashMap<Routine, Program>,
 }
 
@@ -20,7 +21,7 @@ type Digits = Vec<i128>;
 impl Model {
     fn new(field: Field, variant: &Variant) -> Self {
         let programs = Routine::ALL.map(|routine| (routine, variant.program(field, routine)));
-        Self { radix: variant.radix(field), programs: programs.into() }
+        Self { radix: variant.radix(field), variant: *variant, programs: programs.into() }
     }
 
     fn run(&self, routine: Routine, arguments: &[&Digits]) -> Digits {
@@ -86,18 +87,28 @@ impl Model {
 
     /// The digits of any operand.
     fn operand_range(&self) -> Vec<Interval> {
+        if self.variant == Variant::Halves {
+            return self.range(Interval::new(0, halves::highest_digit(self.radix)));
+        }
         let top = i128::from(self.radix.top(self.radix.shift())) + 1;
         self.range(Interval::new(-top, top))
     }
 
     /// The digits of 2^shift times a canonical element.
     fn element_range(&self, shift: u32) -> Vec<Interval> {
+        if self.variant == Variant::Halves {
+            return self.range(Interval::new(0, (1 << 45) - 1));
+        }
         self.range(Interval::new(0, i128::from(self.radix.top(shift)) + 1))
     }
 
     fn range(&self, top: Interval) -> Vec<Interval> {
         let half = i128::from(self.radix.half());
-        let mut range = vec![Interval::new(-half, half - 1); self.radix.count];
+        let any = match self.variant {
+            Variant::Halves => Interval::new(0, 2 * half - 1),
+            _ => Interval::new(-half, half - 1),
+        };
+        let mut range = vec![any; self.radix.count];
         range[self.radix.count - 1] = top;
         range
     }
@@ -123,7 +134,7 @@ fn modulo(x: &BigInt, p: &BigInt) -> BigInt {
 fn models() -> impl Iterator<Item = (String, Model)> {
     Field::ALL.into_iter().flat_map(|field| {
         let named = move |(name, variant): (String, Variant)| (format!("{field} {name}"), Model::new(field, &variant));
-        Variant::all().into_iter().map(named)
+        Variant::all(field).into_iter().map(named)
     })
 }
 
@@ -352,7 +363,7 @@ void main() {
         options.add_macro_definition("INT64", Some("1"));
         options.add_macro_definition("OPAQUE_ZERO", Some("int(elements[3].w[0])"));
         crate::lock::field_macros(field).iter().for_each(|(name, value)| options.add_macro_definition(name, Some(value)));
-        for (name, variant) in Variant::all() {
+        for (name, variant) in Variant::all(field) {
             let text = super::glsl_with(field, &variant);
             let (elements, main) = AFTER.split_once("void main").unwrap();
             let parts = [BEFORE, source("words.glsl"), source("field.glsl"), elements, &text, "void main", main];

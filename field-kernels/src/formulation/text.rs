@@ -90,7 +90,9 @@ impl Program {
     pub(super) fn glsl(&self) -> String {
         let uses = self.uses();
         let names = self.nodes.iter().zip(&uses).enumerate().map(|(index, (node, &uses))| {
-            let inline = matches!(node.op, Op::Input { .. } | Op::Constant(_) | Op::OpaqueZero) || uses <= 1;
+            let inline =
+                matches!(node.op, Op::Input { .. } | Op::Constant(_) | Op::OpaqueZero | Op::Neg(_) | Op::Known { .. })
+                    || uses <= 1;
             node.name.clone().or_else(|| (!inline).then(|| format!("v{index}")))
         });
         let mut printer = Printer { program: self, names: names.collect(), held: HashMap::new() };
@@ -183,14 +185,23 @@ impl Printer<'_> {
                     Some(z) => (format!("{} + {product}", self.within(z, Binding::Sum)), Binding::Sum),
                 }
             }
-            Op::Fma(x, y, z) => (format!("fma({}, {}, {})", self.bare(x), self.bare(y), self.bare(z)), Binding::Tight),
+            Op::Fma(x, y, z) | Op::FmaRounded(x, y, z, _) => {
+                (format!("fma({}, {}, {})", self.bare(x), self.bare(y), self.bare(z)), Binding::Tight)
+            }
             Op::Shl(x, by) => loose(x, "<<", by.to_string()),
             Op::Shr(x, by) => loose(x, ">>", by.to_string()),
             Op::And(x, y) => loose(x, "&", self.within(y, Binding::Tight)),
             Op::Or(x, y) => loose(x, "|", self.within(y, Binding::Tight)),
             Op::Convert(x) => (format!("{}({})", node.ty.glsl(), self.bare(x)), Binding::Tight),
             Op::Bits(x) => (format!("doubleBitsToUint64({})", self.bare(x)), Binding::Tight),
-            Op::Biased(x) => (format!("packDouble2x32(uvec2({}, 0x43300000u))", self.bare(x)), Binding::Tight),
+            Op::Neg(x) => (format!("-{}", self.within(x, Binding::Tight)), Binding::Product),
+            Op::Biased(x, None) => (format!("packDouble2x32(uvec2({}, 0x43300000u))", self.bare(x)), Binding::Tight),
+            Op::Biased(x, Some(above)) => {
+                // A constant that the compiler does not see keeps this one operation on three operands.
+                let above = format!("{} | (0x43300000u + uint(OPAQUE_ZERO))", self.within(above, Binding::Tight));
+                (format!("packDouble2x32(uvec2({}, {above}))", self.bare(x)), Binding::Tight)
+            }
+            Op::Known { value, .. } => self.used(value),
         }
     }
 }
