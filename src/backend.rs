@@ -7,7 +7,7 @@ use crate::formulations::Formulations;
 use crate::on_device::{Checks, Vulkan};
 use crate::options::{DeviceChoice, Options, Settings, Verify};
 use cpu_reference::{Positions, Results};
-use field_kernels::Width;
+use field_kernels::{Formulation, Width};
 use gpu_executor::{Device, DeviceInfo, DeviceKind, Profile, ValidationLog, Verdict};
 use std::fmt;
 use std::path::Path;
@@ -161,7 +161,12 @@ impl Backend {
                     tiled,
                     workgroup_size: device.workgroup_size(),
                 };
-                (engine, Some(Vulkan::new(device, width, tiled, formulations)))
+                let vulkan = Vulkan::new(device, width, tiled, formulations);
+                if settings.formulation == Some(Formulation::Doubles) && !vulkan.has_fused_doubles()? {
+                    let reason = "the device rounds twice in a fused multiply-add of doubles";
+                    return Err(Error::InvalidOption { option: "formulation", reason });
+                }
+                (engine, Some(vulkan))
             }
             Err(reason) => {
                 tracing::warn!(reason, "no GPU: computing on the CPU");

@@ -23,8 +23,8 @@ pub(crate) struct Vulkan {
     pub(crate) formulations: Formulations,
     /// By operation, field and form; for each workgroup size and formulation, made when first used and after its self-test.
     programs: Vec<Mutex<HashMap<(u32, Formulation), Program>>>,
-    /// Whether doubles were found to be exact.
-    pub(crate) exact: OnceLock<bool>,
+    /// Whether fused multiply-adds of doubles were found to round once.
+    pub(crate) fused: OnceLock<bool>,
     /// By reduction and field; likewise, for the device's workgroup size.
     pub(crate) reducers: Vec<Mutex<Option<Reducer>>>,
 }
@@ -33,7 +33,7 @@ impl Vulkan {
     pub(crate) fn new(device: Device, width: Width, tiled: bool, formulations: Formulations) -> Self {
         let programs = (0..TABLE.len() * 4).map(|_| Mutex::default()).collect();
         let reducers = (0..REDUCTIONS.len() * Field::ALL.len()).map(|_| Mutex::new(None)).collect();
-        Self { device, width, tiled, formulations, programs, exact: OnceLock::new(), reducers }
+        Self { device, width, tiled, formulations, programs, fused: OnceLock::new(), reducers }
     }
 
     pub(crate) fn device(&self) -> &Device {
@@ -72,7 +72,7 @@ impl Vulkan {
         if let Some(program) = self.programs[slot].lock().get(&(size, formulation)) {
             return Ok(program.clone());
         }
-        if formulation == Formulation::Doubles && !self.has_exact_doubles()? {
+        if formulation == Formulation::Doubles && !self.has_fused_doubles()? {
             return Err(self.failed_self_test(prepared.row.name, prepared.field, 0));
         }
         // Not under the lock: the self-test uses rayon, whose workers may be callers that wait for the lock. Threads that

@@ -75,6 +75,9 @@ impl Backend {
     /// [`Error::Device`], [`Error::VerificationFailed`].
     pub fn seconds(&self, trial: &Trial, formulation: Formulation, repetitions: usize) -> Result<Option<f64>, Error> {
         let Some(vulkan) = self.vulkan() else { return Ok(None) };
+        if formulation == Formulation::Doubles && !vulkan.has_fused_doubles()? {
+            return Ok(None);
+        }
         vulkan.seconds(trial, formulation, repetitions)
     }
 
@@ -118,19 +121,19 @@ impl Backend {
 }
 
 impl Vulkan {
-    /// Whether sums of products of digits come out exact in doubles: what multiplies in doubles rests on it. (Not on the multiply-add
-    /// being fused, which Vulkan does not promise: such a product is exact by itself.)
-    pub(crate) fn has_exact_doubles(&self) -> Result<bool, Error> {
-        if let Some(exact) = self.exact.get() {
-            return Ok(*exact);
+    /// Whether the device rounds a fused multiply-add of doubles once, as what multiplies in doubles needs it, and as Vulkan does not
+    /// promise it.
+    pub(crate) fn has_fused_doubles(&self) -> Result<bool, Error> {
+        if let Some(fused) = self.fused.get() {
+            return Ok(*fused);
         }
         let trial = Trial::new(Kernel::FmaRate, Field::Fq, 256, 1);
-        let exact = match trial.map(|trial| self.seconds(&trial, Formulation::Doubles, 1)) {
+        let fused = match trial.map(|trial| self.seconds(&trial, Formulation::Doubles, 1)) {
             Some(Ok(Some(_))) => true,
             Some(Err(error @ Error::Device(_))) => return Err(error),
             _ => false,
         };
-        Ok(*self.exact.get_or_init(|| exact))
+        Ok(*self.fused.get_or_init(|| fused))
     }
 
     fn seconds(&self, trial: &Trial, formulation: Formulation, repetitions: usize) -> Result<Option<f64>, Error> {

@@ -35,12 +35,13 @@ pub const WIDE: Probe = |a, b, steps, r| {
     );
 };
 
-/// Multiply-adds of doubles: s += x y, of eight sums, x and y signed digits of 24 bits.
+/// Fused multiply-adds of doubles: s += x y, of eight sums that begin between 2^100 and 2^101, x and y of 48 bits. Rounding products
+/// before they are added gives other sums.
 pub const FMA: Probe = |a, b, steps, r| {
-    let digit = |word: u32| f64::from((word & 0xff_ffff) as i32 - 0x80_0000);
-    let start = |word: u32| (3u64 << 51) as f64 + f64::from(word);
+    let digit = |word: u32| f64::from(word) * 65537.0;
+    let start = |word: u32| (3u128 << 99) as f64 + f64::from(word) * (1u64 << 48) as f64;
     let y = digit(b[0] as u32);
-    eight(a, steps, r, start, |x, sum| digit(x) * y + sum, f64::to_bits);
+    eight(a, steps, r, start, |x, sum| digit(x).mul_add(y, sum), f64::to_bits);
 };
 
 fn chain<F: LimbField>([a, b]: [&[u64]; 2], steps: u32, r: &mut [u64], next: impl Fn([F; 4]) -> F) {
