@@ -3,7 +3,8 @@
 //! This crate knows fields, operations, GLSL and SPIR-V; it knows nothing of Vulkan. The GLSL lies in `shaders/`, one source
 //! for both fields and both word widths. The SPIR-V lies in `spirv/` and is committed, so that building the library
 //! takes neither a shader compiler nor an SDK. `LOCK` holds the SHA-256 of every source and output; a test compares them on
-//! every machine, and the `compile` feature's `compile-kernels` regenerates them.
+//! every machine, and the `compile` feature's `compile-kernels` regenerates them. Formulations of multiplication other than the
+//! one in `shaders/field.glsl` are GLSL that [`formulation`] generates.
 
 mod field;
 pub mod formulation;

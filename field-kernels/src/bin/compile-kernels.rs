@@ -48,16 +48,14 @@ fn compile(compiler: &shaderc::Compiler, which: &Permutation) -> Result<Vec<u8>,
 
 /// The text of the formulation or variant called FIELD_NAME.
 fn generated(wanted: &str) -> Result<String, String> {
-    let formulations = Formulation::ALL.into_iter().filter_map(|one| Some((one.name().to_string(), one.variant()?)));
-    let mut all: Vec<(String, Variant)> = formulations.collect();
-    all.extend(Variant::all());
-    let texts = Field::ALL
-        .into_iter()
-        .flat_map(|field| all.iter().map(move |(name, variant)| (format!("{}_{name}", field.name()), field, variant)));
+    let texts = Field::ALL.into_iter().flat_map(|field| {
+        let named = Formulation::ALL.into_iter().filter_map(move |one| Some((one.name().to_string(), one.variant(field)?)));
+        named.chain(Variant::all()).map(move |(name, variant)| (format!("{}_{name}", field.name()), field, variant))
+    });
     let mut names = Vec::new();
     for (name, field, variant) in texts {
         if name == wanted {
-            return Ok(glsl_with(field, variant));
+            return Ok(glsl_with(field, &variant));
         }
         names.push(name);
     }

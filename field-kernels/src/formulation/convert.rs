@@ -55,10 +55,8 @@ pub(super) fn digits_of_words(b: &mut Builder, words: &[Value], radix: Radix, sh
             let (word, offset) = (j * width as usize / 32, j as u32 * width % 32);
             let mut field = if offset > 0 { b.shr(sums[word], offset) } else { sums[word] };
             if offset + width > 32 {
-                if let Some(&above) = sums.get(word + 1) {
-                    let high = b.shl(above, 32 - offset);
-                    field = b.or(field, high);
-                }
+                let high = b.shl(sums[word + 1], 32 - offset);
+                field = b.or(field, high);
             }
             if offset + width == 32 { field } else { b.mask(field, width) }
         })

@@ -28,6 +28,24 @@ impl Counts {
     }
 }
 
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kinds = [
+            (self.wide, "wide products"),
+            (self.double, "double operations"),
+            (self.multiply, "32-bit products"),
+            (self.add64, "64-bit additions"),
+            (self.shift64, "64-bit shifts"),
+            (self.simple, "simple operations"),
+            (self.convert, "conversions"),
+        ];
+        for (count, kind) in kinds.into_iter().filter(|&(count, _)| count > 0) {
+            write!(f, "{count} {kind}, ")?;
+        }
+        write!(f, "{} instructions in all", self.total())
+    }
+}
+
 impl Program {
     pub(super) fn counts(&self) -> Counts {
         let mut counts = Counts::default();

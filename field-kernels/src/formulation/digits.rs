@@ -1,4 +1,9 @@
 //! Reduced radix: signed 30-bit digits, products summed in 64-bit columns that need no carries.
+//!
+//! Digits shorter than words, so that carries can wait, are an old device (D. J. Bernstein, "Curve25519: New Diffie-Hellman
+//! Speed Records", PKC 2006); it suits GLSL, which has no carry flag. Thirteen products of balanced 30-bit digits are below 2^62,
+//! and as many for the reduction still leave a column below 2^63. Signs cost nothing, and make differences of digits digits,
+//! as Karatsuba's identity wants them.
 
 use super::Routine;
 use super::convert::{digits_of_words, fe, words_of_digits};
@@ -16,8 +21,8 @@ pub struct Digits {
     pub opaque: bool,
 }
 
-/// How the columns of a product of two numbers are computed from their digits. Squares are always by `Schoolbook`: they have
-/// half of its products as it is.
+/// How the columns of a product of two numbers are computed from their digits. Squares are by `Schoolbook`, of whose products
+/// they have half, unless something else is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Product {
     /// Every digit times every digit.
@@ -26,7 +31,29 @@ pub enum Product {
     /// digits balanced.
     Karatsuba,
     /// Nine products of quarters instead of sixteen, by Karatsuba's identity twice, in the reduction, too.
-    Quarters,
+    Quarters {
+        /// Whether four columns at a time are reduced also where that takes a multiplication for their Montgomery digits.
+        throughout: bool,
+        /// Whether squares are by quarters, too.
+        squares: bool,
+    },
+}
+
+impl Product {
+    /// How the columns come about, for a comment.
+    pub(super) const fn prose(self, square: bool) -> &'static str {
+        match self {
+            Product::Quarters { squares, .. } if squares || !square => {
+                "Karatsuba's identity twice, on quarters of every fourth digit: ll to xx are sums of products of the low (l) and the \
+                 high (h) half and of the difference (x) of both, first of numbers in pairs of digits, then within the pairs."
+            }
+            _ if square => "Every product of two different digits is taken once, twice its size.",
+            Product::Schoolbook => "Every digit times every digit.",
+            _ => {
+                "By Karatsuba's identity a0 b1 + a1 b0 = a0 b0 + a1 b1 + (a0 - a1) (b1 - b0) of the low and the high halves."
+            }
+        }
+    }
 }
 
 /// A program under construction, its columns numbered by the weight of what they add up.
@@ -80,6 +107,9 @@ impl Digits {
                 let rows = radix.rows(self.skip);
                 let mut columns = Columns { b, radix, rows, sums, opaque: self.opaque };
                 let reduced = match (self.product, arguments.as_slice()) {
+                    (Product::Quarters { throughout, squares }, factors) if squares || factors.len() > 1 => {
+                        columns.add_quarters(factors, throughout)
+                    }
                     (_, [a]) => {
                         columns.square(a);
                         0
@@ -92,13 +122,12 @@ impl Digits {
                         }
                         radix.count
                     }
-                    (Product::Karatsuba, factors) => {
+                    (_, factors) => {
                         for (pair, suffix) in factors.chunks_exact(2).zip(["", "_2"]) {
                             columns.add_karatsuba(&pair[0], &pair[1], suffix);
                         }
                         0
                     }
-                    (Product::Quarters, factors) => columns.add_quarters(factors),
                 };
                 (reduced..radix.count).for_each(|i| columns.reduce(i));
                 let digits = columns.carried();
@@ -130,7 +159,7 @@ impl Columns {
         if rounds { self.radix.half() } else { 0 }
     }
 
-    fn constant(&mut self, value: i64) -> Option<Value> {
+    pub(super) fn constant(&mut self, value: i64) -> Option<Value> {
         (value != 0).then(|| self.b.constant(Type::I64, value))
     }
 
@@ -243,7 +272,8 @@ impl Columns {
         }
     }
 
-    /// Clears column i by a multiple of p, and carries what is above its lowest digit.
+    /// Clears column i by a multiple of p, and carries what is above its lowest digit. Where that digit is the multiplier, half a
+    /// digit in the column makes the carry the same as if the multiple, 1 in this column, had been subtracted.
     fn reduce(&mut self, i: usize) {
         let width = self.radix.width;
         let row = self.rows[i].clone();
@@ -260,6 +290,7 @@ impl Columns {
                 b.shr(digit, 32 - width)
             }
         };
+        self.b.note(format!("column {i}"));
         let digit = self.b.named(digit, "q");
         for (j, &p) in row.digits.iter().enumerate() {
             let k = i + row.first + j;

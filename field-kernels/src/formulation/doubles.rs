@@ -1,9 +1,15 @@
 //! Exact doubles: signed 24-bit digits, products summed by fused multiply-adds.
 //!
+//! GPUs made for scientific computing multiply doubles faster than wide integers (N. Emmart, F. Zheng, C. Weems, "Faster Modular
+//! Exponentiation Using Double Precision Floating Point Arithmetic on the GPU", ARITH 2018, who split each product of
+//! 52-bit digits in two by rounding toward zero). Products of 24-bit digits need no splitting, and no rounding mode: sums
+//! of them fit a double as they are.
+//!
 //! A column is a double between 2^52 and 2^53, where doubles are the integers. It starts in the middle, and products of digits,
 //! up to 2^46 each, are added. Read as an integer, a double's bits there are a constant plus the column. The constants of all
 //! columns are known here, and chosen such that the sum of a column, what was carried into it, and the constants is half
-//! a digit, which makes cutting off round, plus a multiple of 2^48, which is above what a column can be.
+//! a digit, which makes cutting off round, plus a multiple of 2^48, whose bits the carry takes along and the next column's
+//! constant takes off.
 
 use super::Routine;
 use super::convert::{digits_of_words, fe, words_of_digits};
@@ -308,6 +314,7 @@ impl Columns {
 
     /// Clears column i by a multiple of p, and carries what is above its lowest digit.
     fn reduce(&mut self, i: usize, row: &Row) {
+        self.b.note(format!("column {i}"));
         let column = self.column(i);
         let low = self.low_digit(column);
         let low = self.b.named(low, "low");

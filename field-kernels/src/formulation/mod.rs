@@ -6,7 +6,8 @@
 //! program (`program`), which is then read as GLSL, as a calculation on the CPU, as bounds, and as counts of instructions.
 //!
 //! # The GLSL
-//! To be included after shaders/field.glsl, with 64-bit integers, and doubles if the formulation uses them:
+//! To be included after shaders/field.glsl, with 64-bit integers, and doubles if the formulation uses them, and with a macro
+//! `OPAQUE_ZERO`, an `int` that is zero and that the compiler cannot know, such as a push constant:
 //! ```glsl
 //! struct Op { T d[N]; };              // an operand in digits
 //! Op op_left(Fe a);                   // a R'/R
@@ -24,11 +25,13 @@
 //! between -p and 2p, and takes only: the three results above, and a product by `op_right` of something. So a power goes from
 //! `op_left` through any products and squares to `op_result(op_mul(power, op_right(fe_one())))`.
 
+#[cfg(test)]
 mod bounds;
 mod convert;
 mod counts;
 mod digits;
 mod doubles;
+#[cfg(test)]
 mod evaluate;
 mod program;
 mod quarters;
@@ -133,12 +136,16 @@ impl Formulation {
         }
     }
 
-    /// The variant of it that is used, if its text is generated.
-    pub const fn variant(self) -> Option<Variant> {
-        match self {
-            Formulation::Words => None,
-            Formulation::Digits => Some(Variant::Digits(Digits { product: Product::Quarters, skip: 1, opaque: true })),
-            Formulation::Doubles => {
+    /// The variant of it that is used for a field, if its text is generated.
+    pub const fn variant(self, field: Field) -> Option<Variant> {
+        match (self, field) {
+            (Formulation::Words, _) => None,
+            (Formulation::Digits, Field::Fq | Field::Fr) => Some(Variant::Digits(Digits {
+                product: Product::Quarters { throughout: true, squares: false },
+                skip: 1,
+                opaque: true,
+            })),
+            (Formulation::Doubles, Field::Fq | Field::Fr) => {
                 Some(Variant::Doubles(Doubles { karatsuba: true, skip: 2, conversion: Conversion::Convert }))
             }
         }
@@ -153,8 +160,10 @@ impl Variant {
             ("digits", Product::Schoolbook, false),
             ("digits_karatsuba", Product::Karatsuba, false),
             ("digits_karatsuba_opaque", Product::Karatsuba, true),
-            ("digits_quarters", Product::Quarters, false),
-            ("digits_quarters_opaque", Product::Quarters, true),
+            ("digits_quarters", Product::Quarters { throughout: false, squares: false }, false),
+            ("digits_quarters_opaque", Product::Quarters { throughout: false, squares: true }, true),
+            ("digits_throughout", Product::Quarters { throughout: true, squares: true }, false),
+            ("digits_throughout_opaque", Product::Quarters { throughout: true, squares: true }, true),
         ];
         for (name, product, opaque) in products {
             for skip in 0..=1 {
@@ -202,14 +211,26 @@ impl Variant {
 
     fn prose(&self, radix: Radix, routine: Routine) -> String {
         let factor = |shift| if shift == 0 { String::new() } else { format!("2^{shift} ") };
-        match routine {
+        let what = match routine {
             Routine::Left => format!("{}a: the left factor of a product.", factor(radix.shift())),
             Routine::Right => "a: the right factor of a product.".into(),
             Routine::Root => format!("{}a, to be squared.", factor(radix.shift() / 2)),
             Routine::Result => "The canonical words of a value between -p and 2p.".into(),
-            Routine::Mul => "a b / R'".into(),
-            Routine::Square => "a^2 / R', every product of two different digits taken once.".into(),
+            Routine::Mul => "a b / R'.".into(),
+            Routine::Square => "a^2 / R'.".into(),
             Routine::Mul2 => "(a b + c d) / R', with one reduction.".into(),
+        };
+        match routine {
+            Routine::Left | Routine::Right | Routine::Root | Routine::Result => what,
+            Routine::Mul | Routine::Square | Routine::Mul2 => {
+                let square = routine == Routine::Square;
+                let how = match self {
+                    Variant::Digits(digits) => digits.product.prose(square),
+                    Variant::Doubles(Doubles { karatsuba: true, .. }) => Product::Karatsuba.prose(square),
+                    Variant::Doubles(_) => Product::Schoolbook.prose(square),
+                };
+                format!("{what} {how}")
+            }
         }
     }
 
@@ -217,17 +238,21 @@ impl Variant {
         let Radix { field, width, count } = radix;
         let form = match self {
             Variant::Digits(_) => {
-                "Products are summed in 64-bit columns, which have room for all of them and need no carries until the reduction."
+                "Products are summed in 64-bit columns, t0 the lowest, which have room for all of them and need no carries until \
+                 the reduction (D. J. Bernstein, \"Curve25519: New Diffie-Hellman Speed Records\", PKC 2006)."
             }
             Variant::Doubles(_) => {
-                "Columns are doubles between 2^52 and 2^53, where these are integers: every fused multiply-add is exact, and the \
-                 integer can be read from the double's bits. (N. Emmart, J. Luitjens, C. Weems, C. Woolley, \"Optimizing \
-                 Modular Multiplication for NVIDIA's Maxwell GPUs\", ARITH 2016, have the integers' side of it.)"
+                "Columns, t0 the lowest, are doubles between 2^52 and 2^53, where doubles are the integers: every fused multiply-add \
+                 is exact, and a double's bits are a constant plus the integer (after N. Emmart, F. Zheng, C. Weems, \"Faster \
+                 Modular Exponentiation Using Double Precision Floating Point Arithmetic on the GPU\", ARITH 2018)."
             }
         };
         format!(
             "{field} in {count} balanced digits of {width} bits: each but the highest is from -2^{0} up to 2^{0} - 1. R' = 2^{1}. \
-             {form}\n\nGenerated by field-kernels/src/formulation, where the bounds are proved for all digits.",
+             {form}\n\nThe lowest columns are cleared by Montgomery reduction, by multiples of p, where possible such as are 1 modulo \
+             2^{width} or more, so that the lowest digit is the multiplier (H. Orup, \"Simplifying Quotient Determination in \
+             High-Radix Modular Multiplication\", ARITH 1995). No result is canonical before op_result; every result is an operand \
+             again.\n\nGenerated by field-kernels/src/formulation, where bounds are proved for all digits in range.",
             width - 1,
             width as usize * count,
         )
@@ -236,7 +261,7 @@ impl Variant {
 
 /// The text of a formulation's functions for a field; `None` for [`Formulation::Words`], whose text is no generated one.
 pub fn glsl(field: Field, formulation: Formulation) -> Option<String> {
-    formulation.variant().map(|variant| glsl_with(field, &variant))
+    formulation.variant(field).map(|variant| glsl_with(field, &variant))
 }
 
 /// The same for a variant.
@@ -254,7 +279,7 @@ pub fn glsl_with(field: Field, variant: &Variant) -> String {
 
 /// How many operations a routine of a formulation has; `None` for [`Formulation::Words`].
 pub fn counts(field: Field, formulation: Formulation, routine: Routine) -> Option<Counts> {
-    formulation.variant().map(|variant| counts_with(field, &variant, routine))
+    formulation.variant(field).map(|variant| counts_with(field, &variant, routine))
 }
 
 /// The same for a variant.

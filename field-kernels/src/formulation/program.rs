@@ -2,8 +2,8 @@
 //!
 //! A [`Program`] is a list of values in static single assignment form: each is made once, by one operation on earlier ones.
 //! It has no branches, no loops and no memory; the loops are those of the Rust code that builds it. One such description is
-//! then read in several ways: as GLSL ([`super::text`]), as a calculation on the CPU ([`super::evaluate`]), as bounds that
-//! hold for all inputs ([`super::bounds`]) and as counts of instructions ([`super::counts`]).
+//! then read in several ways: as GLSL (`text`), as counts of instructions (`counts`), and, by the tests, as a calculation on the
+//! CPU (`evaluate`) and as bounds that hold for all inputs (`bounds`).
 //!
 //! Signed integers are meant exactly: that none overflows is for the bounds to prove. Unsigned ones are meant modulo 2^32 or
 //! 2^64. Doubles hold integers, and every operation on them is meant to be exact.

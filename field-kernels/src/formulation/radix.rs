@@ -83,6 +83,15 @@ impl Radix {
         digits
     }
 
+    /// x in `count` balanced digits, modulo 2^(width count): the last one, too, is balanced.
+    pub(super) fn balanced_modulo(self, x: &BigInt, count: usize) -> Vec<i64> {
+        let mut digits = self.balanced(x, count);
+        if let Some(last) = digits.last_mut() {
+            *last = (*last << (64 - self.width)) >> (64 - self.width);
+        }
+        digits
+    }
+
     /// The integer that digits stand for.
     #[cfg(test)]
     pub(super) fn value(self, digits: &[i128]) -> BigInt {
@@ -102,11 +111,12 @@ impl Radix {
         ((inverse % &modulus) + &modulus) % &modulus
     }
 
-    /// The steps of a reduction, lowest column first, by multiples k p that are 1 modulo up to `skip` digits.
+    /// The steps of a reduction, lowest column first, by multiples k p that are 1 modulo up to `skip` digits (H. Orup,
+    /// "Simplifying Quotient Determination in High-Radix Modular Multiplication", ARITH 1995).
     ///
-    /// k p instead of p makes the result larger: the last row's multiple must be of p itself, row i's k below
-    /// 2^(width (count - 1 - i)). Then all rows together add less than (1/2 + 2^-width) p R' (1 + 2^(1 - width)), or so;
-    /// the tests have it exactly.
+    /// k is short for both fields: p 0x30003 = 1 mod 2^32 and p 0x300030003 = 1 mod 2^48 for Fq, p = 1 mod 2^32 for Fr. Still
+    /// k p is longer than p: row i may take it if k is below 2^(width (count - 1 - i)), so that what is subtracted is no more
+    /// than a digit times p 2^(width (count - 1)), as in the last row.
     pub(super) fn rows(self, skip: usize) -> Vec<Row> {
         (0..self.count)
             .map(|i| {
@@ -133,6 +143,7 @@ impl Radix {
     }
 
     /// The highest digit of 2^shift (p - 1): that of any operand is no larger.
+    #[cfg(test)]
     pub(super) fn top(self, shift: u32) -> i64 {
         let largest: BigInt = (self.modulus() - 1u32) << shift;
         self.balanced(&largest, self.count)[self.count - 1]

@@ -23,7 +23,6 @@ impl Model {
         Self { radix: variant.radix(field), programs: programs.into() }
     }
 
-    /// The routine for these arguments, any of which is the last one given from where there are no more.
     fn run(&self, routine: Routine, arguments: &[&Digits]) -> Digits {
         let arguments: Vec<&[i128]> = arguments.iter().map(|digits| digits.as_slice()).collect();
         self.programs[&routine].evaluate(&arguments)
@@ -46,7 +45,7 @@ impl Model {
         BigInt::from(1) << (self.radix.width as usize * self.radix.count)
     }
 
-    /// x / 2^(32 words), x / R' modulo p.
+    /// x / by modulo p.
     fn divided(&self, x: &BigInt, by: &BigInt) -> BigInt {
         let p = self.radix.modulus();
         let inverse = by.modinv(&p).unwrap();
@@ -103,6 +102,7 @@ impl Model {
         range
     }
 
+    /// What holds for all such arguments.
     fn bounds(&self, routine: Routine, arguments: &[&[Interval]]) -> Bounds {
         self.programs[&routine].bounds(arguments).unwrap_or_else(|what| panic!("{what}"))
     }
@@ -149,12 +149,12 @@ fn edges(radix: Radix) -> Vec<BigInt> {
 #[test]
 fn products_of_edges_are_those_of_big_integers() {
     for (name, model) in models() {
+        println!("{name}");
         let edges = edges(model.radix);
         for (i, a) in edges.iter().enumerate() {
             // Each with itself and some others; the second product of mul2 is another pair.
             for step in [0, 1, 3, 4, 7] {
                 let at = |j: usize| &edges[j % edges.len()];
-                println!("{name}");
                 model.check_elements([a, at(i + step), at(i + 2 * step + 4), at(i + 4)]);
             }
         }
@@ -250,6 +250,16 @@ fn bounds_hold_for_all_operands() {
     }
 }
 
+/// The bounds are not so wide that anything would pass: digits of twice the size do not.
+#[test]
+fn bounds_do_not_hold_for_larger_digits() {
+    for (name, model) in models() {
+        let twice = |digit: Interval| Interval::new(2 * digit.low, 2 * digit.high);
+        let range: Vec<Interval> = model.operand_range().into_iter().map(twice).collect();
+        assert!(model.programs[&Routine::Mul].bounds(&[&range, &range]).is_err(), "{name}");
+    }
+}
+
 #[test]
 fn results_are_what_op_result_takes() {
     for (name, model) in models() {
@@ -303,29 +313,6 @@ fn nothing_is_computed_in_vain() {
     }
 }
 
-#[test]
-#[ignore = "prints a table"]
-fn table_of_counts() {
-    for field in Field::ALL {
-        for (name, variant) in Variant::all() {
-            for routine in Routine::ALL {
-                let c = super::counts_with(field, &variant, routine);
-                println!("{field} {name} {routine:?} {c:?} {}", c.total());
-            }
-        }
-    }
-}
-
-#[test]
-fn texts_print() {
-    for field in Field::ALL {
-        for (_, variant) in Variant::all() {
-            let text = super::glsl_with(field, &variant);
-            assert!(text.lines().all(|line| line.len() <= 2000));
-        }
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -335,6 +322,43 @@ proptest! {
             let p = model.radix.modulus();
             let [a, b, c, d] = words.each_ref().map(|words| BigInt::from_slice(num_bigint::Sign::Plus, words) % &p);
             model.check_elements([&a, &b, &c, &d]);
+        }
+    }
+}
+
+/// What a text is included into: the file that includes it, and macros.
+#[cfg(feature = "compile")]
+#[test]
+fn every_text_compiles() {
+    const BEFORE: &str = "#version 460
+#extension GL_EXT_control_flow_attributes : require
+#extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
+";
+    const AFTER: &str = "
+layout(local_size_x = 64) in;
+layout(std430, binding = 0) buffer Elements { Fe elements[]; };
+void main() {
+    Op a = op_left(elements[0]), b = op_right(elements[1]);
+    elements[0] = op_result(op_mul(a, b));
+    elements[1] = op_result(op_square(op_root(elements[2])));
+    elements[2] = op_result(op_mul2(a, b, a, b));
+}
+";
+    let source = |name| crate::lock::SOURCES.iter().find(|(file, _)| *file == name).unwrap().1;
+    let compiler = shaderc::Compiler::new().unwrap();
+    for field in Field::ALL {
+        let mut options = shaderc::CompileOptions::new().unwrap();
+        options.set_target_env(shaderc::TargetEnv::Vulkan, shaderc::EnvVersion::Vulkan1_2 as u32);
+        options.add_macro_definition("INT64", Some("1"));
+        options.add_macro_definition("OPAQUE_ZERO", Some("int(elements[3].w[0])"));
+        crate::lock::field_macros(field).iter().for_each(|(name, value)| options.add_macro_definition(name, Some(value)));
+        for (name, variant) in Variant::all() {
+            let text = super::glsl_with(field, &variant);
+            let (elements, main) = AFTER.split_once("void main").unwrap();
+            let parts = [BEFORE, source("words.glsl"), source("field.glsl"), elements, &text, "void main", main];
+            let compiled =
+                compiler.compile_into_spirv(&parts.concat(), shaderc::ShaderKind::Compute, &name, "main", Some(&options));
+            compiled.unwrap_or_else(|what| panic!("{field} {name}: {what}"));
         }
     }
 }

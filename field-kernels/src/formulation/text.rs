@@ -94,7 +94,7 @@ impl Program {
             node.name.clone().or_else(|| (!inline).then(|| format!("v{index}")))
         });
         let mut printer = Printer { program: self, names: names.collect(), held: HashMap::new() };
-        let mut text = comment(&self.prose);
+        let mut text = comment(&format!("{}\n\n{}.", self.prose, self.counts()));
         let _ = writeln!(text, "{} {{", self.signature());
         for (index, node) in self.nodes.iter().enumerate() {
             let Some(name) = printer.names[index].clone() else { continue };
