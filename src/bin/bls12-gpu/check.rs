@@ -30,6 +30,11 @@ pub(crate) fn check(options: &Options) -> Result<(), Error> {
             };
             for row in &TABLE {
                 for field in Field::ALL.into_iter().filter(|&field| row.available(field)) {
+                    let decision = backend.explain(row.operation, field, Form::Montgomery, 1);
+                    // What does not multiply is the same in every formulation.
+                    if decision.multiplication.is_none_or(|multiplication| multiplication.formulation != formulation) {
+                        continue;
+                    }
                     for length in LENGTHS {
                         let inputs = Inputs::new(row.operation, field, length);
                         inputs.call(Form::Canonical, |call| backend.execute(call))?;
