@@ -55,7 +55,7 @@ pub(crate) struct Formulations {
     width: Width,
     usable: Vec<Formulation>,
     asked: Option<Formulation>,
-    guess: Formulation,
+    device: DeviceInfo,
     known: RwLock<Known>,
 }
 
@@ -89,7 +89,7 @@ impl Formulations {
             width,
             usable,
             asked: settings.formulation,
-            guess: guess(device.info()),
+            device: device.info().clone(),
             known: RwLock::new(Known { measured, ..Known::default() }),
         })
     }
@@ -126,9 +126,10 @@ impl Formulations {
         if let Some((quickest, _)) = candidates.iter().filter_map(rate).max_by(|a, b| a.1.total_cmp(&b.1)) {
             return chosen(quickest, Because::Measured);
         }
-        match candidates.contains(&self.guess) {
-            true => chosen(self.guess, Because::Guessed),
-            false if failed(&self.guess) => chosen(Formulation::Words, Because::OtherFailed),
+        let guess = guess(&self.device, kernel, field);
+        match candidates.contains(&guess) {
+            true => chosen(guess, Because::Guessed),
+            false if failed(&guess) => chosen(Formulation::Words, Because::OtherFailed),
             false => chosen(Formulation::Words, Because::Guessed),
         }
     }
@@ -174,13 +175,22 @@ fn can(info: &DeviceInfo, width: Width, formulation: Formulation) -> bool {
     }
 }
 
-/// What is known to be good on devices of a kind, before anything is measured. Never doubles: most GPUs compute them 32 or 64 times
-/// slower than integers, and none says so.
-fn guess(info: &DeviceInfo) -> Formulation {
+/// NVIDIA's GPUs that compute doubles at half the rate of floats, or as fast. All others compute them 32 or 64 times slower, and no
+/// device says which it is.
+const FULL_RATE_DOUBLES: [&str; 9] = ["P100", "V100", "A30", "A100", "A800", "H100", "H200", "H800", "GH200"];
+
+/// What is known to be good for a kernel on devices of a kind, before anything is measured: as `benches/reports/h200-roofline.md` has it.
+fn guess(info: &DeviceInfo, kernel: Kernel, field: Field) -> Formulation {
     const NVIDIA: u32 = 0x10de;
-    match info.kind {
-        DeviceKind::Discrete | DeviceKind::Virtual if info.vendor == NVIDIA => Formulation::Digits,
-        _ => Formulation::Words,
+    if info.vendor != NVIDIA || !matches!(info.kind, DeviceKind::Discrete | DeviceKind::Virtual) {
+        return Formulation::Words;
+    }
+    let doubles = info.name.split([' ', '-']).any(|word| FULL_RATE_DOUBLES.contains(&word));
+    match (field, kernel) {
+        (Field::Fq, _) if doubles => Formulation::Doubles,
+        (Field::Fq, _) | (Field::Fr, Kernel::Pow) => Formulation::Digits,
+        // So short that converting to digits and back costs more than it gains.
+        (Field::Fr, _) => Formulation::Words,
     }
 }
 

@@ -7,7 +7,7 @@ use crate::operation::{Parameter, Row, TABLE};
 use crate::{Backend, Error, Field, Form};
 use cpu_reference::probes;
 use field_kernels::{Formulation, Kernel, permutations};
-use gpu_executor::{Batch, Program, Region, SlotUse};
+use gpu_executor::{Batch, DeviceKind, Program, Region, SlotUse};
 use rayon::prelude::*;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -18,6 +18,8 @@ type Fr = ark_bls12_381::Fr;
 /// Lengths of the vectors that formulations are compared on; the shortest of what costs one multiplication.
 const SHORTEST: usize = 1 << 14;
 const LONGEST: usize = 1 << 22;
+/// How long a device is kept at work before it is measured.
+const WARM_UP: Duration = Duration::from_millis(100);
 
 /// Inputs for a kernel that only measures, and what it has to answer.
 #[derive(Debug)]
@@ -91,7 +93,11 @@ impl Backend {
 
     /// In which formulations the device has a kernel.
     pub fn formulations_of(&self, kernel: Kernel, field: Field) -> Vec<Formulation> {
-        self.vulkan().map_or_else(Vec::new, |vulkan| vulkan.formulations.of(kernel, field).collect())
+        let Some(vulkan) = self.vulkan() else { return Vec::new() };
+        let able = |formulation: &Formulation| {
+            *formulation != Formulation::Doubles || matches!(vulkan.has_fused_doubles(), Ok(true))
+        };
+        vulkan.formulations.of(kernel, field).filter(able).collect()
     }
 
     /// Builds a pipeline for every kernel that operations of the device can use, in both forms, and says how long each took. Cold
@@ -192,6 +198,11 @@ impl Vulkan {
         };
         // A few milliseconds at least, so that what varies from submission to submission is little beside them.
         let few = (0.005 / run(1)?.as_secs_f64().max(1e-9)).clamp(1.0, 16.0) as usize;
+        // A device that was idle takes its time to raise its clocks.
+        let begin = Instant::now();
+        while begin.elapsed() < WARM_UP && self.device().info().kind != DeviceKind::Software {
+            run(few)?;
+        }
         let mut each = Vec::new();
         for _ in 0..repetitions.max(1) {
             let (less, more) = (run(few)?, run(3 * few)?);

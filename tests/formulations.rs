@@ -10,7 +10,7 @@ use bls12_field_gpu::{
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use support::{Case, FORMS, Watched, case_of, edges, rows, unwatched};
+use support::{Case, FORMS, Watched, alone, case_of, edges, rows, unwatched};
 
 /// What multiplies, by kernels of its own.
 const OPERATIONS: [Operation; 6] =
@@ -43,8 +43,7 @@ fn at_the_edges(operation: Operation, field: Field, form: Form) -> Case {
 /// is tested in field-kernels, and `bls12-gpu check` runs them on devices that can.
 fn usable() -> impl Iterator<Item = (Formulation, Backend)> {
     Formulation::ALL.into_iter().filter_map(|formulation| {
-        let options = Options::new().require_gpu(true).placement(Placement::Device).formulation(formulation);
-        match Backend::new(&options) {
+        match Backend::new(&alone(Options::new().formulation(formulation))) {
             Ok(backend) => Some((formulation, backend)),
             Err(Error::InvalidOption { option: "formulation", reason }) if formulation == Formulation::Doubles => {
                 println!("not in doubles: {reason}");

@@ -39,13 +39,13 @@ Fe params_element() {
 Fe product(Fe a, Fe b) {
     Op x = op_left(a);
     Op y;
-    if (CANONICAL) { y = op_left(b); } else { y = op_right(b); }
-    // A loop, so that what is multiplied once or twice is there once.
-    [[dont_unroll]] for (int pass = 0; pass < (CANONICAL ? 2 : 1); ++pass) {
-        x = op_mul(x, y);
+    if (CANONICAL) {
+        x = op_mul(x, op_left(b));
         y = op_right(fe_r2());
+    } else {
+        y = op_right(b);
     }
-    return op_result(x);
+    return op_product(x, y);
 }
 #endif
 

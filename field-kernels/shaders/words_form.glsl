@@ -12,6 +12,7 @@
 //   Op op_square(Op a)      a^2 / R'
 //   Op op_mul2(Op a, Op b, Op c, Op d)   (a b + c d) / R', with one reduction
 //   Fe op_result(Op r)      the canonical words of a product
+//   Fe op_product(Op a, Op b)   op_result(op_mul(a, b))
 
 #define Op Fe
 
@@ -21,6 +22,7 @@ Op op_root(Fe a) { return a; }
 Fe op_result(Op r) { return r; }
 
 Op op_mul(Op a, Op b) { return fe_mul(a, b); }
+Fe op_product(Op a, Op b) { return fe_mul(a, b); }
 
 // The square is made first, each product of two different words once, and then reduced word by word: separated operand
 // scanning, of the paper that fe_mul names. WORDS (WORDS + 1) / 2 + WORDS^2 + WORDS wide multiplications instead of 2 WORDS^2 +

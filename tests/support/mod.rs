@@ -279,8 +279,12 @@ pub(crate) fn engines(descriptors: Validation) -> Vec<Watched> {
 
 /// A Vulkan backend without the layer, for tests that make many.
 pub(crate) fn unwatched(options: Options) -> Backend {
-    let options = on_device(options).require_gpu(true).validation(Validation::Off).cache(CacheDirectory::Off);
-    Backend::new(&options).expect("these tests need a Vulkan device")
+    Backend::new(&alone(options)).expect("these tests need a Vulkan device")
+}
+
+/// Options of a backend without the layer, and without what others have learnt.
+pub(crate) fn alone(options: Options) -> Options {
+    on_device(options).require_gpu(true).validation(Validation::Off).cache(CacheDirectory::Off)
 }
 
 /// The CPU reference as a backend.

@@ -21,6 +21,22 @@ pub struct Counts {
     pub convert: usize,
 }
 
+impl std::ops::Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            wide: self.wide + other.wide,
+            double: self.double + other.double,
+            multiply: self.multiply + other.multiply,
+            add64: self.add64 + other.add64,
+            shift64: self.shift64 + other.shift64,
+            simple: self.simple + other.simple,
+            convert: self.convert + other.convert,
+        }
+    }
+}
+
 impl Counts {
     /// Instructions in all.
     pub const fn total(&self) -> usize {

@@ -121,21 +121,9 @@ pub(super) fn program(radix: Radix, routine: Routine, prose: String) -> Program 
                     b.named(bits, format!("n{j}"))
                 })
                 .collect();
-            let words = digits.chunks_exact(2).flat_map(|pair| {
-                let [low, high] = [pair[0], pair[1]];
-                let lowest = b.convert(low, Type::U32);
-                let middle = high_word(&mut b, low);
-                let (middle, above) = (b.mask(middle, 16), b.convert(high, Type::U32));
-                let above = b.shl(above, 16);
-                let middle = b.or(middle, above);
-                let highest = b.shr(high, 16);
-                [lowest, middle, b.convert(highest, Type::U32)]
-            });
-            let words: Vec<Value> = words.collect();
-            let program = b.finish(fe(radix), words);
-            Program { reduce_once: true, ..program }
+            words(b, radix, &digits)
         }
-        Routine::Mul | Routine::Square | Routine::Mul2 => {
+        Routine::Mul | Routine::Square | Routine::Mul2 | Routine::Product => {
             let arguments: Vec<Vec<Value>> = routine.operands().iter().map(|&name| b.argument(name, operand())).collect();
             // Squares have fewer products, and gain by fewer registers; products by what is independent.
             let mut columns = Columns::new(b, routine == Routine::Square);
@@ -143,15 +131,40 @@ pub(super) fn program(radix: Radix, routine: Routine, prose: String) -> Program 
                 [a] => columns.subtract_square(a),
                 factors => {
                     for (pair, suffix) in factors.chunks_exact(2).zip(["", "_2"]) {
-                        columns.subtract_product(&pair[0], &pair[1], suffix);
+                        columns.subtract_product(&pair[0], &pair[1], suffix, routine == Routine::Product);
                     }
                 }
             }
             columns.reduce(radix);
-            let digits = columns.negated(radix);
+            let results = columns.negated();
+            if routine == Routine::Product {
+                return words(columns.b, radix, &results);
+            }
+            let digits = results.into_iter().enumerate().map(|(j, column)| {
+                let digit = columns.digit(column, &format!("r{j}"));
+                if j + 1 < COUNT { digit } else { columns.b.known(digit, 0, highest_digit(radix)) }
+            });
+            let digits = digits.collect();
             columns.b.finish(operand(), digits)
         }
     }
+}
+
+/// Ends in the words of digits, of which only the low 48 bits matter.
+fn words(mut b: Builder, radix: Radix, digits: &[Value]) -> Program {
+    let words = digits.chunks_exact(2).flat_map(|pair| {
+        let [low, high] = [pair[0], pair[1]];
+        let lowest = b.convert(low, Type::U32);
+        let middle = high_word(&mut b, low);
+        let (middle, above) = (b.mask(middle, 16), b.convert(high, Type::U32));
+        let above = b.shl(above, 16);
+        let middle = b.or(middle, above);
+        let highest = b.shr(high, 16);
+        [lowest, middle, b.convert(highest, Type::U32)]
+    });
+    let words: Vec<Value> = words.collect();
+    let program = b.finish(fe(radix), words);
+    Program { reduce_once: true, ..program }
 }
 
 fn high_word(b: &mut Builder, x: Value) -> Value {
@@ -272,16 +285,24 @@ impl Columns {
     }
 
     /// Subtracts x y: the differences' product has the other sign.
-    fn subtract_product(&mut self, x: &[Value], y: &[Value], suffix: &str) {
+    fn subtract_product(&mut self, x: &[Value], y: &[Value], suffix: &str, columnwise: bool) {
         let x_cross = self.differences(x, &format!("da{suffix}_"));
         let y_cross = self.differences(y, &format!("db{suffix}_"));
         let minus: Vec<Value> = y.iter().map(|&digit| self.b.neg(digit)).collect();
-        for i in 0..COUNT / 2 {
-            for j in 0..COUNT / 2 {
-                self.add(Place::Even(i + j), x[2 * j], minus[2 * i]);
-                self.add(Place::Odd(i + j), x[2 * j + 1], minus[2 * i + 1]);
-                self.add(Place::Cross(i + j), x_cross[j], y_cross[i]);
-            }
+        let half = COUNT / 2;
+        let kinds: [fn(usize) -> Place; 3] = [Place::Even, Place::Odd, Place::Cross];
+        let factors = |kind: usize, i: usize, j: usize| match kind {
+            0 => (x[2 * j], minus[2 * i]),
+            1 => (x[2 * j + 1], minus[2 * i + 1]),
+            _ => (x_cross[j], y_cross[i]),
+        };
+        let by_rows = (0..half * half).flat_map(|ij| (0..3).map(move |kind| (kind, ij / half, ij % half)));
+        let by_columns =
+            (0..2 * half - 1).flat_map(|k| (0..3 * half).map(move |n| (n / half, n % half, k.wrapping_sub(n % half))));
+        let order: Vec<_> = if columnwise { by_columns.filter(|&(.., j)| j < half).collect() } else { by_rows.collect() };
+        for (kind, i, j) in order {
+            let (one, other) = factors(kind, i, j);
+            self.add(kinds[kind](i + j), one, other);
         }
     }
 
@@ -477,20 +498,17 @@ impl Columns {
         }
     }
 
-    /// The digits of what is above the cleared columns, with its sign changed.
-    fn negated(&mut self, radix: Radix) -> Vec<Value> {
+    /// What is above the cleared columns, with its sign changed: a digit each, in the low 48 bits.
+    fn negated(&mut self) -> Vec<Value> {
         (COUNT..2 * COUNT)
             .map(|k| {
                 self.b.note(format!("column {k}"));
                 let column = self.column(k, true);
-                let name = format!("r{}", k - COUNT);
+                // The highest is not carried from: what it is beyond 48 bits is the bias.
                 if k + 1 < 2 * COUNT {
                     self.carry_from(column);
-                    return self.digit(column, &name);
                 }
-                // The highest is not carried from: what it is beyond 48 bits is the bias.
-                let digit = self.digit(column, &name);
-                self.b.known(digit, 0, highest_digit(radix))
+                column
             })
             .collect()
     }

@@ -17,6 +17,7 @@
 //! Op op_mul(Op a, Op b);              // a b / R'
 //! Op op_square(Op a);                 // a a / R'
 //! Op op_mul2(Op a, Op b, Op c, Op d); // (a b + c d) / R'
+//! Fe op_product(Op a, Op b);          // op_result(op_mul(a, b)), or something quicker
 //! ```
 //! so that `op_mul(op_left(a), op_right(b))`, `op_square(op_root(a))` and `op_mul2(op_left(a), op_right(b), op_left(c),
 //! op_right(d))` are results in the Montgomery form of the vectors, with R = 2^(32 WORDS).
@@ -88,12 +89,22 @@ pub enum Routine {
     Square,
     /// `op_mul2`
     Mul2,
+    /// `op_product`
+    Product,
 }
 
 impl Routine {
     /// Every routine.
-    pub const ALL: [Routine; 7] =
-        [Routine::Left, Routine::Right, Routine::Root, Routine::Result, Routine::Mul, Routine::Square, Routine::Mul2];
+    pub const ALL: [Routine; 8] = [
+        Routine::Left,
+        Routine::Right,
+        Routine::Root,
+        Routine::Result,
+        Routine::Mul,
+        Routine::Square,
+        Routine::Mul2,
+        Routine::Product,
+    ];
 
     /// The function's name in GLSL.
     pub const fn name(self) -> &'static str {
@@ -105,13 +116,14 @@ impl Routine {
             Routine::Mul => "op_mul",
             Routine::Square => "op_square",
             Routine::Mul2 => "op_mul2",
+            Routine::Product => "op_product",
         }
     }
 
     const fn operands(self) -> &'static [&'static str] {
         match self {
             Routine::Left | Routine::Right | Routine::Root | Routine::Result | Routine::Square => &["a"],
-            Routine::Mul => &["a", "b"],
+            Routine::Mul | Routine::Product => &["a", "b"],
             Routine::Mul2 => &["a", "b", "c", "d"],
         }
     }
@@ -204,6 +216,13 @@ impl Variant {
         Radix { field, width, count }
     }
 
+    /// The text of a routine that is others, one after the other.
+    fn shortcut(&self, routine: Routine) -> Option<&'static str> {
+        (routine == Routine::Product && *self != Variant::Halves).then_some(
+            "// The canonical words of a b / R'.\nFe op_product(Op a, Op b) { return op_result(op_mul(a, b)); }\n",
+        )
+    }
+
     fn operand(&self, radix: Radix) -> Struct {
         match self {
             Variant::Digits(_) => Digits::operand(radix),
@@ -232,10 +251,11 @@ impl Variant {
             Routine::Mul => "a b / R'.".into(),
             Routine::Square => "a^2 / R'.".into(),
             Routine::Mul2 => "(a b + c d) / R', with one reduction.".into(),
+            Routine::Product => "The canonical words of a b / R'.".into(),
         };
         match routine {
             Routine::Left | Routine::Right | Routine::Root | Routine::Result => what,
-            Routine::Mul | Routine::Square | Routine::Mul2 => {
+            Routine::Mul | Routine::Square | Routine::Mul2 | Routine::Product => {
                 let square = routine == Routine::Square;
                 let how = match self {
                     Variant::Digits(digits) => digits.product.prose(square),
@@ -287,7 +307,10 @@ pub fn glsl_with(field: Field, variant: &Variant) -> String {
     text.push_str(&variant.operand(radix).glsl());
     for routine in Routine::ALL {
         text.push('\n');
-        text.push_str(&variant.program(field, routine).glsl());
+        match variant.shortcut(routine) {
+            None => text.push_str(&variant.program(field, routine).glsl()),
+            Some(shortcut) => text.push_str(shortcut),
+        }
     }
     text
 }
@@ -299,5 +322,8 @@ pub fn counts(field: Field, formulation: Formulation, routine: Routine) -> Optio
 
 /// The same for a variant.
 pub fn counts_with(field: Field, variant: &Variant, routine: Routine) -> Counts {
+    if variant.shortcut(routine).is_some() {
+        return counts_with(field, variant, Routine::Mul) + counts_with(field, variant, Routine::Result);
+    }
     variant.program(field, routine).counts()
 }

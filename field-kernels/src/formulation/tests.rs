@@ -20,8 +20,9 @@ type Digits = Vec<i128>;
 
 impl Model {
     fn new(field: Field, variant: &Variant) -> Self {
-        let programs = Routine::ALL.map(|routine| (routine, variant.program(field, routine)));
-        Self { radix: variant.radix(field), variant: *variant, programs: programs.into() }
+        let made = Routine::ALL.into_iter().filter(|&routine| variant.shortcut(routine).is_none());
+        let programs = made.map(|routine| (routine, variant.program(field, routine))).collect();
+        Self { radix: variant.radix(field), variant: *variant, programs }
     }
 
     fn run(&self, routine: Routine, arguments: &[&Digits]) -> Digits {
@@ -36,7 +37,10 @@ impl Model {
 
     /// `op_result`, `fe_reduce_once` included.
     fn result(&self, digits: &Digits) -> BigInt {
-        let words = self.run(Routine::Result, &[digits]);
+        self.canonical(&self.run(Routine::Result, &[digits]))
+    }
+
+    fn canonical(&self, words: &Digits) -> BigInt {
         let value = words.iter().rev().fold(BigInt::ZERO, |value, &word| (value << 32) + word);
         let p = self.radix.modulus();
         if value >= p { value - p } else { value }
@@ -59,6 +63,10 @@ impl Model {
         let (left, right) = (self.operand(Routine::Left, a), self.operand(Routine::Right, b));
         let product = self.run(Routine::Mul, &[&left, &right]);
         assert_eq!(self.result(&product), self.divided(&(a * b), &r), "{a} * {b}");
+        if self.programs.contains_key(&Routine::Product) {
+            let product = self.run(Routine::Product, &[&left, &right]);
+            assert_eq!(self.canonical(&product), self.divided(&(a * b), &r), "{a} * {b}");
+        }
         let square = self.run(Routine::Square, &[&self.operand(Routine::Root, a)]);
         assert_eq!(self.result(&square), self.divided(&(a * a), &r), "{a}^2");
         let (left2, right2) = (self.operand(Routine::Left, c), self.operand(Routine::Right, d));
@@ -353,6 +361,7 @@ void main() {
     elements[0] = op_result(op_mul(a, b));
     elements[1] = op_result(op_square(op_root(elements[2])));
     elements[2] = op_result(op_mul2(a, b, a, b));
+    elements[3] = op_product(a, b);
 }
 ";
     let source = |name| crate::lock::SOURCES.iter().find(|(file, _)| *file == name).unwrap().1;

@@ -61,7 +61,7 @@ impl Count {
             let n = 2 * rate.field.limbs() as u64;
             let reduction = n * n + n;
             let wide = match routine {
-                Routine::Mul => n * n + reduction,
+                Routine::Mul | Routine::Product => n * n + reduction,
                 Routine::Square => n * (n + 1) / 2 + reduction,
                 Routine::Mul2 => 2 * n * n + reduction,
                 Routine::Left | Routine::Right | Routine::Root | Routine::Result => 0,
@@ -74,7 +74,7 @@ impl Count {
 
     /// What a kernel multiplies for an element, conversions of its operands included; loads, stores and sums are not counted.
     fn new(rate: &Rate) -> Self {
-        let product = &[(Routine::Left, 1), (Routine::Right, 1), (Routine::Mul, 1), (Routine::Result, 1)][..];
+        let product = &[(Routine::Left, 1), (Routine::Right, 1), (Routine::Product, 1)][..];
         let routines = match rate.work {
             Work::Stream(Operation::Mul) | Work::Fold(2) => product,
             Work::Stream(Operation::Square) => &[(Routine::Root, 1), (Routine::Square, 1), (Routine::Result, 1)],
