@@ -191,6 +191,8 @@ enum Place {
     Plain(usize),
 }
 
+const KINDS: [fn(usize) -> Place; 3] = [Place::Even, Place::Odd, Place::Cross];
+
 /// A sum of products: `high` in multiples of 2^48, `low` what remains.
 #[derive(Clone, Copy)]
 struct Sum {
@@ -290,7 +292,6 @@ impl Columns {
         let y_cross = self.differences(y, &format!("db{suffix}_"));
         let minus: Vec<Value> = y.iter().map(|&digit| self.b.neg(digit)).collect();
         let half = COUNT / 2;
-        let kinds: [fn(usize) -> Place; 3] = [Place::Even, Place::Odd, Place::Cross];
         let factors = |kind: usize, i: usize, j: usize| match kind {
             0 => (x[2 * j], minus[2 * i]),
             1 => (x[2 * j + 1], minus[2 * i + 1]),
@@ -302,25 +303,22 @@ impl Columns {
         let order: Vec<_> = if columnwise { by_columns.filter(|&(.., j)| j < half).collect() } else { by_rows.collect() };
         for (kind, i, j) in order {
             let (one, other) = factors(kind, i, j);
-            self.add(kinds[kind](i + j), one, other);
+            self.add(KINDS[kind](i + j), one, other);
         }
     }
 
     /// Subtracts x^2, each product of two different digits taken once, twice its size.
     fn subtract_square(&mut self, x: &[Value]) {
         let cross = self.differences(x, "d");
-        let every_other = |first: usize| x.iter().copied().skip(first).step_by(2).collect::<Vec<_>>();
-        let kinds: [(fn(usize) -> Place, Vec<Value>, &str); 3] =
-            [(Place::Even, every_other(0), "e"), (Place::Odd, every_other(1), "o"), (Place::Cross, cross, "x")];
-        for (place, digits, name) in kinds {
-            let negative = name != "x";
-            for i in 0..digits.len() {
-                let mut other = digits[i];
-                for j in i..digits.len() {
-                    let digit = if negative { self.b.neg(digits[j]) } else { digits[j] };
-                    self.add(place(i + j), other, digit);
+        let every_other = |first: usize| x.iter().copied().skip(first).step_by(2).collect();
+        for (kind, digits) in [every_other(0), every_other(1), cross].into_iter().enumerate() {
+            for (i, &digit) in digits.iter().enumerate() {
+                let mut other = digit;
+                for (j, &digit) in digits.iter().enumerate().skip(i) {
+                    let one = if kind < 2 { self.b.neg(digit) } else { digit };
+                    self.add(KINDS[kind](i + j), other, one);
                     if j == i && j + 1 < digits.len() {
-                        other = self.b.add(digits[i], digits[i]);
+                        other = self.b.add(digit, digit);
                     }
                 }
             }
@@ -537,7 +535,7 @@ mod tests {
         let largest = &p * LARGEST / 100u32 + 1u32;
         // The last number whose digits the bounds allow.
         let operand = BigInt::from(highest_digit(RADIX) + 1) << (48 * (COUNT - 1));
-        assert!(operand <= largest.clone() + power_of_two(48 * (COUNT - 1)));
+        assert!(operand <= largest + power_of_two(48 * (COUNT - 1)));
         let full = power_of_two(48) - 1u32;
         let mut subtracted = BigInt::ZERO;
         for m in 0..PAIRS {
