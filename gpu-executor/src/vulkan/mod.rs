@@ -6,6 +6,7 @@ mod encode;
 #[cfg(feature = "test-faults")]
 mod faults;
 mod instance;
+mod lanes;
 mod memory;
 mod pinned;
 mod pipeline;

@@ -1,8 +1,9 @@
 //! Jobs: vectors in host memory, chunk after chunk through the device, several chunks under way at a time.
 
 use super::encode::{Op, Span};
+use super::lanes::Lane;
 use super::memory::{Buffer, Place, Reservation};
-use super::queue::{InFlight, Lane, Point};
+use super::queue::{InFlight, Point};
 use super::threads::{Entering, Threads, Towards};
 use super::{Device, Program, Shared, count};
 use crate::job::{Job, SLOTS, Slot};
@@ -185,9 +186,10 @@ struct Buffers {
 /// A chunk under way, or the resources for one.
 struct Chunk {
     range: Range<usize>,
-    /// The queue whose kernels compute it: the same each time the resources are used, since lanes belong to queues.
+    /// The queue whose kernels compute it.
     compute: Role,
     buffers: Vec<Buffers>,
+    /// The command buffers of what has been submitted of it.
     lanes: Vec<Lane>,
     /// The end of what has been submitted of it.
     until: Option<Point>,
@@ -334,21 +336,23 @@ impl<'a> Stream<'a> {
         let submissions = plan::submissions(&steps, &roles);
         debug_assert_eq!(plan::find_hazard_across(&steps, &submissions), None);
         let mut ends: Vec<Point> = Vec::with_capacity(submissions.len());
-        for (number, submission) in submissions.iter().enumerate() {
-            if lanes.len() == number {
-                lanes.push(shared.lane(submission.queue)?);
-            }
-            let lane = &mut lanes[number];
-            if let Err(error) = shared.record_commands(lane, &ops, &submission.commands) {
-                lane.forget_stamps();
-                return Err(error);
-            }
+        for submission in &submissions {
+            let mut lane = shared.recorded_as(submission.queue, &ops, &submission.commands)?;
             let after: Vec<Point> = submission.after.iter().map(|&earlier| ends[earlier]).collect();
-            let end = if after.is_empty() { shared.submit(lane) } else { shared.submit_after(lane, &after) };
-            // What was not submitted stamps nothing.
-            let end = end.inspect_err(|_| lane.forget_stamps())?;
-            ends.push(end);
-            *until = Some(end);
+            let end = if after.is_empty() { shared.submit(&lane) } else { shared.submit_after(&lane, &after) };
+            match end {
+                Ok(end) => {
+                    lanes.push(lane);
+                    ends.push(end);
+                    *until = Some(end);
+                }
+                Err(error) => {
+                    // What was not submitted stamps nothing.
+                    lane.forget_stamps();
+                    shared.queues.keep(lane);
+                    return Err(error);
+                }
+            }
         }
         Ok(())
     }
@@ -408,7 +412,10 @@ impl<'a> Stream<'a> {
             chunk.until = None;
             // Lost meanwhile, as another thread found: then nothing from it is believed.
             shared.refuse_if_lost()?;
-            chunk.lanes.iter_mut().for_each(|lane| shared.collect(lane));
+            for mut lane in chunk.lanes.drain(..) {
+                shared.collect(&mut lane);
+                shared.queues.keep(lane);
+            }
         }
         let mut results: Landed = [const { None }; SLOTS];
         let mut copies = Vec::new();
@@ -443,8 +450,9 @@ impl Drop for Stream<'_> {
     fn drop(&mut self) {
         let shared = &*self.program.shared;
         let pinned = self.bound.iter().any(|bound| bound.pinned.is_some());
-        for chunk in self.under_way.drain(..).chain(self.idle.drain(..)) {
-            let buffers = chunk.buffers.into_iter().flat_map(|buffers| [buffers.host, buffers.device]).flatten();
+        // The last first, so that the next job, if it is like this one, takes them as this one did, and finds them in command buffers.
+        for chunk in self.under_way.drain(..).chain(self.idle.drain(..)).rev() {
+            let buffers = chunk.buffers.into_iter().rev().flat_map(|buffers| [buffers.host, buffers.device]).flatten();
             match chunk.until {
                 None => {
                     buffers.for_each(|buffer| shared.release(buffer));
