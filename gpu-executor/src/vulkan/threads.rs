@@ -1,5 +1,6 @@
 //! The device's own threads, and copying between the caller's slices and memory that the device sees.
 
+use super::helpers::{Counted, Helpers};
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::atomic::{
@@ -11,15 +12,18 @@ use std::time::{Duration, Instant};
 
 /// Threads that copy between the caller's slices and memory that the device sees, and check results meanwhile.
 ///
-/// One thread moves 10 to 17 GB/s, less than a PCIe slot does; on the H200's machine 16 threads move up to 180. The pool is the
-/// device's own, and its threads never wait for anything: a caller copies while it holds a share of the memory limit, which
+/// One thread moves 10 to 17 GB/s, less than a PCIe slot does; on the H200's machine 16 threads move up to 180. The threads are
+/// the device's own, and never wait for anything: a caller copies while it holds a share of the memory limit, which
 /// the threads of the caller's pool may all be waiting for. For the same reason a caller that is itself a rayon worker copies
 /// alone: a worker that waits for another pool meanwhile runs tasks of its own, and one of these could wait for what the
 /// worker holds.
-#[derive(Default)]
 pub struct Threads {
-    /// Made when first needed; `None` if the system gives no threads: then callers copy alone.
+    /// What checks. Made when first needed, as the helpers are; `None` if the system gives no threads: then callers work alone.
     pool: OnceLock<Option<rayon::ThreadPool>>,
+    /// What copies.
+    helpers: OnceLock<Option<Helpers>>,
+    /// How long helpers stay without work while a job is under way.
+    patience: Duration,
 }
 
 /// Whether the copied bytes are next read by the device.
@@ -51,11 +55,15 @@ const _: () = assert!(PIECE.is_multiple_of(32) && PIECE.is_multiple_of(48));
 const PAST_CACHES: [usize; 2] = [64 << 10, 64 << 20];
 
 impl Threads {
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { pool: OnceLock::new(), helpers: OnceLock::new(), patience }
+    }
+
     fn pool(&self) -> Option<&rayon::ThreadPool> {
         let make = || {
             let threads = std::thread::available_parallelism().map_or(1, usize::from);
-            let builder = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|n| format!("bls12-copy-{n}"));
-            builder.build().inspect_err(|error| tracing::warn!(%error, "copying with one thread")).ok()
+            let builder = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|n| format!("bls12-check-{n}"));
+            builder.build().inspect_err(|error| tracing::warn!(%error, "checking with one thread")).ok()
         };
         self.pool.get_or_init(make).as_ref()
     }
@@ -63,6 +71,7 @@ impl Threads {
     /// Runs `work`, which may use rayon, on these threads; at once, on the caller's, if that is a rayon worker.
     pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let alone = rayon::current_thread_index().is_some();
+        let _dismissed = self.helpers.get().and_then(Option::as_ref).map(Helpers::dismiss);
         match if alone { None } else { self.pool() } {
             Some(pool) => pool.install(work),
             None => work(),
@@ -101,11 +110,10 @@ impl Threads {
 
     /// Copies pieces and looks at them, with whichever threads come to help meanwhile.
     fn share_out(&self, bytes: usize, pieces: Vec<Piece>, copy: Copy, admits: &Admits) -> bool {
-        let Some(pool) = self.helpers(bytes) else {
+        let Some(helpers) = self.helpers(bytes) else {
             return pieces.into_iter().fold(true, |all, piece| piece.take_in(copy, admits) & all);
         };
-        // The caller is one more thread. More than these do not copy faster.
-        let helpers = (pool.current_num_threads() - 1).clamp(1, 15).min(pieces.len() / 2);
+        let wanted = pieces.len() / 2;
         let left = AtomicUsize::new(pieces.len());
         // SAFETY: nobody touches what the pieces and `admits` borrow after this function has returned: pieces are taken out of
         // the heap only by those who then count them as done, this function waits, also if it panics, until all are counted,
@@ -116,19 +124,29 @@ impl Threads {
         };
         let pieces = Mutex::new(pieces.into_iter());
         let heap = Arc::new(Heap { pieces, left, admitted: AtomicBool::new(true), admits, copy });
-        for _ in 0..helpers {
-            let heap = heap.clone();
-            pool.spawn(move || heap.work());
-        }
         let finish = Finish(&heap);
+        helpers.offer(heap.clone(), wanted);
         heap.work();
+        helpers.withdraw(&heap);
         drop(finish);
         heap.admitted.load(Relaxed)
     }
 
-    fn helpers(&self, bytes: usize) -> Option<&rayon::ThreadPool> {
+    /// Has helpers ready for a job that copies so many bytes, until the answer is dropped.
+    pub(super) fn stay(&self, bytes: usize) -> Option<Counted<'_>> {
+        // Copies in and out are about as much, and in several chunks.
+        self.helpers(bytes).map(|helpers| helpers.stay(bytes / PIECE / 4))
+    }
+
+    /// Who helps to copy so many bytes.
+    fn helpers(&self, bytes: usize) -> Option<&Helpers> {
         let alone = bytes <= ALONE || rayon::current_thread_index().is_some();
-        if alone { None } else { self.pool() }
+        let make = || {
+            // The caller is one more thread. More than these do not copy faster.
+            let threads = std::thread::available_parallelism().map_or(1, usize::from).clamp(2, 16) - 1;
+            Helpers::new(threads, self.patience)
+        };
+        if alone { None } else { self.helpers.get_or_init(make).as_ref() }
     }
 }
 
@@ -153,7 +171,7 @@ impl Piece<'_> {
 }
 
 /// Pieces to be taken by any thread.
-struct Heap {
+pub(super) struct Heap {
     pieces: Mutex<std::vec::IntoIter<Piece<'static>>>,
     /// Pieces that are not done.
     left: AtomicUsize,
@@ -174,7 +192,8 @@ struct Done<'a>(&'a AtomicUsize);
 struct Finish<'a>(&'a Heap);
 
 impl Heap {
-    fn work(&self) {
+    /// Does pieces until nobody has to begin one any more.
+    pub(super) fn work(&self) {
         loop {
             let Some(piece) = self.pieces.lock().next() else { return };
             let _done = Done(&self.left);
@@ -250,7 +269,8 @@ mod tests {
 
     #[test]
     fn every_piece_is_copied_and_looked_at_once() {
-        let threads = Threads::default();
+        let threads = Threads::new(Duration::from_micros(100));
+        let _staying = threads.stay(10 * ALONE);
         for length in [0, 1, ALONE, ALONE + 1, 3 * ALONE + 5] {
             let from: Vec<u8> = (0..length).map(|i| (i * 31 + i / 777) as u8).collect();
             let (mut to, seen) = (vec![0; length + 3], AtomicUsize::new(0));
@@ -267,6 +287,32 @@ mod tests {
             assert_eq!((&to[..length], &to[length..], seen.into_inner()), (&from[..], &[0; 3][..], length + length / 2));
             assert_eq!(threads.copy(vec![(&mut to[1..], &from)], Towards::Caller), length as u64);
             assert_eq!(to[1..=length], from);
+        }
+    }
+
+    /// Who stays is there for the next heap, who slept is woken, whoever they help.
+    #[test]
+    fn many_callers_share_many_helpers() {
+        for patience in [Duration::ZERO, Duration::from_micros(100)] {
+            let threads = Threads::new(patience);
+            assert!(threads.helpers.set(Helpers::new(8, patience)).is_ok());
+            std::thread::scope(|scope| {
+                for caller in 1..=4u8 {
+                    let threads = &threads;
+                    scope.spawn(move || {
+                        let from = vec![caller; 6 * PIECE + usize::from(caller)];
+                        for round in 0..40u8 {
+                            let _staying = (round % 3 > 0).then(|| threads.stay(10 * from.len()));
+                            let mut to = vec![0; from.len()];
+                            assert_eq!(threads.copy(vec![(&mut to, &from)], Towards::Caller), from.len() as u64);
+                            assert_eq!(to, from);
+                            if round % 8 == caller {
+                                threads.install(|| std::thread::sleep(Duration::from_micros(200)));
+                            }
+                        }
+                    });
+                }
+            });
         }
     }
 
