@@ -292,20 +292,21 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// Takes a chunk in and submits it.
+    /// Takes a chunk in and submits it. What is looked at where it lies is looked at while the device is at work on it: what comes
+    /// of it is handed over only if there is no objection.
     fn begin<W: Watch>(&mut self, job: &Job, range: Range<usize>, watch: &W) -> Result<(), W::Error> {
-        let shared = &*self.program.shared;
         let Some(mut chunk) = self.idle.pop_front() else { return Err(Error::Lost { during: "an earlier chunk" }.into()) };
         chunk.range = range;
-        let entered = self.take_in(job, &mut chunk, watch);
+        let copied = self.bound.iter().any(|bound| !bound.write && bound.pinned.is_none());
+        let begun = if copied {
+            self.take_in(job, &mut chunk, watch).and_then(|()| Ok(self.submit(&mut chunk, job.params)?))
+        } else {
+            let submitted = self.submit(&mut chunk, job.params).map_err(Into::into);
+            submitted.and_then(|()| self.take_in(job, &mut chunk, watch))
+        };
         // Also if it is not submitted: its buffers go back with the others.
         self.under_way.push_back(chunk);
-        entered?;
-        let Some(mut chunk) = self.under_way.pop_back() else { return Ok(()) };
-        let _timed = shared.timed(Stage::Submit, 0);
-        let submitted = self.submit(&mut chunk, job.params);
-        self.under_way.push_back(chunk);
-        Ok(submitted?)
+        begun
     }
 
     fn take_in<W: Watch>(&self, job: &Job, chunk: &mut Chunk, watch: &W) -> Result<(), W::Error> {
@@ -337,6 +338,7 @@ impl<'a> Stream<'a> {
 
     fn submit(&self, chunk: &mut Chunk, params: &[u32]) -> Result<(), Error> {
         let shared = &*self.program.shared;
+        let _timed = shared.timed(Stage::Submit, 0);
         let Chunk { range, compute, buffers, lanes, until } = chunk;
         let (ops, roles) = self.ops(buffers, range, params, *compute);
         let steps: Vec<plan::Step> = ops.iter().map(Op::step).collect();

@@ -49,6 +49,10 @@ const ALONE: usize = 128 << 10;
 const PIECE: usize = 72 << 10;
 const _: () = assert!(PIECE.is_multiple_of(32) && PIECE.is_multiple_of(48));
 
+/// The most helpers that are woken only to look at what the device reads at the same time: enough to be faster than it, and no more,
+/// since they take host memory's bandwidth from it. Chosen, not measured.
+const INSPECTORS: usize = 6;
+
 /// The bytes from which on copies to the device, and to the caller, go past the caches. What the CPU writes for the device must
 /// not stay in a core's cache: the H200 fetches it from there at 5 to 20 GB/s, and at 40 to 50 from memory. What nobody reads
 /// before it is gone from the caches need not go there either.
@@ -89,12 +93,13 @@ impl Threads {
     /// Looks at everything that enters and copies it; whether `admits` admits every piece, given by slot and bytes.
     pub(super) fn take_in(&self, entering: Vec<Entering>, admits: &Admits) -> bool {
         let bytes: usize = entering.iter().map(|part| part.from.len()).sum();
+        let most = if entering.iter().all(|part| part.to.is_none()) { INSPECTORS } else { usize::MAX };
         let pieces = entering.into_iter().flat_map(|Entering { slot, from, to }| {
             let mut targets = to.map(|to| to[..from.len()].chunks_mut(PIECE));
             let pieces = from.chunks(PIECE);
             pieces.map(move |from| Piece { slot, from, to: targets.as_mut().and_then(Iterator::next) })
         });
-        self.share_out(bytes, pieces.collect(), copy_of(bytes, Towards::Device), admits)
+        self.share_out((bytes, most), pieces.collect(), copy_of(bytes, Towards::Device), admits)
     }
 
     /// Makes all copies, each to a slice that is at least as long; the number of bytes.
@@ -104,16 +109,16 @@ impl Threads {
             let pairs = to[..from.len()].chunks_mut(PIECE).zip(from.chunks(PIECE));
             pairs.map(|(to, from)| Piece { slot: 0, from, to: Some(to) })
         });
-        self.share_out(bytes, pieces.collect(), copy_of(bytes, towards), &|_, _| true);
+        self.share_out((bytes, usize::MAX), pieces.collect(), copy_of(bytes, towards), &|_, _| true);
         bytes as u64
     }
 
-    /// Copies pieces and looks at them, with whichever threads come to help meanwhile.
-    fn share_out(&self, bytes: usize, pieces: Vec<Piece>, copy: Copy, admits: &Admits) -> bool {
+    /// Copies pieces and looks at them; wakes so many helpers at most.
+    fn share_out(&self, (bytes, most): (usize, usize), pieces: Vec<Piece>, copy: Copy, admits: &Admits) -> bool {
         let Some(helpers) = self.helpers(bytes) else {
             return pieces.into_iter().fold(true, |all, piece| piece.take_in(copy, admits) & all);
         };
-        let wanted = pieces.len() / 2;
+        let wanted = most.min(pieces.len() / 2);
         let left = AtomicUsize::new(pieces.len());
         // SAFETY: nobody touches what the pieces and `admits` borrow after this function has returned: pieces are taken out of
         // the heap only by those who then count them as done, this function waits, also if it panics, until all are counted,
