@@ -1,19 +1,13 @@
-//! Threads that help to copy, and stay for as long as a job may need them.
+//! Threads that help to copy.
 //!
-//! To wake a sleeping thread takes 30 us and more, and some microseconds of whoever wakes it. A job needs help several times, with
-//! pauses in which the device is at work. So its helpers are called once, together, when it begins; then they look for work until
-//! it ends, or has had none for them for a while, or somebody else wants the cores.
+//! To wake a sleeping thread takes 30 us and more, and some microseconds of whoever wakes it. So those who are wanted are called
+//! together.
 
 use super::threads::Heap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{
-    AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release},
-};
 // Not parking_lot's: its condition variable has those whom it wakes wake each other, one by one.
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 /// The threads; ended and joined when this is dropped.
 pub(super) struct Helpers {
@@ -24,14 +18,6 @@ pub(super) struct Helpers {
 struct Inner {
     state: Mutex<State>,
     called: Condvar,
-    /// Heaps that have come so far: who stays watches it.
-    heaps: AtomicUsize,
-    /// Jobs under way that helpers stay for.
-    jobs: AtomicUsize,
-    /// Those who want the cores for something else.
-    others: AtomicUsize,
-    /// How long a helper stays without work.
-    patience: Duration,
 }
 
 #[derive(Default)]
@@ -45,34 +31,10 @@ struct State {
     stop: bool,
 }
 
-/// A number that is higher by one until this is dropped.
-#[must_use]
-pub(super) struct Counted<'a>(&'a AtomicUsize);
-
-impl<'a> Counted<'a> {
-    fn new(number: &'a AtomicUsize) -> Self {
-        number.fetch_add(1, Relaxed);
-        Self(number)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
 impl Helpers {
     /// At most so many threads; `None` if the system gives none.
-    pub(super) fn new(number: usize, patience: Duration) -> Option<Self> {
-        let inner = Arc::new(Inner {
-            state: Mutex::default(),
-            called: Condvar::new(),
-            heaps: AtomicUsize::new(0),
-            jobs: AtomicUsize::new(0),
-            others: AtomicUsize::new(0),
-            patience,
-        });
+    pub(super) fn new(number: usize) -> Option<Self> {
+        let inner = Arc::new(Inner { state: Mutex::default(), called: Condvar::new() });
         let start = |number: usize| {
             let its = inner.clone();
             let thread = std::thread::Builder::new().name(format!("bls12-copy-{number}")).spawn(move || its.serve());
@@ -82,47 +44,26 @@ impl Helpers {
         (!threads.is_empty()).then_some(Self { inner, threads })
     }
 
-    pub(super) fn number(&self) -> usize {
-        self.threads.len()
-    }
-
-    /// Calls so many helpers, who stay for a job until the answer is dropped.
-    pub(super) fn stay(&self, wanted: usize) -> Counted<'_> {
-        let staying = Counted::new(&self.inner.jobs);
-        self.call(self.inner.lock(), wanted);
-        staying
-    }
-
-    /// Nobody stays until the answer is dropped.
-    pub(super) fn dismiss(&self) -> Counted<'_> {
-        Counted::new(&self.inner.others)
-    }
-
     /// Has so many helpers, if not others anyway, take pieces of a heap, until it is withdrawn.
     pub(super) fn offer(&self, heap: Arc<Heap>, wanted: usize) {
         let mut state = self.inner.lock();
         state.heaps.push(heap);
-        self.inner.heaps.fetch_add(1, Release);
-        self.call(state, wanted);
-    }
-
-    pub(super) fn withdraw(&self, heap: &Arc<Heap>) {
-        self.inner.lock().withdraw(heap);
-    }
-
-    /// Wakes as many as are wanted and not awake.
-    fn call(&self, mut state: MutexGuard<State>, wanted: usize) {
-        let awake = self.number() - state.asleep;
+        // As many as are wanted and not awake.
+        let awake = self.threads.len() - state.asleep;
         let more = wanted.saturating_sub(awake).min(state.asleep);
         state.asleep -= more;
         state.calls += more;
         drop(state);
-        if 2 * more > self.number() {
+        if 2 * more > self.threads.len() {
             // At once; those who were not meant sleep on.
             self.inner.called.notify_all();
         } else {
             (0..more).for_each(|_| self.inner.called.notify_one());
         }
+    }
+
+    pub(super) fn withdraw(&self, heap: &Arc<Heap>) {
+        self.inner.lock().withdraw(heap);
     }
 }
 
@@ -143,7 +84,7 @@ impl State {
 }
 
 impl Inner {
-    /// Spins first: those who stayed come all at the same time, and each needs it for a moment. Nothing that can panic runs
+    /// Spins first: those who are called come all at the same time, and each needs it for a moment. Nothing that can panic runs
     /// under it.
     fn lock(&self) -> MutexGuard<'_, State> {
         const SPINS: usize = 1000;
@@ -171,29 +112,10 @@ impl Inner {
                 state.withdraw(&heap);
                 continue;
             }
-            let heaps = self.heaps.load(Relaxed);
-            drop(state);
-            self.watch(heaps);
-            state = self.lock();
-            if state.heaps.is_empty() && !state.stop {
-                state.asleep += 1;
-                let uncalled = |state: &mut State| state.calls == 0 && !state.stop;
-                state = self.called.wait_while(state, uncalled).unwrap_or_else(PoisonError::into_inner);
-                state.calls = state.calls.saturating_sub(1);
-            }
-        }
-    }
-
-    /// Waits for another heap, as long as it is worth while. Where several jobs are under way, their own threads are what
-    /// the cores are for.
-    fn watch(&self, heaps: usize) {
-        let start = Instant::now();
-        while self.heaps.load(Acquire) == heaps
-            && self.jobs.load(Relaxed) == 1
-            && self.others.load(Relaxed) == 0
-            && start.elapsed() < self.patience
-        {
-            std::hint::spin_loop();
+            state.asleep += 1;
+            let uncalled = |state: &mut State| state.calls == 0 && !state.stop;
+            state = self.called.wait_while(state, uncalled).unwrap_or_else(PoisonError::into_inner);
+            state.calls = state.calls.saturating_sub(1);
         }
     }
 }

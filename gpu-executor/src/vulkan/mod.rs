@@ -354,7 +354,7 @@ impl Shared {
             queues,
             pinned: Registry::default(),
             in_flight: Mutex::default(),
-            threads: Threads::new(settings.helpers_patience()),
+            threads: Threads::default(),
             waiter: Waiter::default(),
             profiler: Profiler::default(),
             lost: Arc::default(),
@@ -392,12 +392,6 @@ impl fmt::Debug for Program {
 }
 
 impl Settings {
-    /// How long the helpers of a job under way look for work before they sleep: longer than a job of 65536 elements waits for the
-    /// device at a time. A software device computes on the cores that would look.
-    fn helpers_patience(&self) -> Duration {
-        if self.info.kind == DeviceKind::Software { Duration::ZERO } else { Duration::from_micros(100) }
-    }
-
     fn new(options: &Options, candidate: &Candidate) -> Result<Self, Error> {
         let info = candidate.verdict.device.clone();
         let maximum = candidate.limits.workgroup_size;

@@ -1,7 +1,6 @@
 //! Jobs: vectors in host memory, chunk after chunk through the device, several chunks under way at a time.
 
 use super::encode::{Op, Span};
-use super::helpers::Counted;
 use super::lanes::Lane;
 use super::memory::{Buffer, Place, Reservation};
 use super::queue::{InFlight, Point};
@@ -209,7 +208,6 @@ struct Stream<'a> {
     under_way: VecDeque<Chunk>,
     /// Resources of chunks that are done.
     idle: VecDeque<Chunk>,
-    _helpers: Option<Counted<'a>>,
     _reservation: Reservation<'a>,
 }
 
@@ -227,10 +225,6 @@ impl<'a> Stream<'a> {
             Some(Bound { slot, width, write, pinned })
         };
         let bound: Vec<Bound> = widths.iter().enumerate().filter_map(bind).collect();
-        // First, since they take a while to wake.
-        let copied: usize =
-            bound.iter().filter(|bound| bound.pinned.is_none()).map(|bound| bound.width * job.elements).sum();
-        let mut helpers = shared.threads.stay(copied);
         // What needs no buffers needs no memory.
         let mut needed = *widths;
         bound.iter().filter(|bound| bound.pinned.is_some() && !staged).for_each(|bound| needed[bound.slot] = 0);
@@ -251,7 +245,6 @@ impl<'a> Stream<'a> {
                 most,
                 under_way: VecDeque::new(),
                 idle: VecDeque::new(),
-                _helpers: helpers.take(),
                 _reservation: reservation,
             };
             match stream.allocate() {

@@ -1,6 +1,6 @@
 //! The device's own threads, and copying between the caller's slices and memory that the device sees.
 
-use super::helpers::{Counted, Helpers};
+use super::helpers::Helpers;
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::atomic::{
@@ -17,13 +17,12 @@ use std::time::{Duration, Instant};
 /// the threads of the caller's pool may all be waiting for. For the same reason a caller that is itself a rayon worker copies
 /// alone: a worker that waits for another pool meanwhile runs tasks of its own, and one of these could wait for what the
 /// worker holds.
+#[derive(Default)]
 pub struct Threads {
     /// What checks. Made when first needed, as the helpers are; `None` if the system gives no threads: then callers work alone.
     pool: OnceLock<Option<rayon::ThreadPool>>,
     /// What copies.
     helpers: OnceLock<Option<Helpers>>,
-    /// How long helpers stay without work while a job is under way.
-    patience: Duration,
 }
 
 /// Whether the copied bytes are next read by the device.
@@ -59,10 +58,6 @@ const INSPECTORS: usize = 6;
 const PAST_CACHES: [usize; 2] = [64 << 10, 64 << 20];
 
 impl Threads {
-    pub(super) fn new(patience: Duration) -> Self {
-        Self { pool: OnceLock::new(), helpers: OnceLock::new(), patience }
-    }
-
     fn pool(&self) -> Option<&rayon::ThreadPool> {
         let make = || {
             let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -75,7 +70,6 @@ impl Threads {
     /// Runs `work`, which may use rayon, on these threads; at once, on the caller's, if that is a rayon worker.
     pub fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let alone = rayon::current_thread_index().is_some();
-        let _dismissed = self.helpers.get().and_then(Option::as_ref).map(Helpers::dismiss);
         match if alone { None } else { self.pool() } {
             Some(pool) => pool.install(work),
             None => work(),
@@ -137,19 +131,13 @@ impl Threads {
         heap.admitted.load(Relaxed)
     }
 
-    /// Has helpers ready for a job that copies so many bytes, until the answer is dropped.
-    pub(super) fn stay(&self, bytes: usize) -> Option<Counted<'_>> {
-        // Copies in and out are about as much, and in several chunks.
-        self.helpers(bytes).map(|helpers| helpers.stay(bytes / PIECE / 4))
-    }
-
     /// Who helps to copy so many bytes.
     fn helpers(&self, bytes: usize) -> Option<&Helpers> {
         let alone = bytes <= ALONE || rayon::current_thread_index().is_some();
         let make = || {
             // The caller is one more thread. More than these do not copy faster.
             let threads = std::thread::available_parallelism().map_or(1, usize::from).clamp(2, 16) - 1;
-            Helpers::new(threads, self.patience)
+            Helpers::new(threads)
         };
         if alone { None } else { self.helpers.get_or_init(make).as_ref() }
     }
@@ -274,8 +262,7 @@ mod tests {
 
     #[test]
     fn every_piece_is_copied_and_looked_at_once() {
-        let threads = Threads::new(Duration::from_micros(100));
-        let _staying = threads.stay(10 * ALONE);
+        let threads = Threads::default();
         for length in [0, 1, ALONE, ALONE + 1, 3 * ALONE + 5] {
             let from: Vec<u8> = (0..length).map(|i| (i * 31 + i / 777) as u8).collect();
             let (mut to, seen) = (vec![0; length + 3], AtomicUsize::new(0));
@@ -295,30 +282,23 @@ mod tests {
         }
     }
 
-    /// Who stays is there for the next heap, who slept is woken, whoever they help.
     #[test]
     fn many_callers_share_many_helpers() {
-        for patience in [Duration::ZERO, Duration::from_micros(100)] {
-            let threads = Threads::new(patience);
-            assert!(threads.helpers.set(Helpers::new(8, patience)).is_ok());
-            std::thread::scope(|scope| {
-                for caller in 1..=4u8 {
-                    let threads = &threads;
-                    scope.spawn(move || {
-                        let from = vec![caller; 6 * PIECE + usize::from(caller)];
-                        for round in 0..40u8 {
-                            let _staying = (round % 3 > 0).then(|| threads.stay(10 * from.len()));
-                            let mut to = vec![0; from.len()];
-                            assert_eq!(threads.copy(vec![(&mut to, &from)], Towards::Caller), from.len() as u64);
-                            assert_eq!(to, from);
-                            if round % 8 == caller {
-                                threads.install(|| std::thread::sleep(Duration::from_micros(200)));
-                            }
-                        }
-                    });
-                }
-            });
-        }
+        let threads = Threads::default();
+        assert!(threads.helpers.set(Helpers::new(8)).is_ok());
+        std::thread::scope(|scope| {
+            for caller in 1..=4u8 {
+                let threads = &threads;
+                scope.spawn(move || {
+                    let from = vec![caller; 6 * PIECE + usize::from(caller)];
+                    for _ in 0..40 {
+                        let mut to = vec![0; from.len()];
+                        assert_eq!(threads.copy(vec![(&mut to, &from)], Towards::Caller), from.len() as u64);
+                        assert_eq!(to, from);
+                    }
+                });
+            }
+        });
     }
 
     #[test]
