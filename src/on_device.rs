@@ -229,6 +229,10 @@ impl Watch for Checks<'_> {
         field.all_canonical(limbs) && !(inverted && limbs.chunks_exact(field.limbs()).any(zero))
     }
 
+    fn checks(&self) -> bool {
+        self.verify
+    }
+
     fn objection(&self, range: Range<usize>, threads: &Threads) -> Error {
         let found = threads.install(|| self.prepared.part(&range).check_values());
         // `admits` and `check_values` agree on what is wrong.
@@ -277,6 +281,10 @@ impl Watch for Unwatched {
 
     fn admits(&self, _: usize, _: &[u8]) -> bool {
         true
+    }
+
+    fn checks(&self) -> bool {
+        false
     }
 
     fn objection(&self, _: Range<usize>, _: &Threads) -> Self::Error {

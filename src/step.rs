@@ -152,8 +152,8 @@ impl Step {
             Step::Fetch(Fetch { from: Memory::Device(from), .. }) => batch.download(from),
             Step::Apply { call, inputs, elements, mask } => {
                 let row = call.operation.row();
-                let empty = vec![&[][..]; row.vectors];
-                let prepared = Prepared::new(&call.call(&empty))?;
+                let nowhere: [&[u64]; 3] = [&[]; 3];
+                let prepared = Prepared::new(&call.call(&nowhere[..row.vectors]))?;
                 let program = vulkan.program(backend.settings(), &prepared)?;
                 let most = vulkan.device().launch_elements(row.cost);
                 for start in (0..call.length).step_by(most) {

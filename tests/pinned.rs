@@ -5,9 +5,11 @@
 mod support;
 
 use ark_bls12_381::{Fq, Fr};
+use ark_ff::PrimeField as _;
 use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::{
-    Backend, CallClass, DeviceError, Error, Failure, Faults, Injection, MemoryMode, Options, Pinned, Validation, Width,
+    Backend, CallClass, DeviceError, Error, Failure, Faults, Injection, MemoryMode, Options, Pinned, Validation, Verify,
+    Width,
 };
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -139,6 +141,27 @@ fn none_and_too_many() {
             }
         }
         assert_eq!(backend.pinned::<Fr>(1).unwrap()[..], [Fr::from(0u64)]);
+    }
+}
+
+/// The device is at work on it before anybody has looked; nothing comes of it all the same.
+#[test]
+fn what_must_not_go_in_is_found_where_it_lies() {
+    let _alone = alone();
+    let length = 9 * CHUNK + 5;
+    for options in [Options::new(), Options::new().memory(MemoryMode::DeviceLocal)] {
+        let backend = Watched::new(options.chunk_elements(CHUNK).verify(Verify::Off));
+        let ones = vec![Fr::from(1u64); length];
+        let (mut a, b) = (pinned(&backend, &ones), pinned(&backend, &ones));
+        let mut out = backend.pinned::<Fr>(length).unwrap();
+        for index in [0, 3 * CHUNK, length - 1] {
+            a[index] = Fr::new_unchecked(Fr::MODULUS);
+            let error = backend.add_into(&a, &b, &mut out).unwrap_err();
+            assert!(matches!(error, Error::NotBelowModulus { operand: "a", index: at, .. } if at == index), "{error}");
+            a[index] = Fr::from(1u64);
+            backend.add_into(&a, &b, &mut out).unwrap();
+            assert!(out.iter().all(|sum| *sum == Fr::from(2u64)));
+        }
     }
 }
 

@@ -7,7 +7,7 @@ mod support;
 
 use ark_bls12_381::{Fq, Fr};
 use ark_ff::{AdditiveGroup as _, Field as _};
-use bls12_field_gpu::{Error, ErrorKind, Operation, Options, Recording, Validation, Vector};
+use bls12_field_gpu::{CallClass, Error, ErrorKind, Faults, Operation, Options, Recording, Validation, Vector, Verify};
 use std::time::Duration;
 use support::{Watched, cpu, engines, numbers};
 
@@ -254,4 +254,50 @@ fn threads_record_and_submit_at_once() {
             });
         }
     });
+}
+
+/// What is submitted again, from the same memory, is not recorded again; where memory went and came back, it is.
+#[test]
+fn what_repeats_is_recorded_once() {
+    let faults = Faults::default();
+    let backend = Watched::new(Options::new().verify(Verify::Off).vulkan_faults(&faults));
+    let records = |work: &dyn Fn()| {
+        faults.clear();
+        work();
+        faults.calls(CallClass::Record)
+    };
+    let (a, b) = (numbers::<Fr>(64, 1), numbers::<Fr>(64, 2));
+    let sums: Vec<Fr> = a.iter().zip(&b).map(|(a, b)| *a + b).collect();
+    let (x, y, z) = (backend.upload(&a).unwrap(), backend.upload(&b).unwrap(), backend.zeros::<Fr>(64).unwrap());
+    let resident = || {
+        let mut recording = backend.record();
+        recording.zero(&z).unwrap();
+        recording.add_into(&x, &y, &z).unwrap();
+        let before = backend.stats().device;
+        recording.submit().unwrap().wait().unwrap();
+        let after = backend.stats().device;
+        assert_eq!((after.dispatches - before.dispatches, after.barriers - before.barriers), (1, 1));
+        assert_eq!(z.download().unwrap(), sums);
+    };
+    let hosted = || assert_eq!(backend.add(&a, &b).unwrap(), sums);
+    for work in [&hosted as &dyn Fn(), &resident] {
+        (0..3).for_each(|_| work());
+        assert_eq!(records(work), 0);
+        backend.trim();
+        assert!(records(work) > 0);
+    }
+    // Other parameters, lengths and places are others' work.
+    for scalar in [2u64, 3, 2].map(Fr::from) {
+        let mut recording = backend.record();
+        recording.scale_into(&x, &scalar, &z).unwrap();
+        recording.submit().unwrap();
+        assert_eq!(z.download().unwrap(), a.iter().map(|a| *a * scalar).collect::<Vec<_>>());
+    }
+    for range in [0..10, 1..11, 0..11] {
+        let mut recording = backend.record();
+        recording.neg_into(&y.slice(range.clone()).unwrap(), &z.slice(range.clone()).unwrap()).unwrap();
+        recording.submit().unwrap();
+        let expected: Vec<Fr> = b[range.clone()].iter().map(|b| -*b).collect();
+        assert_eq!(z.slice(range).unwrap().download().unwrap(), expected);
+    }
 }

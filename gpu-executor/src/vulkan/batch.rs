@@ -299,11 +299,10 @@ impl Device {
         }
         // Last, so that they share one barrier.
         ops.append(&mut read_backs);
-        let mut lane = shared.lane(Role::Compute)?;
-        let last_uses: Vec<&AtomicU64> = batch.regions().map(|region| &region.held.last_use).collect();
-        let submitted = shared.record(&mut lane, &ops).and_then(|()| shared.submit_in_order(&lane, &last_uses));
+        let lane = shared.recorded(Role::Compute, &ops)?;
         drop(ops);
-        let until = match submitted {
+        let last_uses: Vec<&AtomicU64> = batch.regions().map(|region| &region.held.last_use).collect();
+        let until = match shared.submit_in_order(&lane, &last_uses) {
             Ok(until) => until,
             Err(error) => {
                 shared.queues.keep(lane);

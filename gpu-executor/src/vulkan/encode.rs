@@ -1,8 +1,8 @@
-//! Operations on buffers, planned and recorded into a command buffer.
+//! Operations on buffers, recorded into a command buffer as planned.
 
+use super::lanes::Lane;
 use super::memory::{Buffer, Place};
-use super::queue::Lane;
-use super::{Program, Shared, count};
+use super::{Program, Shared};
 use crate::Stage as Profiled;
 use crate::job::{SLOTS, push_constants};
 use crate::plan::{self, Access, Barrier, Command, Stage, Stages, Step};
@@ -34,6 +34,10 @@ impl Span<'_> {
     fn access(&self, write: bool) -> Access {
         Access { buffer: self.buffer.raw.as_raw() as usize, bytes: self.offset..self.offset + self.bytes, write }
     }
+
+    fn words(&self) -> [u64; 3] {
+        [self.buffer.raw.as_raw(), self.offset, self.bytes]
+    }
 }
 
 impl Op<'_> {
@@ -48,6 +52,24 @@ impl Op<'_> {
             Op::ReadBack { of } => (Stage::Host, vec![of.access(false)]),
         };
         Step { stage, accesses }
+    }
+
+    /// Appends what tells what is recorded for the operation from what is recorded for any other, as long as no buffer is destroyed.
+    pub(super) fn tell(&self, words: &mut Vec<u64>) {
+        match self {
+            Op::Copy { from, to } => [&[0], &from.words()[..], &to.words()].into_iter().for_each(|part| words.extend(part)),
+            Op::Zero { to } => [&[1], &to.words()[..]].into_iter().for_each(|part| words.extend(part)),
+            Op::Launch { program, slots, elements, params } => {
+                let workgroups = program.workgroups(*elements);
+                words.extend([2, program.pipeline.as_raw(), (*elements).into(), workgroups.into(), params.len() as u64]);
+                words.extend(params.iter().copied().map(u64::from));
+                for (span, write) in slots.iter().map(|slot| slot.unzip()) {
+                    words.push(write.map_or(0, |write| 1 + u64::from(write)));
+                    words.extend(span.map_or([0; 3], |span| span.words()));
+                }
+            }
+            Op::ReadBack { of } => [&[3], &of.words()[..]].into_iter().for_each(|part| words.extend(part)),
+        }
     }
 
     /// The operation in a profile: stage, name, bytes read and written.
@@ -68,19 +90,8 @@ impl Op<'_> {
 }
 
 impl Shared {
-    /// Records operations in their order, with the barriers that they need, into a lane that no submission uses.
-    pub(super) fn record(&self, lane: &mut Lane, ops: &[Op]) -> Result<(), Error> {
-        let steps: Vec<Step> = ops.iter().map(Op::step).collect();
-        let commands = plan::plan(&steps);
-        debug_assert_eq!(plan::find_hazard(&steps, &commands), None);
-        // Takes the cube of the number of steps.
-        debug_assert!(steps.len() > 32 || plan::every_barrier_matters(&steps, &commands));
-        self.record_commands(lane, ops, &commands)
-    }
-
-    /// Records operations as planned, into a lane that no submission uses.
-    pub(super) fn record_commands(&self, lane: &mut Lane, ops: &[Op], commands: &[Command]) -> Result<(), Error> {
-        let stamps = self.stamps_for(lane, commands);
+    /// Records operations as planned, into a lane that no submission uses; with so many time stamps.
+    pub(super) fn record(&self, lane: &mut Lane, ops: &[Op], commands: &[Command], stamps: u32) -> Result<(), Error> {
         self.begin_lane(lane, stamps)?;
         for command in commands {
             match command {
@@ -94,7 +105,7 @@ impl Shared {
         self.end_lane(lane)
     }
 
-    fn record_barrier(&self, lane: &Lane, barrier: &Barrier) {
+    fn record_barrier(&self, lane: &mut Lane, barrier: &Barrier) {
         #[cfg(feature = "test-faults")]
         if self.settings.omit_barriers {
             return;
@@ -105,7 +116,7 @@ impl Shared {
         unsafe {
             self.gpu.raw.cmd_pipeline_barrier(lane.commands, from, to, vk::DependencyFlags::empty(), &memory, &[], &[]);
         }
-        count(&self.counters.barriers, 1);
+        lane.barriers += 1;
     }
 
     fn record_op(&self, lane: &Lane, op: &Op) -> Result<(), Error> {
@@ -168,7 +179,6 @@ impl Shared {
             raw.cmd_push_constants(lane.commands, layout, vk::ShaderStageFlags::COMPUTE, 0, &push);
             raw.cmd_dispatch(lane.commands, x, y, 1);
         }
-        count(&self.counters.dispatches, 1);
         Ok(())
     }
 }

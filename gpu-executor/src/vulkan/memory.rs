@@ -7,7 +7,7 @@ use gpu_allocator::{AllocationError, AllocationSizes, AllocatorDebugSettings, Me
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Where a buffer lies.
@@ -91,6 +91,8 @@ pub(crate) struct Memory {
     idle: Mutex<Idle>,
     pub(crate) limit: u64,
     budget: Budget,
+    /// How many buffers have been destroyed.
+    pub(crate) destroyed: AtomicU64,
     used: Mutex<Used>,
     released: Condvar,
     /// The families of all queues: any of them may use any buffer.
@@ -133,6 +135,7 @@ impl Memory {
             idle: Mutex::default(),
             limit,
             budget,
+            destroyed: AtomicU64::new(0),
             used: Mutex::default(),
             released: Condvar::new(),
             families,
@@ -345,6 +348,8 @@ impl Memory {
     }
 
     pub(crate) fn destroy(&self, gpu: &Gpu, buffer: Buffer) {
+        // Before its handle can come back.
+        self.destroyed.fetch_add(1, Relaxed);
         // SAFETY: callers own the buffer, and no pending submission uses it; its descriptor set dies with its pool.
         unsafe {
             if let Some((pool, _)) = buffer.descriptor.into_inner() {

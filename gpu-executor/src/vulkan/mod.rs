@@ -5,7 +5,9 @@ mod budget;
 mod encode;
 #[cfg(feature = "test-faults")]
 mod faults;
+mod helpers;
 mod instance;
+mod lanes;
 mod memory;
 mod pinned;
 mod pipeline;

@@ -1,9 +1,10 @@
 //! Time stamps: of the CPU around what threads do, of the device around what its queues do.
 
 use super::encode::Op;
-use super::queue::{InFlight, Lane, Point, Queue};
+use super::lanes::Lane;
+use super::queue::{InFlight, Point, Queue};
 use super::{Device, Gpu, Shared, driver_error};
-use crate::plan::{Command, Role};
+use crate::plan::Role;
 use crate::{Error, Profile, Span, Stage, Track};
 use ash::vk;
 use parking_lot::Mutex;
@@ -160,19 +161,10 @@ impl Shared {
         Ok((start, took, ticks[0] as f64 * self.settings.limits.tick))
     }
 
-    /// Begins a lane's command buffer; with room for `stamps` time stamps, if that is not 0.
-    pub(super) fn begin_lane(&self, lane: &mut Lane, stamps: u32) -> Result<(), Error> {
+    /// Makes room for `stamps` time stamps in a lane whose command buffer is begun, if that is not 0.
+    pub(super) fn prepare_stamps(&self, lane: &mut Lane, stamps: u32) -> Result<(), Error> {
         let raw = &self.gpu.raw;
-        let begin = vk::CommandBufferBeginInfo::default().flags(vk::CommandBufferUsageFlags::ONE_TIME_SUBMIT);
-        // SAFETY: the lane is this thread's alone and its last submission has finished.
-        unsafe {
-            raw.reset_command_pool(lane.pool, vk::CommandPoolResetFlags::empty())
-                .map_err(driver_error("vkResetCommandPool"))?;
-            raw.begin_command_buffer(lane.commands, &begin).map_err(driver_error("vkBeginCommandBuffer"))?;
-        }
-        if let Some(stamps) = &mut lane.stamps {
-            stamps.spans.clear();
-        }
+        lane.forget_stamps();
         if stamps > 0 {
             if lane.stamps.as_ref().is_none_or(|old| old.capacity < stamps) {
                 if let Some(old) = lane.stamps.take() {
@@ -192,11 +184,6 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) fn end_lane(&self, lane: &Lane) -> Result<(), Error> {
-        // SAFETY: recording was begun.
-        unsafe { self.gpu.raw.end_command_buffer(lane.commands) }.map_err(driver_error("vkEndCommandBuffer"))
-    }
-
     fn stamp(&self, lane: &Lane, query: u32, stage: vk::PipelineStageFlags) {
         if let Some(stamps) = &lane.stamps
             && query < stamps.capacity
@@ -206,10 +193,10 @@ impl Shared {
         }
     }
 
-    /// How many stamps a lane needs for these commands: none if nobody is interested.
-    pub(super) fn stamps_for(&self, lane: &Lane, commands: &[Command]) -> u32 {
-        let on = self.profiler.on.load(Relaxed) && self.settings.limits.tick > 0.0 && self.queues.of(lane.role).stamps;
-        if on { 2 * commands.iter().filter(|command| matches!(command, Command::Run(_))).count() as u32 } else { 0 }
+    /// How many stamps a lane of a queue needs for so many operations: none if nobody is interested.
+    pub(super) fn stamps_for(&self, role: Role, operations: usize) -> u32 {
+        let on = self.profiler.on.load(Relaxed) && self.settings.limits.tick > 0.0 && self.queues.of(role).stamps;
+        if on { 2 * operations as u32 } else { 0 }
     }
 
     /// Stamps the beginning and the end of an operation that `record` records.

@@ -1,8 +1,8 @@
-//! Queues: command buffers, submissions, waiting.
+//! Queues: submissions, waiting.
 
 use super::batch::Held;
+use super::lanes::{Lane, Lanes};
 use super::memory::Buffer;
-use super::profiler::Stamps;
 use super::select::Chosen;
 use super::{Gpu, Shared, count, driver_error};
 use crate::Error;
@@ -29,8 +29,7 @@ pub(super) struct Queue {
     pub(super) timeline: vk::Semaphore,
     /// The highest number that the timeline is known to have reached.
     finished: AtomicU64,
-    /// Command buffers that no pending submission uses.
-    lanes: Mutex<Vec<Lane>>,
+    pub(super) lanes: Lanes,
     /// Gathers jobs' submissions that come at the same time.
     combiner: Combiner<vk::CommandBuffer, Result<u64, Error>>,
 }
@@ -59,15 +58,6 @@ pub(super) struct Point {
     pub(super) value: u64,
 }
 
-/// A command pool with its one command buffer. The pool is reset before each use.
-pub(super) struct Lane {
-    pub(super) pool: vk::CommandPool,
-    pub(super) commands: vk::CommandBuffer,
-    pub(super) role: Role,
-    /// If its command buffer was ever to stamp times.
-    pub(super) stamps: Option<Stamps>,
-}
-
 /// What submissions use until the last of them has finished.
 pub(super) struct InFlight {
     pub(super) until: Point,
@@ -84,13 +74,6 @@ const YIELD: Duration = Duration::from_millis(2);
 
 /// The most jobs that wait to be submitted; further callers wait for room among them.
 const WAITING: usize = 64;
-
-impl Lane {
-    /// What its command buffer was to stamp will not be.
-    pub(super) fn forget_stamps(&mut self) {
-        self.stamps.iter_mut().for_each(Stamps::forget);
-    }
-}
 
 impl Queue {
     /// # Safety
@@ -113,7 +96,7 @@ impl Queue {
             state: Mutex::new(State { raw, submitted: 0 }),
             timeline,
             finished: AtomicU64::new(0),
-            lanes: Mutex::default(),
+            lanes: Lanes::default(),
             combiner: Combiner::new(WAITING),
         })
     }
@@ -128,10 +111,7 @@ impl Queue {
     unsafe fn destroy(&self, gpu: &Gpu) {
         // SAFETY: nothing is pending.
         unsafe {
-            for lane in self.lanes.lock().drain(..) {
-                gpu.raw.destroy_command_pool(lane.pool, None);
-                lane.stamps.into_iter().for_each(|stamps| stamps.destroy(gpu));
-            }
+            self.lanes.destroy(gpu);
             gpu.raw.destroy_semaphore(self.timeline, None);
         }
     }
@@ -180,34 +160,11 @@ impl Queues {
     }
 
     pub(super) fn keep(&self, lane: Lane) {
-        self.of(lane.role).lanes.lock().push(lane);
+        self.of(lane.role).lanes.keep(lane);
     }
 }
 
 impl Shared {
-    /// A lane of a queue that no submission uses: an idle one, or a new one.
-    pub(super) fn lane(&self, role: Role) -> Result<Lane, Error> {
-        let queue = self.queues.of(role);
-        if let Some(lane) = queue.lanes.lock().pop() {
-            return Ok(lane);
-        }
-        let info = vk::CommandPoolCreateInfo::default()
-            .queue_family_index(queue.family)
-            .flags(vk::CommandPoolCreateFlags::TRANSIENT);
-        // SAFETY: a live device that has this queue family.
-        let pool = unsafe { self.gpu.raw.create_command_pool(&info, None) }.map_err(driver_error("vkCreateCommandPool"))?;
-        let info = vk::CommandBufferAllocateInfo::default().command_pool(pool).command_buffer_count(1);
-        // SAFETY: the pool was just made.
-        match unsafe { self.gpu.raw.allocate_command_buffers(&info) } {
-            Ok(commands) => Ok(Lane { pool, commands: commands[0], role: self.queues.role(role), stamps: None }),
-            Err(result) => {
-                // SAFETY: nothing uses the pool.
-                unsafe { self.gpu.raw.destroy_command_pool(pool, None) };
-                Err(driver_error("vkAllocateCommandBuffers")(result))
-            }
-        }
-    }
-
     /// Submits a recorded lane that depends on nothing, together with others' that come at the same time.
     pub(super) fn submit(&self, lane: &Lane) -> Result<Point, Error> {
         let queue = self.queues.of(lane.role);

@@ -1,8 +1,9 @@
 //! Jobs: vectors in host memory, chunk after chunk through the device, several chunks under way at a time.
 
 use super::encode::{Op, Span};
+use super::lanes::Lane;
 use super::memory::{Buffer, Place, Reservation};
-use super::queue::{InFlight, Lane, Point};
+use super::queue::{InFlight, Point};
 use super::threads::{Entering, Threads, Towards};
 use super::{Device, Program, Shared, count};
 use crate::job::{Job, SLOTS, Slot};
@@ -25,6 +26,9 @@ pub trait Watch: Sync {
 
     /// Whether a part of a slot, whole elements, may go in. Called by several threads at once, which must not wait.
     fn admits(&self, slot: usize, part: &[u8]) -> bool;
+
+    /// Whether it checks what comes out, chunk after chunk.
+    fn checks(&self) -> bool;
 
     /// What is wrong with a chunk of which a part was not admitted. What uses rayon here must run on the [`Threads`] given.
     fn objection(&self, range: Range<usize>, threads: &Threads) -> Self::Error;
@@ -52,7 +56,7 @@ impl Program {
         }
         // First: nobody waits for memory of a lost device.
         self.shared.refuse_if_lost()?;
-        let mut stream = Stream::new(self, job, &widths)?;
+        let mut stream = Stream::new(self, job, &widths, watch.checks())?;
         let mut dispatches = 0;
         for range in plan::ranges(job.elements, stream.chunk, stream.most > 1) {
             if stream.under_way.len() == stream.most {
@@ -95,7 +99,7 @@ impl Shared {
         }
         let staged = self.settings.staged;
         let (chunk, most) =
-            self.chunks(elements, &widths, cost, (staged, self.settings.workgroup_size), (usize::MAX, None))?;
+            self.chunks(elements, &widths, cost, (staged, self.settings.workgroup_size), (&FINE, usize::MAX, None))?;
         let bytes = footprint(&widths, chunk) * most as u64;
         Ok(if staged { (bytes, bytes) } else { (0, bytes) })
     }
@@ -109,12 +113,27 @@ const UNDER_WAY: usize = 4;
 const CHUNK_BYTES: u64 = 128 << 20;
 
 /// What a chunk must be worth, in half multiplications or about, so that the time that it takes to get it going does not show. H200,
-/// Fq add of 65536 elements from pageable memory: 260 us with 2^16 (and a first chunk of half the size), 285 with 2^15, 290 with
-/// more; of 2^20, 3.1 ms with any.
+/// Fq add of 65536 elements from pageable memory: 270 us with 2^16 (and a first chunk of half the size), 295 with 2^15, 280 with
+/// 2^17; of 2^20, 3.1 ms with any.
 const CHUNK_WORK: u64 = 1 << 16;
 
-/// The chunks that a job is cut into at least, if they are worth it.
-const CHUNKS: usize = 16;
+/// How a job is cut.
+struct Cut {
+    /// The chunks that it is cut into at least, if they are worth it.
+    chunks: usize,
+    /// The fewest elements that are worth a chunk.
+    elements: usize,
+    /// Whether the first chunk of several, and every other after it, is computed by the queue beside.
+    beside_first: bool,
+}
+
+/// For what the CPU copies, or checks when it has come out. The 65536 additions take 269 us in three chunks of which the queue
+/// beside, which there does graphics too, has the first and the last; 280 if it has the one between. Why is not known.
+const FINE: Cut = Cut { chunks: 16, elements: 1, beside_first: true };
+
+/// For what lies in pinned memory and is at most looked at there. H200, Fq add of 2^24 elements: 0.498 G a second in 16 chunks, 0.511
+/// in 8, 0.508 in 4; and 0.506 in 8 if the queue beside has the first. Of 2^20: 0.38 in 16 chunks, 0.43 in 4, 0.47 in 2.
+const COARSE: Cut = Cut { chunks: 8, elements: 1 << 19, beside_first: false };
 
 fn footprint(widths: &[usize; SLOTS], chunk: usize) -> u64 {
     widths.iter().filter(|&&width| width > 0).map(|&width| plan::size_class((width * chunk) as u64)).sum()
@@ -129,14 +148,15 @@ impl Shared {
         widths: &[usize; SLOTS],
         cost: u64,
         (staged, workgroup_size): (bool, u32),
-        (most_elements, wanted): (usize, Option<usize>),
+        (cut, most_elements, wanted): (&Cut, usize, Option<usize>),
     ) -> Result<(usize, usize), Error> {
         let settings = &self.settings;
         // Enough of them that transfers, kernels and the CPU's work overlap. What is dear to compute is not cut fine: small
         // dispatches leave most of the device idle.
         let fine = elements
-            .div_ceil(CHUNKS)
+            .div_ceil(cut.chunks)
             .next_multiple_of(1024)
+            .max(cut.elements)
             .max((CHUNK_WORK.saturating_mul(cost) / 2).try_into().unwrap_or(usize::MAX));
         let bounds = |memory| plan::Bounds {
             buffer: settings.limits.buffer.min(CHUNK_BYTES),
@@ -185,9 +205,10 @@ struct Buffers {
 /// A chunk under way, or the resources for one.
 struct Chunk {
     range: Range<usize>,
-    /// The queue whose kernels compute it: the same each time the resources are used, since lanes belong to queues.
+    /// The queue whose kernels compute it.
     compute: Role,
     buffers: Vec<Buffers>,
+    /// The command buffers of what has been submitted of it.
     lanes: Vec<Lane>,
     /// The end of what has been submitted of it.
     until: Option<Point>,
@@ -202,6 +223,7 @@ struct Stream<'a> {
     chunk: usize,
     /// The most chunks under way.
     most: usize,
+    cut: &'static Cut,
     /// In order.
     under_way: VecDeque<Chunk>,
     /// Resources of chunks that are done.
@@ -210,7 +232,7 @@ struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    fn new(program: &'a Program, job: &Job, widths: &[usize; SLOTS]) -> Result<Self, Error> {
+    fn new(program: &'a Program, job: &Job, widths: &[usize; SLOTS], checks: bool) -> Result<Self, Error> {
         let shared = &*program.shared;
         let staged = job.staged.unwrap_or(shared.settings.staged);
         let bind = |(slot, &width): (usize, &usize)| {
@@ -226,11 +248,13 @@ impl<'a> Stream<'a> {
         // What needs no buffers needs no memory.
         let mut needed = *widths;
         bound.iter().filter(|bound| bound.pinned.is_some() && !staged).for_each(|bound| needed[bound.slot] = 0);
+        // Nothing to copy, nothing to check.
+        let cut = if checks || needed.iter().any(|&width| width > 0) { &FINE } else { &COARSE };
         let mut most_elements = usize::MAX;
         loop {
             let plan = || {
                 let (elements, cost) = (job.elements, job.cost);
-                let wanted = (most_elements, job.chunk_elements);
+                let wanted = (cut, most_elements, job.chunk_elements);
                 let (chunk, most) = shared.chunks(elements, &needed, cost, (staged, program.workgroup_size), wanted)?;
                 Ok((chunk, most, shared.memory.reserve(footprint(&needed, chunk) * most as u64, &shared.lost)?))
             };
@@ -241,6 +265,7 @@ impl<'a> Stream<'a> {
                 staged,
                 chunk,
                 most,
+                cut,
                 under_way: VecDeque::new(),
                 idle: VecDeque::new(),
                 _reservation: reservation,
@@ -264,7 +289,8 @@ impl<'a> Stream<'a> {
         let shared = &*self.program.shared;
         for number in 0..self.most {
             // A queue pauses between two submissions, some 13 us on the H200; meanwhile the other one's kernels go on.
-            let compute = shared.queues.role(if number % 2 == 0 { Role::Compute } else { Role::Beside });
+            let beside = self.most > 1 && (number % 2 == 0) == self.cut.beside_first;
+            let compute = shared.queues.role(if beside { Role::Beside } else { Role::Compute });
             self.idle.push_back(Chunk { range: 0..0, compute, buffers: Vec::new(), lanes: Vec::new(), until: None });
             let Some(chunk) = self.idle.back_mut() else { break };
             for slot in &self.bound {
@@ -283,20 +309,21 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// Takes a chunk in and submits it.
+    /// Takes a chunk in and submits it. What is looked at where it lies is looked at while the device is at work on it: what comes
+    /// of it is handed over only if there is no objection.
     fn begin<W: Watch>(&mut self, job: &Job, range: Range<usize>, watch: &W) -> Result<(), W::Error> {
-        let shared = &*self.program.shared;
         let Some(mut chunk) = self.idle.pop_front() else { return Err(Error::Lost { during: "an earlier chunk" }.into()) };
         chunk.range = range;
-        let entered = self.take_in(job, &mut chunk, watch);
+        let copied = self.bound.iter().any(|bound| !bound.write && bound.pinned.is_none());
+        let begun = if copied {
+            self.take_in(job, &mut chunk, watch).and_then(|()| Ok(self.submit(&mut chunk, job.params)?))
+        } else {
+            let submitted = self.submit(&mut chunk, job.params).map_err(Into::into);
+            submitted.and_then(|()| self.take_in(job, &mut chunk, watch))
+        };
         // Also if it is not submitted: its buffers go back with the others.
         self.under_way.push_back(chunk);
-        entered?;
-        let Some(mut chunk) = self.under_way.pop_back() else { return Ok(()) };
-        let _timed = shared.timed(Stage::Submit, 0);
-        let submitted = self.submit(&mut chunk, job.params);
-        self.under_way.push_back(chunk);
-        Ok(submitted?)
+        begun
     }
 
     fn take_in<W: Watch>(&self, job: &Job, chunk: &mut Chunk, watch: &W) -> Result<(), W::Error> {
@@ -328,27 +355,30 @@ impl<'a> Stream<'a> {
 
     fn submit(&self, chunk: &mut Chunk, params: &[u32]) -> Result<(), Error> {
         let shared = &*self.program.shared;
+        let _timed = shared.timed(Stage::Submit, 0);
         let Chunk { range, compute, buffers, lanes, until } = chunk;
         let (ops, roles) = self.ops(buffers, range, params, *compute);
         let steps: Vec<plan::Step> = ops.iter().map(Op::step).collect();
         let submissions = plan::submissions(&steps, &roles);
         debug_assert_eq!(plan::find_hazard_across(&steps, &submissions), None);
         let mut ends: Vec<Point> = Vec::with_capacity(submissions.len());
-        for (number, submission) in submissions.iter().enumerate() {
-            if lanes.len() == number {
-                lanes.push(shared.lane(submission.queue)?);
-            }
-            let lane = &mut lanes[number];
-            if let Err(error) = shared.record_commands(lane, &ops, &submission.commands) {
-                lane.forget_stamps();
-                return Err(error);
-            }
+        for submission in &submissions {
+            let mut lane = shared.recorded_as(submission.queue, &ops, &submission.commands)?;
             let after: Vec<Point> = submission.after.iter().map(|&earlier| ends[earlier]).collect();
-            let end = if after.is_empty() { shared.submit(lane) } else { shared.submit_after(lane, &after) };
-            // What was not submitted stamps nothing.
-            let end = end.inspect_err(|_| lane.forget_stamps())?;
-            ends.push(end);
-            *until = Some(end);
+            let end = if after.is_empty() { shared.submit(&lane) } else { shared.submit_after(&lane, &after) };
+            match end {
+                Ok(end) => {
+                    lanes.push(lane);
+                    ends.push(end);
+                    *until = Some(end);
+                }
+                Err(error) => {
+                    // What was not submitted stamps nothing.
+                    lane.forget_stamps();
+                    shared.queues.keep(lane);
+                    return Err(error);
+                }
+            }
         }
         Ok(())
     }
@@ -408,7 +438,10 @@ impl<'a> Stream<'a> {
             chunk.until = None;
             // Lost meanwhile, as another thread found: then nothing from it is believed.
             shared.refuse_if_lost()?;
-            chunk.lanes.iter_mut().for_each(|lane| shared.collect(lane));
+            for mut lane in chunk.lanes.drain(..) {
+                shared.collect(&mut lane);
+                shared.queues.keep(lane);
+            }
         }
         let mut results: Landed = [const { None }; SLOTS];
         let mut copies = Vec::new();
@@ -443,8 +476,9 @@ impl Drop for Stream<'_> {
     fn drop(&mut self) {
         let shared = &*self.program.shared;
         let pinned = self.bound.iter().any(|bound| bound.pinned.is_some());
-        for chunk in self.under_way.drain(..).chain(self.idle.drain(..)) {
-            let buffers = chunk.buffers.into_iter().flat_map(|buffers| [buffers.host, buffers.device]).flatten();
+        // The last first, so that the next job, if it is like this one, takes them as this one did, and finds them in command buffers.
+        for chunk in self.under_way.drain(..).chain(self.idle.drain(..)).rev() {
+            let buffers = chunk.buffers.into_iter().rev().flat_map(|buffers| [buffers.host, buffers.device]).flatten();
             match chunk.until {
                 None => {
                     buffers.for_each(|buffer| shared.release(buffer));

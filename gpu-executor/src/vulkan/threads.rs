@@ -1,5 +1,6 @@
 //! The device's own threads, and copying between the caller's slices and memory that the device sees.
 
+use super::helpers::Helpers;
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::atomic::{
@@ -11,15 +12,17 @@ use std::time::{Duration, Instant};
 
 /// Threads that copy between the caller's slices and memory that the device sees, and check results meanwhile.
 ///
-/// One thread moves 10 to 17 GB/s, less than a PCIe slot does; on the H200's machine 16 threads move up to 180. The pool is the
-/// device's own, and its threads never wait for anything: a caller copies while it holds a share of the memory limit, which
+/// One thread moves 10 to 17 GB/s, less than a PCIe slot does; on the H200's machine 16 threads move up to 180. The threads are
+/// the device's own, and never wait for anything: a caller copies while it holds a share of the memory limit, which
 /// the threads of the caller's pool may all be waiting for. For the same reason a caller that is itself a rayon worker copies
 /// alone: a worker that waits for another pool meanwhile runs tasks of its own, and one of these could wait for what the
 /// worker holds.
 #[derive(Default)]
 pub struct Threads {
-    /// Made when first needed; `None` if the system gives no threads: then callers copy alone.
+    /// What checks. Made when first needed, as the helpers are; `None` if the system gives no threads: then callers work alone.
     pool: OnceLock<Option<rayon::ThreadPool>>,
+    /// What copies.
+    helpers: OnceLock<Option<Helpers>>,
 }
 
 /// Whether the copied bytes are next read by the device.
@@ -40,10 +43,15 @@ pub(super) struct Entering<'a> {
 const ALONE: usize = 128 << 10;
 
 /// What a thread does at a time; a whole number of elements of either field. On the H200's machine 65536 additions from host
-/// memory take 290 us in pieces of 72 KiB, 310 of 48, 365 of 96, and 320 to 550 of 24, when waking the many threads for the many
-/// pieces begins to show.
+/// memory take 270 to 300 us in pieces of 72 to 144 KiB, some 15 more of 48, and 370 of 36 and 480 of 24, when waking the many
+/// threads for the many pieces begins to show.
 const PIECE: usize = 72 << 10;
 const _: () = assert!(PIECE.is_multiple_of(32) && PIECE.is_multiple_of(48));
+
+/// The most helpers that are woken only to look at what the device reads at the same time: enough to be faster than it, and no more,
+/// since they take host memory's bandwidth from it. H200, Fq add of 2^24 pinned elements, G a second: 0.46 with 4, 0.495 with 6, 0.502
+/// with 8, 0.498 with 15; 0.504 if nobody looks.
+const INSPECTORS: usize = 8;
 
 /// The bytes from which on copies to the device, and to the caller, go past the caches. What the CPU writes for the device must
 /// not stay in a core's cache: the H200 fetches it from there at 5 to 20 GB/s, and at 40 to 50 from memory. What nobody reads
@@ -54,8 +62,8 @@ impl Threads {
     fn pool(&self) -> Option<&rayon::ThreadPool> {
         let make = || {
             let threads = std::thread::available_parallelism().map_or(1, usize::from);
-            let builder = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|n| format!("bls12-copy-{n}"));
-            builder.build().inspect_err(|error| tracing::warn!(%error, "copying with one thread")).ok()
+            let builder = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|n| format!("bls12-check-{n}"));
+            builder.build().inspect_err(|error| tracing::warn!(%error, "checking with one thread")).ok()
         };
         self.pool.get_or_init(make).as_ref()
     }
@@ -80,12 +88,13 @@ impl Threads {
     /// Looks at everything that enters and copies it; whether `admits` admits every piece, given by slot and bytes.
     pub(super) fn take_in(&self, entering: Vec<Entering>, admits: &Admits) -> bool {
         let bytes: usize = entering.iter().map(|part| part.from.len()).sum();
+        let most = if entering.iter().all(|part| part.to.is_none()) { INSPECTORS } else { usize::MAX };
         let pieces = entering.into_iter().flat_map(|Entering { slot, from, to }| {
             let mut targets = to.map(|to| to[..from.len()].chunks_mut(PIECE));
             let pieces = from.chunks(PIECE);
             pieces.map(move |from| Piece { slot, from, to: targets.as_mut().and_then(Iterator::next) })
         });
-        self.share_out(bytes, pieces.collect(), copy_of(bytes, Towards::Device), admits)
+        self.share_out((bytes, most), pieces.collect(), copy_of(bytes, Towards::Device), admits)
     }
 
     /// Makes all copies, each to a slice that is at least as long; the number of bytes.
@@ -95,17 +104,16 @@ impl Threads {
             let pairs = to[..from.len()].chunks_mut(PIECE).zip(from.chunks(PIECE));
             pairs.map(|(to, from)| Piece { slot: 0, from, to: Some(to) })
         });
-        self.share_out(bytes, pieces.collect(), copy_of(bytes, towards), &|_, _| true);
+        self.share_out((bytes, usize::MAX), pieces.collect(), copy_of(bytes, towards), &|_, _| true);
         bytes as u64
     }
 
-    /// Copies pieces and looks at them, with whichever threads come to help meanwhile.
-    fn share_out(&self, bytes: usize, pieces: Vec<Piece>, copy: Copy, admits: &Admits) -> bool {
-        let Some(pool) = self.helpers(bytes) else {
+    /// Copies pieces and looks at them; wakes so many helpers at most.
+    fn share_out(&self, (bytes, most): (usize, usize), pieces: Vec<Piece>, copy: Copy, admits: &Admits) -> bool {
+        let Some(helpers) = self.helpers(bytes) else {
             return pieces.into_iter().fold(true, |all, piece| piece.take_in(copy, admits) & all);
         };
-        // The caller is one more thread. More than these do not copy faster.
-        let helpers = (pool.current_num_threads() - 1).clamp(1, 15).min(pieces.len() / 2);
+        let wanted = most.min(pieces.len() / 2);
         let left = AtomicUsize::new(pieces.len());
         // SAFETY: nobody touches what the pieces and `admits` borrow after this function has returned: pieces are taken out of
         // the heap only by those who then count them as done, this function waits, also if it panics, until all are counted,
@@ -116,19 +124,23 @@ impl Threads {
         };
         let pieces = Mutex::new(pieces.into_iter());
         let heap = Arc::new(Heap { pieces, left, admitted: AtomicBool::new(true), admits, copy });
-        for _ in 0..helpers {
-            let heap = heap.clone();
-            pool.spawn(move || heap.work());
-        }
         let finish = Finish(&heap);
+        helpers.offer(heap.clone(), wanted);
         heap.work();
+        helpers.withdraw(&heap);
         drop(finish);
         heap.admitted.load(Relaxed)
     }
 
-    fn helpers(&self, bytes: usize) -> Option<&rayon::ThreadPool> {
+    /// Who helps to copy so many bytes.
+    fn helpers(&self, bytes: usize) -> Option<&Helpers> {
         let alone = bytes <= ALONE || rayon::current_thread_index().is_some();
-        if alone { None } else { self.pool() }
+        let make = || {
+            // The caller is one more thread. More than these do not copy faster.
+            let threads = std::thread::available_parallelism().map_or(1, usize::from).clamp(2, 16) - 1;
+            Helpers::new(threads)
+        };
+        if alone { None } else { self.helpers.get_or_init(make).as_ref() }
     }
 }
 
@@ -153,7 +165,7 @@ impl Piece<'_> {
 }
 
 /// Pieces to be taken by any thread.
-struct Heap {
+pub(super) struct Heap {
     pieces: Mutex<std::vec::IntoIter<Piece<'static>>>,
     /// Pieces that are not done.
     left: AtomicUsize,
@@ -174,7 +186,8 @@ struct Done<'a>(&'a AtomicUsize);
 struct Finish<'a>(&'a Heap);
 
 impl Heap {
-    fn work(&self) {
+    /// Does pieces until nobody has to begin one any more.
+    pub(super) fn work(&self) {
         loop {
             let Some(piece) = self.pieces.lock().next() else { return };
             let _done = Done(&self.left);
@@ -268,6 +281,25 @@ mod tests {
             assert_eq!(threads.copy(vec![(&mut to[1..], &from)], Towards::Caller), length as u64);
             assert_eq!(to[1..=length], from);
         }
+    }
+
+    #[test]
+    fn many_callers_share_many_helpers() {
+        let threads = Threads::default();
+        assert!(threads.helpers.set(Helpers::new(8)).is_ok());
+        std::thread::scope(|scope| {
+            for caller in 1..=4u8 {
+                let threads = &threads;
+                scope.spawn(move || {
+                    let from = vec![caller; 6 * PIECE + usize::from(caller)];
+                    for _ in 0..40 {
+                        let mut to = vec![0; from.len()];
+                        assert_eq!(threads.copy(vec![(&mut to, &from)], Towards::Caller), from.len() as u64);
+                        assert_eq!(to, from);
+                    }
+                });
+            }
+        });
     }
 
     #[test]

@@ -29,9 +29,9 @@ impl Shared {
     /// Has the device fill a buffer with zeros, after which it is given back.
     fn wipe(&self, buffer: Buffer) {
         let submit = || {
-            let mut lane = self.lane(Role::Compute)?;
             let whole = Span { buffer: &buffer, offset: 0, bytes: buffer.size };
-            match self.record(&mut lane, &[Op::Zero { to: whole }]).and_then(|()| self.submit(&lane)) {
+            let lane = self.recorded(Role::Compute, &[Op::Zero { to: whole }])?;
+            match self.submit(&lane) {
                 Ok(until) => Ok((until, lane)),
                 Err(error) => {
                     self.queues.keep(lane);
@@ -93,9 +93,8 @@ impl Shared {
             return Ok(count(buffer.bytes()?));
         }
         let mut copy = self.memory.take(&self.gpu, &self.counters, Place::Host, buffer.size)?;
-        let mut lane = self.lane(Role::Compute)?;
         let [from, to] = [&*buffer, &copy].map(|buffer| Span { buffer, offset: 0, bytes: buffer.size });
-        self.record(&mut lane, &[Op::Copy { from, to }, Op::ReadBack { of: to }])?;
+        let lane = self.recorded(Role::Compute, &[Op::Copy { from, to }, Op::ReadBack { of: to }])?;
         let until = self.submit(&lane)?;
         self.wait(until)?;
         self.queues.keep(lane);

@@ -1,0 +1,174 @@
+//! Lanes: command buffers, and what they hold.
+//!
+//! A recording that is submitted again and again, as a loop of a prover's does, is recorded once: its command buffer is kept with
+//! what it does, and found again by that. What it does is a list of numbers, handles among them, and the number of buffers
+//! destroyed so far: a handle may come back with another buffer.
+
+use super::encode::Op;
+use super::profiler::Stamps;
+use super::{Gpu, Shared, count, driver_error};
+use crate::Error;
+use crate::plan::{self, Command, Role, Step};
+use ash::vk;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A command pool with its one command buffer. The pool is reset before the buffer is recorded anew.
+pub(super) struct Lane {
+    pool: vk::CommandPool,
+    pub(super) commands: vk::CommandBuffer,
+    pub(super) role: Role,
+    /// If its command buffer was ever to stamp times.
+    pub(super) stamps: Option<Stamps>,
+    /// How many barriers its command buffer has.
+    pub(super) barriers: u64,
+    /// What its command buffer does, if it can be submitted again.
+    holds: Option<Vec<u64>>,
+}
+
+/// The lanes of a queue that no pending submission uses, those used last at the end.
+#[derive(Default)]
+pub(super) struct Lanes(Mutex<VecDeque<Lane>>);
+
+/// So many of the lanes used last are searched for what is to be done, and so many lie idle before one is recorded anew.
+const KEPT: usize = 16;
+
+/// The most operations that are looked for. Recording them takes as long as the rest of a submission; of more, as nothing beside
+/// what they take to compute.
+const SHORT: usize = 16;
+
+impl Lanes {
+    pub(super) fn keep(&self, lane: Lane) {
+        self.0.lock().push_back(lane);
+    }
+
+    fn holding(&self, what: &[u64]) -> Option<Lane> {
+        let mut idle = self.0.lock();
+        let first = idle.len().saturating_sub(KEPT);
+        let found = (first..idle.len()).rev().find(|&index| idle[index].holds.as_deref() == Some(what))?;
+        idle.remove(found)
+    }
+
+    fn oldest(&self) -> Option<Lane> {
+        let mut idle = self.0.lock();
+        if idle.len() < KEPT { None } else { idle.pop_front() }
+    }
+
+    /// # Safety
+    /// The device is idle.
+    pub(super) unsafe fn destroy(&self, gpu: &Gpu) {
+        for lane in self.0.lock().drain(..) {
+            // SAFETY: nothing is pending.
+            unsafe { gpu.raw.destroy_command_pool(lane.pool, None) };
+            lane.stamps.into_iter().for_each(|stamps| stamps.destroy(gpu));
+        }
+    }
+}
+
+impl Lane {
+    /// What its command buffer was to stamp will not be.
+    pub(super) fn forget_stamps(&mut self) {
+        self.stamps.iter_mut().for_each(Stamps::forget);
+    }
+}
+
+impl Shared {
+    /// A lane of a queue that no submission uses.
+    pub(super) fn lane(&self, role: Role) -> Result<Lane, Error> {
+        let queue = self.queues.of(role);
+        if let Some(lane) = queue.lanes.oldest() {
+            return Ok(lane);
+        }
+        let info = vk::CommandPoolCreateInfo::default()
+            .queue_family_index(queue.family)
+            .flags(vk::CommandPoolCreateFlags::TRANSIENT);
+        // SAFETY: a live device that has this queue family.
+        let pool = unsafe { self.gpu.raw.create_command_pool(&info, None) }.map_err(driver_error("vkCreateCommandPool"))?;
+        let info = vk::CommandBufferAllocateInfo::default().command_pool(pool).command_buffer_count(1);
+        // SAFETY: the pool was just made.
+        match unsafe { self.gpu.raw.allocate_command_buffers(&info) } {
+            Ok(commands) => {
+                let role = self.queues.role(role);
+                Ok(Lane { pool, commands: commands[0], role, stamps: None, barriers: 0, holds: None })
+            }
+            Err(result) => {
+                // SAFETY: nothing uses the pool.
+                unsafe { self.gpu.raw.destroy_command_pool(pool, None) };
+                Err(driver_error("vkAllocateCommandBuffers")(result))
+            }
+        }
+    }
+
+    /// A lane of a queue whose command buffer does these operations in their order, with the barriers that they need.
+    pub(super) fn recorded(&self, role: Role, ops: &[Op]) -> Result<Lane, Error> {
+        self.found_or_recorded(role, ops.iter(), |lane, stamps| {
+            let steps: Vec<Step> = ops.iter().map(Op::step).collect();
+            let commands = plan::plan(&steps);
+            debug_assert_eq!(plan::find_hazard(&steps, &commands), None);
+            // Takes the cube of the number of steps.
+            debug_assert!(steps.len() > 32 || plan::every_barrier_matters(&steps, &commands));
+            self.record(lane, ops, &commands, stamps)
+        })
+    }
+
+    /// A lane of a queue whose command buffer does operations as [`plan::plan`] has it for those among them.
+    pub(super) fn recorded_as(&self, role: Role, ops: &[Op], commands: &[Command]) -> Result<Lane, Error> {
+        let step = |command: &Command| if let Command::Run(step) = command { Some(*step) } else { None };
+        let run = commands.iter().filter_map(step).map(|step| &ops[step]);
+        self.found_or_recorded(role, run, |lane, stamps| self.record(lane, ops, commands, stamps))
+    }
+
+    fn found_or_recorded<'a>(
+        &self,
+        role: Role,
+        ops: impl Iterator<Item = &'a Op<'a>> + Clone,
+        record: impl FnOnce(&mut Lane, u32) -> Result<(), Error>,
+    ) -> Result<Lane, Error> {
+        let number = ops.clone().count();
+        let stamps = self.stamps_for(role, number);
+        // Parameters may be somebody's secrets.
+        let repeatable = number <= SHORT && stamps == 0 && !self.settings.wipe;
+        let what = repeatable.then(|| {
+            let mut words = Vec::with_capacity(32 * number);
+            words.push(self.memory.destroyed.load(Relaxed));
+            ops.clone().for_each(|op| op.tell(&mut words));
+            words
+        });
+        let lane = match what.as_ref().and_then(|what| self.queues.of(role).lanes.holding(what)) {
+            Some(lane) => lane,
+            None => {
+                let mut lane = self.lane(role)?;
+                if let Err(error) = record(&mut lane, stamps) {
+                    lane.forget_stamps();
+                    self.queues.keep(lane);
+                    return Err(error);
+                }
+                lane.holds = what;
+                lane
+            }
+        };
+        count(&self.counters.dispatches, ops.filter(|op| matches!(op, Op::Launch { .. })).count() as u64);
+        count(&self.counters.barriers, lane.barriers);
+        Ok(lane)
+    }
+
+    /// Resets a lane that no submission uses and begins its command buffer; with room for `stamps` time stamps, if that is not 0.
+    pub(super) fn begin_lane(&self, lane: &mut Lane, stamps: u32) -> Result<(), Error> {
+        let raw = &self.gpu.raw;
+        (lane.barriers, lane.holds) = (0, None);
+        // SAFETY: the lane is this thread's alone and its last submission has finished.
+        unsafe {
+            raw.reset_command_pool(lane.pool, vk::CommandPoolResetFlags::empty())
+                .map_err(driver_error("vkResetCommandPool"))?;
+            raw.begin_command_buffer(lane.commands, &vk::CommandBufferBeginInfo::default())
+                .map_err(driver_error("vkBeginCommandBuffer"))?;
+        }
+        self.prepare_stamps(lane, stamps)
+    }
+
+    pub(super) fn end_lane(&self, lane: &Lane) -> Result<(), Error> {
+        // SAFETY: recording was begun.
+        unsafe { self.gpu.raw.end_command_buffer(lane.commands) }.map_err(driver_error("vkEndCommandBuffer"))
+    }
+}
