@@ -1,6 +1,6 @@
 //! A call of an operation as data: whether it makes sense, and what engines are given for it.
 
-use crate::operation::{FixedExponent, Operation, Parameter, Row};
+use crate::operation::{Fixed, Operation, Parameter, Row};
 use crate::{Error, Field, Form};
 use cpu_reference::{Operands, Positions};
 use num_bigint::BigUint;
@@ -82,8 +82,8 @@ impl<'a> Prepared<'a> {
         let not_available = Error::NotAvailable { operation: row.name, field: call.field };
         let twin = row.twin(call.field).ok_or(not_available)?;
         let vector = |index: usize| call.vectors.get(index).copied().unwrap_or(&[]);
-        let parameter = match row.exponent {
-            Some(exponent) => exponent.of(call.field),
+        let parameter = match row.fixed {
+            Some(fixed) => fixed.of(call.field),
             None => call.parameter.to_vec(),
         };
         let parameter =
@@ -167,14 +167,15 @@ impl Part<'_> {
     }
 }
 
-impl FixedExponent {
+impl Fixed {
     fn of(self, field: Field) -> Vec<u64> {
         let p = integer(field.modulus());
         match self {
-            FixedExponent::Inverse => p - 2u32,
-            FixedExponent::Root => (p + 1u32) >> 2,
+            Fixed::Inverse => (p - 2u32).to_u64_digits(),
+            Fixed::Root => BigUint::to_u64_digits(&((p + 1u32) >> 2)),
+            Fixed::IntoMontgomery => field.r2().to_vec(),
+            Fixed::OutOfMontgomery => (0..field.limbs()).map(|limb| u64::from(limb == 0)).collect(),
         }
-        .to_u64_digits()
     }
 }
 

@@ -4,7 +4,7 @@ use crate::backend::Backend;
 use crate::call::{Call, Prepared};
 use crate::formulations::Formulations;
 use crate::known_answers::KnownAnswers;
-use crate::operation::{Operation, Parameter, Row, TABLE};
+use crate::operation::{Operation, Row, TABLE};
 use crate::options::Settings;
 use crate::reduction::{REDUCTIONS, Reducer};
 use crate::{Error, Field, Form};
@@ -26,13 +26,13 @@ pub(crate) struct Vulkan {
     /// Whether fused multiply-adds of doubles were found to round once.
     pub(crate) fused: OnceLock<bool>,
     /// By reduction and field; likewise, for the device's workgroup size.
-    pub(crate) reducers: Vec<Mutex<Option<Reducer>>>,
+    pub(crate) reducers: Vec<Mutex<HashMap<Formulation, Reducer>>>,
 }
 
 impl Vulkan {
     pub(crate) fn new(device: Device, width: Width, tiled: bool, formulations: Formulations) -> Self {
         let programs = (0..TABLE.len() * 4).map(|_| Mutex::default()).collect();
-        let reducers = (0..REDUCTIONS.len() * Field::ALL.len()).map(|_| Mutex::new(None)).collect();
+        let reducers = (0..REDUCTIONS.len() * Field::ALL.len()).map(|_| Mutex::default()).collect();
         Self { device, width, tiled, formulations, programs, fused: OnceLock::new(), reducers }
     }
 
@@ -47,10 +47,20 @@ impl Vulkan {
 
     /// The same in workgroups of another size.
     pub(crate) fn program_of(&self, settings: &Settings, prepared: &Prepared, size: u32) -> Result<Program, Error> {
-        let (kernel, field) = (prepared.row.kernel, prepared.field);
+        let made = |formulation| self.program_in(settings, prepared, size, formulation);
+        self.in_the_chosen(prepared.row.kernel, prepared.field, made)
+    }
+
+    /// What is made in the formulation chosen for a kernel; if that fails its self-test, in another.
+    pub(crate) fn in_the_chosen<T>(
+        &self,
+        kernel: field_kernels::Kernel,
+        field: Field,
+        make: impl Fn(Formulation) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         loop {
             let chosen = self.formulations.choose(kernel, field);
-            match self.program_in(settings, prepared, size, chosen.formulation) {
+            match make(chosen.formulation) {
                 Err(error @ Error::SelfTestFailed { .. }) if self.formulations.gives_up(kernel, field, chosen) => {
                     tracing::warn!(%error, formulation = chosen.formulation.name(), "not used on this device");
                 }
@@ -106,8 +116,7 @@ impl Vulkan {
     ) -> Result<Kernel, Error> {
         let not_available = Error::NotAvailable { operation: row.name, field };
         let shader = row.kernel.shader(field, self.width, formulation).ok_or(not_available)?;
-        let scalar = row.parameter == Parameter::Scalar;
-        Ok(self.element_wise(shader, field, slots(row, field), (canonical, scalar), size))
+        Ok(self.element_wise(shader, field, slots(row, field), (canonical, row.has_scalar()), size))
     }
 
     /// An element-wise kernel, specialized.
@@ -138,7 +147,7 @@ impl Vulkan {
         }
     }
 
-    fn failed_self_test(&self, operation: &'static str, field: Field, index: usize) -> Error {
+    pub(crate) fn failed_self_test(&self, operation: &'static str, field: Field, index: usize) -> Error {
         Error::SelfTestFailed { operation, field, index, device: self.device.info().to_string() }
     }
 

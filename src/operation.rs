@@ -82,19 +82,23 @@ pub struct Row {
     /// Whether its result depends on the form its elements are in. (The sum of two vectors does not; their product does.)
     pub form_matters: bool,
     pub(crate) kernel: Kernel,
-    /// The exponent that makes the operation a power: for the inverse p - 2, for the root (p + 1) / 4.
-    pub(crate) exponent: Option<FixedExponent>,
+    /// What the operation gives its kernel in place of a caller's scalar or exponent.
+    pub(crate) fixed: Option<Fixed>,
     pub(crate) twins: Twins,
     /// Multiplications per element, or about.
     pub(crate) cost: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FixedExponent {
-    /// p - 2: a^(p - 2) = 1 / a.
+pub(crate) enum Fixed {
+    /// The exponent p - 2: a^(p - 2) = 1 / a.
     Inverse,
-    /// (p + 1) / 4: for p = 3 mod 4 the square of a^((p + 1) / 4) is a or -a.
+    /// The exponent (p + 1) / 4: for p = 3 mod 4 the square of a^((p + 1) / 4) is a or -a.
     Root,
+    /// The scalar R^2: a R^2 / R is the Montgomery form of a.
+    IntoMontgomery,
+    /// The scalar 1: a / R is what a is the Montgomery form of.
+    OutOfMontgomery,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -121,7 +125,7 @@ const fn row(operation: Operation, name: &'static str, vectors: usize, kernel: K
         output: Output::Elements,
         form_matters: false,
         kernel,
-        exponent: None,
+        fixed: None,
         twins,
         cost: 1,
     }
@@ -141,8 +145,12 @@ impl Row {
     }
 
     /// A power by four-bit windows: about 1.3 multiplications a bit.
-    const fn power(self, exponent: Option<FixedExponent>) -> Self {
-        Self { form_matters: true, exponent, cost: 490, ..self }
+    const fn power(self, fixed: Option<Fixed>) -> Self {
+        Self { form_matters: true, fixed, cost: 490, ..self }
+    }
+
+    const fn by(self, fixed: Fixed) -> Self {
+        Self { fixed: Some(fixed), ..self }
     }
 }
 
@@ -159,13 +167,11 @@ pub static TABLE: [Row; 17] = [
     row(Operation::SubScalar, "sub_scalar", 1, Kernel::Sub, twins!(sub_scalar)).takes(Parameter::Scalar),
     row(Operation::Scale, "scale", 1, Kernel::Mul, twins!(scale)).takes(Parameter::Scalar).product(),
     row(Operation::Pow, "pow", 1, Kernel::Pow, twins!(pow)).takes(Parameter::Exponent).power(None),
-    row(Operation::Inverse, "inverse", 1, Kernel::Pow, twins!(inverse)).power(Some(FixedExponent::Inverse)),
-    row(Operation::InverseOrZero, "inverse_or_zero", 1, Kernel::Pow, twins!(inverse)).power(Some(FixedExponent::Inverse)),
-    row(Operation::Sqrt, "sqrt", 1, Kernel::Sqrt, twins!(sqrt fq))
-        .power(Some(FixedExponent::Root))
-        .gives(Output::ElementsAndMask),
-    row(Operation::ToMontgomery, "to_montgomery", 1, Kernel::ToMontgomery, twins!(to_montgomery)),
-    row(Operation::FromMontgomery, "from_montgomery", 1, Kernel::FromMontgomery, twins!(from_montgomery)),
+    row(Operation::Inverse, "inverse", 1, Kernel::Pow, twins!(inverse)).power(Some(Fixed::Inverse)),
+    row(Operation::InverseOrZero, "inverse_or_zero", 1, Kernel::Pow, twins!(inverse)).power(Some(Fixed::Inverse)),
+    row(Operation::Sqrt, "sqrt", 1, Kernel::Sqrt, twins!(sqrt fq)).power(Some(Fixed::Root)).gives(Output::ElementsAndMask),
+    row(Operation::ToMontgomery, "to_montgomery", 1, Kernel::Mul, twins!(to_montgomery)).by(Fixed::IntoMontgomery),
+    row(Operation::FromMontgomery, "from_montgomery", 1, Kernel::Mul, twins!(from_montgomery)).by(Fixed::OutOfMontgomery),
     row(Operation::Equal, "equal", 2, Kernel::Equal, twins!(equal)).gives(Output::Mask),
 ];
 
@@ -215,6 +221,11 @@ impl Row {
             Field::Fq => Some(self.twins.fq),
             Field::Fr => self.twins.fr,
         }
+    }
+
+    /// Whether one element, from the caller or fixed, takes the place of the second vector.
+    pub(crate) fn has_scalar(&self) -> bool {
+        self.parameter == Parameter::Scalar || matches!(self.fixed, Some(Fixed::IntoMontgomery | Fixed::OutOfMontgomery))
     }
 
     pub(crate) fn has_elements(&self) -> bool {

@@ -4,10 +4,10 @@
 use crate::call::{Call, Prepared};
 use crate::on_device::{Vulkan, arranged};
 use crate::operation::{Parameter, Row, TABLE};
-use crate::{Backend, Error, Field, Form};
+use crate::{Backend, Error, Field, Form, REDUCTIONS, ReductionRow};
 use cpu_reference::probes;
 use field_kernels::{Formulation, Kernel, permutations};
-use gpu_executor::{Batch, DeviceKind, Program, Region, SlotUse};
+use gpu_executor::{Batch, DeviceKind, Region, SlotUse};
 use rayon::prelude::*;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -20,6 +20,22 @@ const SHORTEST: usize = 1 << 14;
 const LONGEST: usize = 1 << 22;
 /// How long a device is kept at work before it is measured.
 const WARM_UP: Duration = Duration::from_millis(100);
+
+/// What is measured in each formulation.
+#[derive(Clone, Copy)]
+enum Measured {
+    Operation(&'static Row),
+    Reduction(&'static ReductionRow),
+}
+
+impl Measured {
+    const fn cost(self) -> u64 {
+        match self {
+            Measured::Operation(row) => row.cost,
+            Measured::Reduction(row) => row.cost,
+        }
+    }
+}
 
 /// Inputs for a kernel that only measures, and what it has to answer.
 #[derive(Debug)]
@@ -100,6 +116,11 @@ impl Backend {
         vulkan.formulations.of(kernel, field).filter(able).collect()
     }
 
+    /// The formulation that is chosen for a kernel.
+    pub fn formulation_of(&self, kernel: Kernel, field: Field) -> Option<Formulation> {
+        self.vulkan().map(|vulkan| vulkan.formulations.choose(kernel, field).formulation)
+    }
+
     /// Builds a pipeline for every kernel that operations of the device can use, in both forms, and says how long each took. Cold
     /// only if neither this library nor the driver has it in a cache.
     ///
@@ -152,19 +173,15 @@ impl Vulkan {
         let kernel = self.element_wise(shader, field, trial.slots(), (false, false), size);
         // SAFETY: as in `Vulkan::program_in`; probe.comp keeps to a trial's slots.
         let program = unsafe { self.device().prepare(&kernel) }?;
-        let mut upload = Batch::default();
-        let mut inputs = Vec::new();
-        for vector in &trial.inputs {
-            let region = self.device().allocate(8 * vector.len() as u64)?;
-            upload.upload(&region, bytemuck::cast_slice(vector).into());
-            inputs.push(region);
-        }
-        self.device().submit(&upload)?.finish(&mut [])?;
+        let inputs = trial.inputs.iter().map(|vector| self.uploaded(vector)).collect::<Result<Vec<Region>, _>>()?;
         let output = self.device().allocate(8 * trial.answers.len() as u64)?;
         let read = |n: usize| inputs.get(n).map(|region| (region.clone(), false));
         let slots = [read(0), read(1), None, Some((output.clone(), true))];
         let length = trial.answers.len() / field.limbs();
-        let seconds = self.seconds_each(&program, slots, (length, &[trial.steps]), repetitions)?;
+        let seconds = self.seconds_each(repetitions, |batch| {
+            batch.launch(&program, slots.clone(), length as u32, &[trial.steps]);
+            Ok(())
+        })?;
         let mut batch = Batch::default();
         batch.download(&output);
         let mut answers = vec![0u64; trial.answers.len()];
@@ -180,18 +197,12 @@ impl Vulkan {
         }
     }
 
-    /// Seconds a launch: the median of differences of batches of many launches and of few, so that what a submission costs besides
-    /// cancels out.
-    fn seconds_each(
-        &self,
-        program: &Program,
-        slots: [Option<(Region, bool)>; 4],
-        (length, params): (usize, &[u32]),
-        repetitions: usize,
-    ) -> Result<f64, Error> {
-        let run = |launches: usize| -> Result<Duration, Error> {
+    /// Seconds that what is added to a batch takes: the median of differences of batches that have it many and few times, so that
+    /// what a submission costs besides cancels out.
+    fn seconds_each(&self, repetitions: usize, add: impl Fn(&mut Batch) -> Result<(), Error>) -> Result<f64, Error> {
+        let run = |times: usize| -> Result<Duration, Error> {
             let mut batch = Batch::default();
-            (0..launches).for_each(|_| batch.launch(program, slots.clone(), length as u32, params));
+            (0..times).try_for_each(|_| add(&mut batch))?;
             let begin = Instant::now();
             self.device().submit(&batch)?.finish(&mut [])?;
             Ok(begin.elapsed())
@@ -221,25 +232,33 @@ impl Vulkan {
         progress: &mut dyn FnMut(f64, &str),
     ) -> Result<(), Error> {
         let begin = Instant::now();
-        let several = |&(row, field): &(&'static Row, Field)| {
-            row.available(field) && self.formulations.of(row.kernel, field).count() > 1
-        };
-        let mut rows: Vec<(&'static Row, Field)> =
-            TABLE.iter().flat_map(|row| Field::ALL.map(|field| (row, field))).filter(several).collect();
+        let several = |&(_, kernel, field): &(Measured, Kernel, Field)| self.formulations.of(kernel, field).count() > 1;
+        let operations = TABLE.iter().flat_map(|row| {
+            let fields = Field::ALL.into_iter().filter(|&field| row.available(field));
+            fields.map(move |field| (Measured::Operation(row), row.kernel, field))
+        });
+        let reductions = REDUCTIONS
+            .iter()
+            .flat_map(|row| Field::ALL.into_iter().map(move |field| (Measured::Reduction(row), row.first, field)));
+        let mut measured: Vec<(Measured, Kernel, Field)> = operations.chain(reductions).filter(several).collect();
         // Operations that share a kernel share its formulation.
         let mut seen = HashSet::new();
-        rows.retain(|(row, field)| seen.insert((row.kernel, *field)));
-        for &(row, field) in &rows {
+        measured.retain(|&(_, kernel, field)| seen.insert((kernel, field)));
+        for &(what, kernel, field) in &measured {
             if begin.elapsed() > budget {
                 break;
             }
-            progress(0.0, &format!("formulations of {} in {field}", row.name));
+            progress(0.0, &format!("formulations of {} in {field}", kernel.name()));
             let mut rates = Vec::new();
-            let mut length = (SHORTEST / row.cost as usize).max(64);
+            let mut length = (SHORTEST / what.cost() as usize).max(64);
             loop {
                 rates.clear();
-                for formulation in self.formulations.of(row.kernel, field) {
-                    match self.rate(backend, (row, field), formulation, length) {
+                for formulation in self.formulations.of(kernel, field) {
+                    let rate = match what {
+                        Measured::Operation(row) => self.rate(backend, (row, field), formulation, length),
+                        Measured::Reduction(row) => self.reduction_rate(backend, (row, field), formulation, length),
+                    };
+                    match rate {
                         // It is not used, then.
                         Err(Error::SelfTestFailed { .. }) => {}
                         rate => rates.push((formulation, rate?)),
@@ -252,9 +271,9 @@ impl Vulkan {
                 }
                 length *= 4;
             }
-            self.formulations.learn(row.kernel, field, &rates);
+            self.formulations.learn(kernel, field, &rates);
         }
-        if !rows.is_empty() && backend.is_ordinary() {
+        if !measured.is_empty() && backend.is_ordinary() {
             self.formulations.keep(self.device());
         }
         Ok(())
@@ -276,15 +295,41 @@ impl Vulkan {
         let size = self.device().workgroup_size();
         let program = self.program_in(backend.settings(), &prepared, size, formulation)?;
         let bytes = (length * field.bytes()) as u64;
-        let vector = random(field, length, 2);
-        let mut upload = Batch::default();
-        let region = self.device().allocate(bytes)?;
-        upload.upload(&region, bytemuck::cast_slice(&vector).into());
-        self.device().submit(&upload)?.finish(&mut [])?;
+        let region = self.uploaded(&random(field, length, 2))?;
         let input = |n: usize| (n < row.vectors).then(|| (region.clone(), false));
         let elements = if row.has_elements() { Some((self.device().allocate(bytes)?, true)) } else { None };
         let mask = if row.has_mask() { Some((self.device().allocate(4 * length as u64)?, true)) } else { None };
         let slots = arranged(row, [input(0), input(1), input(2)], elements, mask);
-        Ok(length as f64 / self.seconds_each(&program, slots, (length, &prepared.words), 5)?)
+        let seconds = self.seconds_each(5, |batch| {
+            batch.launch(&program, slots.clone(), length as u32, &prepared.words);
+            Ok(())
+        })?;
+        Ok(length as f64 / seconds)
+    }
+
+    /// Elements a second of a reduction.
+    fn reduction_rate(
+        &self,
+        backend: &Backend,
+        (row, field): (&'static ReductionRow, Field),
+        formulation: Formulation,
+        length: usize,
+    ) -> Result<f64, Error> {
+        let reducer = self.reducer_in(backend.settings(), row, field, formulation)?;
+        let vector = random(field, length, 2);
+        let input = self.uploaded(&vector)?;
+        let output = self.device().allocate(field.bytes() as u64)?;
+        let inputs = vec![&input; row.vectors];
+        let add = |batch: &mut Batch| reducer.add_to(batch, self.device(), &inputs, length, &output);
+        Ok(length as f64 / self.seconds_each(5, add)?)
+    }
+
+    /// A vector on the device.
+    fn uploaded(&self, vector: &[u64]) -> Result<Region, Error> {
+        let region = self.device().allocate(8 * vector.len() as u64)?;
+        let mut batch = Batch::default();
+        batch.upload(&region, bytemuck::cast_slice(vector).into());
+        self.device().submit(&batch)?.finish(&mut [])?;
+        Ok(region)
     }
 }

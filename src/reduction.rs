@@ -5,7 +5,7 @@ use crate::on_device::Vulkan;
 use crate::options::Settings;
 use crate::{Error, Field, Form};
 use cpu_reference::{Fold, Operands};
-use field_kernels::Kernel;
+use field_kernels::{Formulation, Kernel};
 use gpu_executor::{Batch, Device, Program, Region, Shape, SlotUse};
 use std::num::NonZeroU32;
 
@@ -29,13 +29,13 @@ pub struct ReductionRow {
     /// How many vectors it takes.
     pub vectors: usize,
     /// Folds the elements of a workgroup into one.
-    first: Kernel,
+    pub(crate) first: Kernel,
     /// Folds such results into one.
     again: Kernel,
     fq: Fold,
     fr: Fold,
     /// Multiplications per element, or about.
-    cost: u64,
+    pub(crate) cost: u64,
 }
 
 macro_rules! folds {
@@ -119,22 +119,44 @@ pub(crate) struct Reducer {
 impl Vulkan {
     /// The programs of a reduction, made and tested when first asked for.
     pub(crate) fn reducer(&self, settings: &Settings, row: &'static ReductionRow, field: Field) -> Result<Reducer, Error> {
+        self.in_the_chosen(row.first, field, |formulation| self.reducer_in(settings, row, field, formulation))
+    }
+
+    /// The same in a given formulation.
+    pub(crate) fn reducer_in(
+        &self,
+        settings: &Settings,
+        row: &'static ReductionRow,
+        field: Field,
+        formulation: Formulation,
+    ) -> Result<Reducer, Error> {
         let slot = &self.reducers[row.reduction as usize * Field::ALL.len() + field as usize];
-        if let Some(reducer) = &*slot.lock() {
+        if let Some(reducer) = slot.lock().get(&formulation) {
             return Ok(reducer.clone());
+        }
+        if formulation == Formulation::Doubles && !self.has_fused_doubles()? {
+            return Err(self.failed_self_test(row.name, field, 0));
         }
         // Not under the lock: the self-test uses rayon, as that of the operations does.
         let group = NonZeroU32::new(PER_INVOCATION * self.device().workgroup_size()).unwrap_or(NonZeroU32::MIN);
-        let (first, again) = (self.fold(row, row.first, field, group)?, self.fold(row, row.again, field, group)?);
+        let first = self.fold(row, (row.first, formulation), field, group)?;
+        // What is folded again is not multiplied again.
+        let again = self.fold(row, (row.again, Formulation::Words), field, group)?;
         let made = Reducer { row, field, first, again, group: group.get() as usize };
         made.self_test(settings, self.device())?;
-        Ok(slot.lock().insert(made).clone())
+        slot.lock().insert(formulation, made.clone());
+        Ok(made)
     }
 
-    fn fold(&self, row: &ReductionRow, kernel: Kernel, field: Field, group: NonZeroU32) -> Result<Program, Error> {
+    fn fold(
+        &self,
+        row: &ReductionRow,
+        (kernel, formulation): (Kernel, Formulation),
+        field: Field,
+        group: NonZeroU32,
+    ) -> Result<Program, Error> {
         let not_available = Error::NotAvailable { operation: row.name, field };
-        let shader =
-            kernel.shader(field, self.width, self.formulations.choose(kernel, field).formulation).ok_or(not_available)?;
+        let shader = kernel.shader(field, self.width, formulation).ok_or(not_available)?;
         let reads = |n: usize| {
             let vectors = if kernel == row.first { row.vectors } else { 1 };
             if n < vectors { SlotUse::Reads(field.bytes()) } else { SlotUse::None }

@@ -4,9 +4,11 @@
 
 mod support;
 
+use ark_bls12_381::{Fq, Fr};
+use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::{
     Backend, Because, CacheDirectory, Calibrate, Error, Field, Form, Formulation, Operation, Options, Parameter, Placement,
-    Validation, Width,
+    Reduction, Validation, Width,
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -69,6 +71,26 @@ fn each_gives_the_right_answer() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn inner_products_in_each() {
+    fn check<F: Element>(backend: &Backend, formulation: Formulation) {
+        // As many edges as there are, against one another; two passes.
+        let all: Vec<F> = edges(F::FIELD).iter().flat_map(|limbs| F::elements(limbs).to_vec()).collect();
+        let a: Vec<F> = all.iter().flat_map(|&x| all.iter().map(move |_| x)).collect();
+        let b: Vec<F> = all.iter().flat_map(|_| all.iter().copied()).collect();
+        let expected = a.iter().zip(&b).fold(F::ZERO, |sum, (&x, &y)| sum + x * y);
+        let (a, b, one) = (backend.upload(&a).unwrap(), backend.upload(&b).unwrap(), backend.zeros::<F>(1).unwrap());
+        let mut recording = backend.record();
+        recording.reduce_into(Reduction::InnerProduct, &[&a, &b], &one).unwrap();
+        recording.submit().unwrap().wait().unwrap();
+        assert_eq!(one.download().unwrap(), [expected], "{formulation:?} {}", F::FIELD);
+    }
+    for (formulation, backend) in usable() {
+        check::<Fq>(&backend, formulation);
+        check::<Fr>(&backend, formulation);
     }
 }
 

@@ -101,10 +101,6 @@ void main() {
     r = square(a);
 #elif defined(KERNEL_MUL_ADD)
     r = fe_add(product(a, b), gathered(quads_c));
-#elif defined(KERNEL_TO_MONTGOMERY)
-    r = fe_mul(a, fe_r2());
-#elif defined(KERNEL_FROM_MONTGOMERY)
-    r = fe_mul(a, fe_unit());
 #elif defined(KERNEL_POW)
     r = fe_pow(a, false).value;
 #elif defined(KERNEL_SQRT)

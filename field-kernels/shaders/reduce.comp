@@ -17,6 +17,9 @@
 #include "words.glsl"
 #include "field.glsl"
 #include "io.glsl"
+#if defined(KERNEL_INNER_PRODUCT)
+#include "formulation.glsl"
+#endif
 
 // Elements per workgroup, at least one.
 layout(constant_id = 3) const uint GROUP = 1u;
@@ -38,7 +41,7 @@ Fe term(uint index) {
 #if defined(KERNEL_INNER_PRODUCT)
     Fe b;
     LOAD(SLOT_B, index, b)
-    a = fe_mul(a, b);
+    a = op_product(op_left(a), op_right(b));
 #endif
     return a;
 }

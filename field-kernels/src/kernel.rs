@@ -31,10 +31,6 @@ pub enum Kernel {
     Pow,
     /// r = a^e with e = (p + 1) / 4 in the launch's parameters; flag c = (r^2 = a). Fq only.
     Sqrt,
-    /// r = a R mod p
-    ToMontgomery,
-    /// r = a / R mod p
-    FromMontgomery,
     /// flag r = (a = b)
     Equal,
     /// r = the sum of a workgroup's a
@@ -167,11 +163,9 @@ kernels! {
     MulAdd "mul_add" "KERNEL_MUL_ADD" "elementwise" [Fq Fr] ["int64" "int32" "digits" "doubles"];
     Pow "pow" "KERNEL_POW" "elementwise" [Fq Fr] ["int64" "int32" "digits" "doubles"];
     Sqrt "sqrt" "KERNEL_SQRT" "elementwise" [Fq] ["int64" "int32" "digits" "doubles"];
-    ToMontgomery "to_montgomery" "KERNEL_TO_MONTGOMERY" "elementwise" [Fq Fr] ["int64" "int32"];
-    FromMontgomery "from_montgomery" "KERNEL_FROM_MONTGOMERY" "elementwise" [Fq Fr] ["int64" "int32"];
     Equal "equal" "KERNEL_EQUAL" "elementwise" [Fq Fr] ["int64" "int32"];
     Sum "sum" "KERNEL_SUM" "reduce" [Fq Fr] ["int64" "int32"];
-    InnerProduct "inner_product" "KERNEL_INNER_PRODUCT" "reduce" [Fq Fr] ["int64" "int32"];
+    InnerProduct "inner_product" "KERNEL_INNER_PRODUCT" "reduce" [Fq Fr] ["int64" "int32" "digits" "doubles"];
     Xor "xor" "KERNEL_XOR" "probe" [Fq Fr] ["int64" "int32"];
     MulChain "mul_chain" "KERNEL_MUL_CHAIN" "probe" [Fq Fr] ["int64" "digits" "doubles"];
     SquareChain "square_chain" "KERNEL_SQUARE_CHAIN" "probe" [Fq Fr] ["int64" "digits" "doubles"];

@@ -138,22 +138,26 @@ impl Kernels {
                     rate: length as f64 / each / 1e9,
                 });
             }
-        }
-        let (a, b, one) = (backend.upload(&x)?, backend.upload(&y)?, backend.zeros(1)?);
-        for row in &REDUCTIONS {
-            let inputs: Vec<&Vector<F>> = [&a, &b].into_iter().take(row.vectors).collect();
-            let each = seconds_each(backend, quick, 16, |recording| recording.reduce_into(row.reduction, &inputs, &one))?;
-            let mut recording = backend.record();
-            recording.reduce_into(row.reduction, &inputs, &one)?;
-            recording.submit_verified()?.wait()?;
-            self.rates.push(Rate {
-                name: format!("{}_{}_stream", name(field), row.name),
-                field,
-                work: Work::Fold(row.vectors),
-                formulation: Formulation::Words,
-                chosen: true,
-                rate: length as f64 / each / 1e9,
-            });
+            let one = with.zeros(1)?;
+            for row in &REDUCTIONS {
+                let kernel = if row.vectors == 2 { Kernel::InnerProduct } else { Kernel::Sum };
+                if !backend.formulations_of(kernel, field).contains(&formulation) {
+                    continue;
+                }
+                let inputs: Vec<&Vector<F>> = [&a, &b].into_iter().take(row.vectors).collect();
+                let each = seconds_each(&with, quick, 16, |recording| recording.reduce_into(row.reduction, &inputs, &one))?;
+                let mut recording = with.record();
+                recording.reduce_into(row.reduction, &inputs, &one)?;
+                recording.submit_verified()?.wait()?;
+                self.rates.push(Rate {
+                    name: format!("{}_{}_stream", name(field), row.name),
+                    field,
+                    work: Work::Fold(row.vectors),
+                    formulation,
+                    chosen: backend.formulation_of(kernel, field) == Some(formulation),
+                    rate: length as f64 / each / 1e9,
+                });
+            }
         }
         Ok(())
     }
