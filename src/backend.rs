@@ -153,7 +153,7 @@ impl Backend {
                     None => Width::Int32,
                 };
                 let tiled = settings.tiled.unwrap_or(device.info().kind != DeviceKind::Software);
-                let formulations = Formulations::new(&settings, &device, width)?;
+                let formulations = Formulations::new(&settings, &device, width, tiled)?;
                 let engine = Engine::Vulkan {
                     device: device.info().clone(),
                     device_local: device.is_device_local(),

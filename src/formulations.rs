@@ -6,6 +6,7 @@ use field_kernels::{Formulation, Kernel, Width};
 use gpu_executor::{Device, DeviceInfo, DeviceKind};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
@@ -41,18 +42,20 @@ type Rates = BTreeMap<String, BTreeMap<String, f64>>;
 /// What is kept of them, for a device and its driver.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Kept {
-    /// Of this library: its kernels may be others in the next one.
-    version: String,
+    /// The hash of all kernels: others have other rates.
+    kernels: String,
     rates: Rates,
 }
 
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " 1");
-
-/// The name of the notes that they are kept in.
-const NOTE: &str = "formulations";
+/// The hash that rates are kept with.
+fn kernels() -> String {
+    Sha256::digest(field_kernels::LOCK).iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 pub(crate) struct Formulations {
     width: Width,
+    /// The name of the notes that rates are kept in.
+    note: &'static str,
     usable: Vec<Formulation>,
     asked: Option<Formulation>,
     device: DeviceInfo,
@@ -69,7 +72,7 @@ struct Known {
 
 impl Formulations {
     /// What the settings allow on a device.
-    pub(crate) fn new(settings: &Settings, device: &Device, width: Width) -> Result<Self, Error> {
+    pub(crate) fn new(settings: &Settings, device: &Device, width: Width, tiled: bool) -> Result<Self, Error> {
         let refused = |reason| Err(Error::InvalidOption { option: "formulation", reason });
         let usable: Vec<Formulation> =
             Formulation::ALL.into_iter().filter(|&formulation| can(device.info(), width, formulation)).collect();
@@ -82,11 +85,13 @@ impl Formulations {
             }
             _ => {}
         }
-        let kept = if settings.calibrate == Calibrate::Off { None } else { device.recall(NOTE) };
+        let note = if tiled { "formulations-tiled" } else { "formulations" };
+        let kept = if settings.calibrate == Calibrate::Off { None } else { device.recall(note) };
         let kept: Option<Kept> = kept.and_then(|text| serde_json::from_str(&text).ok());
-        let measured = kept.filter(|kept| kept.version == VERSION).unwrap_or_default().rates;
+        let measured = kept.filter(|kept| kept.kernels == kernels()).unwrap_or_default().rates;
         Ok(Self {
             width,
+            note,
             usable,
             asked: settings.formulation,
             device: device.info().clone(),
@@ -123,15 +128,14 @@ impl Formulations {
         }
         let rates = known.measured.get(&name(kernel, field));
         let rate = |formulation: &Formulation| Some((*formulation, *rates?.get(formulation.name())?));
-        if let Some((quickest, _)) = candidates.iter().filter_map(rate).max_by(|a, b| a.1.total_cmp(&b.1)) {
-            return chosen(quickest, Because::Measured);
+        let guess = guess(&self.device, kernel, field, &candidates);
+        if let Some((quickest, most)) = candidates.iter().filter_map(rate).max_by(|a, b| a.1.total_cmp(&b.1)) {
+            // What is known to be good is not given up for what may be noise.
+            let guessed = rate(&guess).is_some_and(|(_, rate)| most < NOISE * rate);
+            return chosen(if guessed { guess } else { quickest }, Because::Measured);
         }
-        let guess = guess(&self.device, kernel, field);
-        match candidates.contains(&guess) {
-            true => chosen(guess, Because::Guessed),
-            false if failed(&guess) => chosen(Formulation::Words, Because::OtherFailed),
-            false => chosen(Formulation::Words, Because::Guessed),
-        }
+        let other_failed = self.of(kernel, field).any(|formulation| failed(&formulation));
+        chosen(guess, if other_failed { Because::OtherFailed } else { Because::Guessed })
     }
 
     /// Whether another is chosen from now on, since this one failed its self-test. What was asked for is not replaced, and words have
@@ -156,10 +160,10 @@ impl Formulations {
 
     /// Keeps what was learnt for the next process.
     pub(crate) fn keep(&self, device: &Device) {
-        let kept = Kept { version: VERSION.into(), rates: self.known.read().measured.clone() };
+        let kept = Kept { kernels: kernels(), rates: self.known.read().measured.clone() };
         let stored = serde_json::to_string_pretty(&kept)
             .map_err(|error| error.to_string())
-            .and_then(|text| device.keep(NOTE, &text).map_err(|error| error.to_string()));
+            .and_then(|text| device.keep(self.note, &text).map_err(|error| error.to_string()));
         if let Err(error) = stored {
             tracing::warn!(error, "the choice of formulations is not kept");
         }
@@ -175,17 +179,22 @@ fn can(info: &DeviceInfo, width: Width, formulation: Formulation) -> bool {
     }
 }
 
-/// NVIDIA's GPUs that compute doubles at half the rate of floats, or as fast. All others compute them 32 or 64 times slower, and no
-/// device says which it is.
-const FULL_RATE_DOUBLES: [&str; 9] = ["P100", "V100", "A30", "A100", "A800", "H100", "H200", "H800", "GH200"];
+/// By how much more a rate has to be to count as more.
+const NOISE: f64 = 1.03;
+
+/// NVIDIA's GPUs that compute doubles at half the rate of floats; most others take 32 or 64 times as long. No device says which it is.
+const FULL_RATE_DOUBLES: [&str; 13] =
+    ["GP100", "P100", "GV100", "V100", "A30", "A100", "A800", "H100", "H200", "H800", "GH200", "B200", "GB200"];
 
 /// What is known to be good for a kernel on devices of a kind, before anything is measured: as `benches/reports/h200-roofline.md` has it.
-fn guess(info: &DeviceInfo, kernel: Kernel, field: Field) -> Formulation {
+fn guess(info: &DeviceInfo, kernel: Kernel, field: Field, candidates: &[Formulation]) -> Formulation {
     const NVIDIA: u32 = 0x10de;
-    if info.vendor != NVIDIA || !matches!(info.kind, DeviceKind::Discrete | DeviceKind::Virtual) {
+    let discrete = matches!(info.kind, DeviceKind::Discrete | DeviceKind::Virtual);
+    if info.vendor != NVIDIA || !discrete || !candidates.contains(&Formulation::Digits) {
         return Formulation::Words;
     }
-    let doubles = info.name.split([' ', '-']).any(|word| FULL_RATE_DOUBLES.contains(&word));
+    let full_rate = info.name.split([' ', '-']).any(|word| FULL_RATE_DOUBLES.contains(&word));
+    let doubles = full_rate && candidates.contains(&Formulation::Doubles);
     match (field, kernel) {
         (Field::Fq, _) if doubles => Formulation::Doubles,
         (Field::Fq, _) | (Field::Fr, Kernel::Pow) => Formulation::Digits,

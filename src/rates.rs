@@ -4,10 +4,10 @@
 use crate::call::{Call, Prepared};
 use crate::on_device::{Vulkan, arranged};
 use crate::operation::{Parameter, Row, TABLE};
-use crate::{Backend, Error, Field, Form, REDUCTIONS, ReductionRow};
+use crate::{Backend, DeviceError, Error, Field, Form, REDUCTIONS, ReductionRow};
 use cpu_reference::probes;
 use field_kernels::{Formulation, Kernel, permutations};
-use gpu_executor::{Batch, DeviceKind, Region, SlotUse};
+use gpu_executor::{Batch, DeviceKind, Program, Region, SlotUse};
 use rayon::prelude::*;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -34,6 +34,21 @@ impl Measured {
             Measured::Operation(row) => row.cost,
             Measured::Reduction(row) => row.cost,
         }
+    }
+}
+
+/// A trial on the device.
+struct Ready {
+    program: Program,
+    slots: [Option<(Region, bool)>; 4],
+    output: Region,
+    length: usize,
+    steps: u32,
+}
+
+impl Ready {
+    fn launch(&self, batch: &mut Batch) {
+        batch.launch(&self.program, self.slots.clone(), self.length as u32, &[self.steps]);
     }
 }
 
@@ -154,16 +169,25 @@ impl Vulkan {
         if let Some(fused) = self.fused.get() {
             return Ok(*fused);
         }
-        let trial = Trial::new(Kernel::FmaRate, Field::Fq, 256, 1);
-        let fused = match trial.map(|trial| self.seconds(&trial, Formulation::Doubles, 1)) {
-            Some(Ok(Some(_))) => true,
-            Some(Err(error @ Error::Device(_))) => return Err(error),
-            _ => false,
-        };
+        let mut fused = false;
+        if let Some(trial) = Trial::new(Kernel::FmaRate, Field::Fq, 256, 1)
+            && let Some(ready) = self.ready(&trial, Formulation::Doubles)?
+        {
+            let mut batch = Batch::default();
+            ready.launch(&mut batch);
+            self.device().submit(&batch)?.finish(&mut [])?;
+            fused = self.first_wrong(&trial, &ready)?.is_none();
+            if !fused {
+                tracing::warn!(
+                    "fused multiply-adds of doubles are rounded twice on this device: nothing is multiplied in doubles"
+                );
+            }
+        }
         Ok(*self.fused.get_or_init(|| fused))
     }
 
-    fn seconds(&self, trial: &Trial, formulation: Formulation, repetitions: usize) -> Result<Option<f64>, Error> {
+    /// A trial whose inputs are on the device; `None` if that has no such kernel in this formulation.
+    fn ready(&self, trial: &Trial, formulation: Formulation) -> Result<Option<Ready>, Error> {
         let (kernel, field) = (trial.kernel, trial.field);
         if !self.formulations.of(kernel, field).any(|usable| usable == formulation) {
             return Ok(None);
@@ -177,21 +201,30 @@ impl Vulkan {
         let output = self.device().allocate(8 * trial.answers.len() as u64)?;
         let read = |n: usize| inputs.get(n).map(|region| (region.clone(), false));
         let slots = [read(0), read(1), None, Some((output.clone(), true))];
-        let length = trial.answers.len() / field.limbs();
-        let seconds = self.seconds_each(repetitions, |batch| {
-            batch.launch(&program, slots.clone(), length as u32, &[trial.steps]);
-            Ok(())
-        })?;
+        Ok(Some(Ready { program, slots, output, length: trial.answers.len() / field.limbs(), steps: trial.steps }))
+    }
+
+    /// The first limb of what a trial left that is not as it has to be.
+    fn first_wrong(&self, trial: &Trial, ready: &Ready) -> Result<Option<usize>, Error> {
         let mut batch = Batch::default();
-        batch.download(&output);
+        batch.download(&ready.output);
         let mut answers = vec![0u64; trial.answers.len()];
         self.device().submit(&batch)?.finish(&mut [bytemuck::cast_slice_mut(&mut answers)])?;
-        match answers.iter().zip(&trial.answers).position(|(got, expected)| got != expected) {
+        Ok(answers.iter().zip(&trial.answers).position(|(got, expected)| got != expected))
+    }
+
+    fn seconds(&self, trial: &Trial, formulation: Formulation, repetitions: usize) -> Result<Option<f64>, Error> {
+        let Some(ready) = self.ready(trial, formulation)? else { return Ok(None) };
+        let seconds = self.seconds_each(repetitions, |batch| {
+            ready.launch(batch);
+            Ok(())
+        })?;
+        match self.first_wrong(trial, &ready)? {
             None => Ok(Some(seconds)),
             Some(limb) => Err(Error::VerificationFailed {
                 operation: trial.kernel.name(),
-                field,
-                index: limb / field.limbs(),
+                field: trial.field,
+                index: limb / trial.field.limbs(),
                 device: self.device().info().to_string(),
             }),
         }
@@ -217,7 +250,8 @@ impl Vulkan {
         let mut each = Vec::new();
         for _ in 0..repetitions.max(1) {
             let (less, more) = (run(few)?, run(3 * few)?);
-            each.push(more.saturating_sub(less).as_secs_f64().max(1e-9) / (2 * few) as f64);
+            // What was held up by something else tells nothing.
+            each.push(if more > less { (more - less) / 2 } else { more / 3 }.as_secs_f64() / few as f64);
         }
         each.sort_by(f64::total_cmp);
         Ok(each[each.len() / 2])
@@ -249,10 +283,10 @@ impl Vulkan {
                 break;
             }
             progress(0.0, &format!("formulations of {} in {field}", kernel.name()));
-            let mut rates = Vec::new();
+            let mut rates: Vec<(Formulation, f64)> = Vec::new();
             let mut length = (SHORTEST / what.cost() as usize).max(64);
-            loop {
-                rates.clear();
+            'lengths: loop {
+                let mut at_length = Vec::new();
                 for formulation in self.formulations.of(kernel, field) {
                     let rate = match what {
                         Measured::Operation(row) => self.rate(backend, (row, field), formulation, length),
@@ -261,12 +295,15 @@ impl Vulkan {
                     match rate {
                         // It is not used, then.
                         Err(Error::SelfTestFailed { .. }) => {}
-                        rate => rates.push((formulation, rate?)),
+                        // What was measured on shorter vectors has to do.
+                        Err(Error::Device(DeviceError::OutOfMemory { .. })) => break 'lengths,
+                        rate => at_length.push((formulation, rate?)),
                     }
                 }
+                rates = at_length;
                 // Long enough to fill the device, short enough for a slow one.
                 let longest = rates.iter().map(|(_, rate)| length as f64 / rate).fold(0.0, f64::max);
-                if longest > 1e-3 || length >= LONGEST {
+                if longest > 1e-3 || length >= LONGEST || begin.elapsed() > budget {
                     break;
                 }
                 length *= 4;

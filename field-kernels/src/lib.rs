@@ -11,6 +11,9 @@ pub mod formulation;
 mod kernel;
 pub mod lock;
 
+/// The file `LOCK`: it changes whenever a kernel does.
+pub const LOCK: &str = include_str!("../LOCK");
+
 pub use field::{Constants, Field};
 pub use formulation::Formulation;
 pub use kernel::{Kernel, Permutation, Shader, Width, permutations};

@@ -218,6 +218,7 @@ impl Backend {
     pub(crate) fn is_ordinary(&self) -> bool {
         let executor = &self.settings().executor;
         executor.validation == Validation::Off
+            && self.settings().formulation.is_none()
             && !executor.wipe
             && executor.chunk_elements.is_none()
             && executor.device_memory.is_none()

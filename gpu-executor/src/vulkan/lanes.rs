@@ -80,9 +80,7 @@ impl Shared {
         if let Some(lane) = queue.lanes.oldest() {
             return Ok(lane);
         }
-        let info = vk::CommandPoolCreateInfo::default()
-            .queue_family_index(queue.family)
-            .flags(vk::CommandPoolCreateFlags::TRANSIENT);
+        let info = vk::CommandPoolCreateInfo::default().queue_family_index(queue.family);
         // SAFETY: a live device that has this queue family.
         let pool = unsafe { self.gpu.raw.create_command_pool(&info, None) }.map_err(driver_error("vkCreateCommandPool"))?;
         let info = vk::CommandBufferAllocateInfo::default().command_pool(pool).command_buffer_count(1);

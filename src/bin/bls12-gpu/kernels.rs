@@ -10,12 +10,15 @@ use bls12_field_gpu::{
 };
 use field_kernels::{Kernel, permutations};
 use rayon::prelude::*;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 type Failure = Box<dyn std::error::Error>;
 
 /// Steps of a chain.
 const STEPS: u32 = 256;
+
+/// How long the device is kept at work to see what it sustains.
+const SUSTAINED: Duration = Duration::from_secs(3);
 
 /// Everything that was measured about kernels.
 pub(crate) struct Kernels {
@@ -25,6 +28,8 @@ pub(crate) struct Kernels {
     /// Wide integer multiply-adds and fused multiply-adds of doubles a second, in G, where the device has them.
     pub(crate) multipliers: [Option<f64>; 2],
     pub(crate) rates: Vec<Rate>,
+    /// Fq multiplications without a pause for seconds, in G elements a second: at the device's limit of power, if it has one.
+    sustained: Option<f64>,
     builds: Vec<(String, Duration)>,
 }
 
@@ -65,12 +70,19 @@ impl Kernels {
     pub(crate) fn measure(options: &Options, quick: bool) -> Result<Self, Failure> {
         // First, while the driver has not seen any of them.
         let builds = Backend::new(&options.clone().cache(CacheDirectory::Off))?.build_times()?;
-        let options = options.clone().verify(Verify::Off);
+        // What is measured for a report is not what the library is to go by.
+        let options = options.clone().verify(Verify::Off).cache(CacheDirectory::Off);
         let backend = Backend::new(&options)?;
         backend.choose_formulations()?;
         let Engine::Vulkan { device, .. } = backend.engine() else { return Err("kernels need a device".into()) };
-        let mut kernels =
-            Self { device: device.name.clone(), flat: Vec::new(), multipliers: [None; 2], rates: Vec::new(), builds };
+        let mut kernels = Self {
+            device: device.name.clone(),
+            flat: Vec::new(),
+            multipliers: [None; 2],
+            rates: Vec::new(),
+            sustained: None,
+            builds,
+        };
         kernels.limits(&backend, quick)?;
         kernels.streams::<Fq>(&backend, &options, quick)?;
         kernels.streams::<Fr>(&backend, &options, quick)?;
@@ -81,7 +93,8 @@ impl Kernels {
 
     fn limits(&mut self, backend: &Backend, quick: bool) -> Result<(), Failure> {
         let repetitions = if quick { 1 } else { 9 };
-        let length = if quick { 1 << 10 } else { 1 << 24 };
+        // At 2^24 a single launch of it runs at half this rate on the H200, and nobody knows why.
+        let length = if quick { 1 << 10 } else { 1 << 23 };
         for field in Field::ALL {
             let trial = Trial::new(Kernel::Xor, field, length, 0).ok_or("no flat kernel")?;
             let seconds = backend.seconds(&trial, Formulation::Words, repetitions)?;
@@ -129,12 +142,26 @@ impl Kernels {
                     return Err(format!("resident {} in {field} is wrong", operation.name()).into());
                 }
                 let decision = backend.explain(operation, field, Form::Montgomery, length);
+                let chosen = decision.multiplication.is_some_and(|chosen| chosen.formulation == formulation);
+                if field == Field::Fq && operation == Operation::Mul && chosen {
+                    let begin = Instant::now();
+                    let mut launches = 0;
+                    while launches == 0 || (!quick && begin.elapsed() < SUSTAINED) {
+                        let mut recording = with.record();
+                        for _ in 0..64 {
+                            recording.apply_into(operation, &inputs, &[], &out)?;
+                        }
+                        recording.submit()?.wait()?;
+                        launches += 64;
+                    }
+                    self.sustained = Some((launches * length) as f64 / begin.elapsed().as_secs_f64() / 1e9);
+                }
                 self.rates.push(Rate {
                     name: format!("{}_{}_stream", name(field), operation.name()),
                     field,
                     work: Work::Stream(operation),
                     formulation,
-                    chosen: decision.multiplication.is_some_and(|chosen| chosen.formulation == formulation),
+                    chosen,
                     rate: length as f64 / each / 1e9,
                 });
             }
@@ -230,6 +257,9 @@ impl Kernels {
     pub(crate) fn add_to(&self, report: &mut Report) {
         for rate in self.rates.iter().filter(|rate| rate.chosen) {
             report.row(rate.name.clone(), rate.rate, "G elem/s");
+        }
+        if let Some(sustained) = self.sustained {
+            report.row("fq_mul_stream_sustained", sustained, "G elem/s");
         }
         for &(field, flat) in &self.flat {
             report.row(format!("{}_flat_stream", name(field)), flat, "G elem/s");

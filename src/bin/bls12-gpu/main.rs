@@ -58,7 +58,7 @@ enum Command {
     },
     /// Measures the library on one device, checking every output; prints tables.
     Report {
-        /// Writes NAME.md and NAME.json as well, NAME being this path without an extension.
+        /// Writes NAME.md and NAME.json as well, and NAME-roofline.md and .svg, NAME being this path without an extension.
         #[arg(long)]
         out: Option<PathBuf>,
         /// The device's index; by default the one the library would choose.
@@ -119,25 +119,23 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
             println!("{} {}", made.as_secs_f64() * 1e3, called.as_secs_f64() * 1e3);
         }
         Command::Report { out, device, commit, quick } => {
-            let report = report::measure(&on(device), device, commit.unwrap_or_else(report::commit_here), quick)?;
+            let commit = commit.unwrap_or_else(report::commit_here);
+            let (report, kernels) = report::measure(&on(device), device, commit, quick)?;
             print!("{}", report.markdown());
             if let Some(out) = out {
                 std::fs::write(out.with_extension("md"), report.markdown())?;
                 std::fs::write(out.with_extension("json"), report.json()?)?;
+                let name = out.file_stem().map_or_else(String::new, |name| name.display().to_string());
+                roofline::write(&kernels, &report.head, &out.with_file_name(format!("{name}-roofline")))?;
             }
         }
         Command::Roofline { out, device, commit, quick } => {
             let kernels = Kernels::measure(&on(device), quick)?;
             let backend = Backend::new(&on(device))?;
             let head = report::head(&backend, commit.unwrap_or_else(report::commit_here), "roofline", quick);
-            let chart = out.as_ref().and_then(|out| Some(out.with_extension("svg").file_name()?.display().to_string()));
-            let table = roofline::markdown(&kernels, &head, chart.as_deref().unwrap_or("roofline.svg"));
             match out {
-                None => print!("{table}"),
-                Some(out) => {
-                    std::fs::write(out.with_extension("md"), table)?;
-                    std::fs::write(out.with_extension("svg"), roofline::chart(&kernels))?;
-                }
+                None => print!("{}", roofline::markdown(&kernels, &head, "roofline.svg")),
+                Some(out) => roofline::write(&kernels, &head, &out)?,
             }
         }
     }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub(crate) struct Report {
     /// Lines of name and value: the machine, the commit, the date.
-    head: Vec<(&'static str, String)>,
+    pub(crate) head: Vec<(&'static str, String)>,
     pub(crate) tables: Vec<Table>,
     /// Titles and preformatted text.
     pub(crate) texts: Vec<(&'static str, String)>,
@@ -81,7 +81,7 @@ pub(crate) fn measure(
     device: Option<usize>,
     commit: String,
     quick: bool,
-) -> Result<Report, Box<dyn std::error::Error>> {
+) -> Result<(Report, Kernels), Box<dyn std::error::Error>> {
     let kernels = Kernels::measure(options, quick)?;
     let backend = Backend::new(options)?;
     let mut report =
@@ -137,7 +137,7 @@ pub(crate) fn measure(
     kernels.add_to(&mut report);
     report.pipelines(options)?;
     report.engine(options, device, quick)?;
-    Ok(report)
+    Ok((report, kernels))
 }
 
 /// What git says is checked out here.
@@ -384,6 +384,10 @@ pub(crate) fn number(value: f64) -> String {
     format!("{}", rounded(value))
 }
 
+/// Between measurements. Within tens of milliseconds of multiplying without a pause a large GPU is at its limit of power, and lowers its
+/// clocks for a while.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// How long an operation on resident vectors takes: the difference of recordings of so many and of three times as many, so that what a submission costs
 /// besides cancels out.
 pub(crate) fn seconds_each(
@@ -404,7 +408,10 @@ pub(crate) fn seconds_each(
     // What is done once, such as a kernel's self-test.
     run(1)?;
     let mut each = Vec::new();
-    for _ in 0..if quick { 1 } else { 12 } {
+    for _ in 0..if quick { 1 } else { 9 } {
+        if !quick {
+            std::thread::sleep(PAUSE);
+        }
         let (few, many) = (run(launches)?, run(3 * launches)?);
         each.push(many.saturating_sub(few).as_secs_f64().max(1e-9) / (2 * launches) as f64);
     }

@@ -7,6 +7,7 @@ use bls12_field_gpu::{Field, Operation};
 use field_kernels::Kernel;
 use field_kernels::formulation::{Routine, counts};
 use std::fmt::Write as _;
+use std::path::Path;
 
 /// The best rates of others in G elements a second, and whose they are. All were built with nvcc 13.0 for sm_90 and measured, every
 /// output checked, on the same GPU on 2026-11-20: they are compared with nothing but an H200.
@@ -113,6 +114,14 @@ impl<'a> Point<'a> {
     }
 }
 
+/// Writes OUT.md and OUT.svg.
+pub(crate) fn write(kernels: &Kernels, head: &[(&'static str, String)], out: &Path) -> std::io::Result<()> {
+    let svg = out.with_extension("svg");
+    let chart_name = svg.file_name().map_or_else(String::new, |name| name.display().to_string());
+    std::fs::write(out.with_extension("md"), markdown(kernels, head, &chart_name))?;
+    std::fs::write(svg, chart(kernels))
+}
+
 /// The table, with what it rests on.
 pub(crate) fn markdown(kernels: &Kernels, head: &[(&'static str, String)], chart: &str) -> String {
     let mut text = format!("# Roofline: {}\n\n![how near each kernel is to its limit]({chart})\n\n", kernels.device);
@@ -177,7 +186,7 @@ const TOP: usize = 70;
 
 /// The chart: for each kernel a bar that ends where it is between nothing and the lower of its limits, and a mark where the best of
 /// others is.
-pub(crate) fn chart(kernels: &Kernels) -> String {
+fn chart(kernels: &Kernels) -> String {
     let chosen = kernels.rates.iter().filter(|rate| rate.chosen);
     let points: Vec<Point> = chosen.map(|rate| Point::new(kernels, rate)).collect();
     let bottom = TOP + ROW * points.len();
