@@ -19,7 +19,7 @@ type Fr = ark_bls12_381::Fr;
 const SHORTEST: usize = 1 << 14;
 const LONGEST: usize = 1 << 22;
 /// How long a device is kept at work before it is measured.
-const WARM_UP: Duration = Duration::from_millis(100);
+const WARM_UP: Duration = Duration::from_millis(30);
 
 /// What is measured in each formulation.
 #[derive(Clone, Copy)]

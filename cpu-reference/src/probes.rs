@@ -23,14 +23,14 @@ pub fn mul2_chain<F: LimbField>() -> Probe {
     |a, b, steps, r| chain::<F>([a, b], steps, r, |[x, y, u, v]| x * y + u * v)
 }
 
-/// Wide multiply-adds: s += (x ^ (s mod 2^32)) y, of eight sums.
+/// Wide multiply-adds: s += (s mod 2^32) y, of eight sums.
 pub const WIDE: Probe = |a, b, steps, r| {
     eight(
         a,
         steps,
         r,
         u64::from,
-        |x, sum| u64::from(x ^ sum as u32).wrapping_mul(b[0] & 0xffff_ffff).wrapping_add(sum),
+        |_, sum| u64::from(sum as u32).wrapping_mul(b[0] & 0xffff_ffff).wrapping_add(sum),
         |sum| sum,
     );
 };

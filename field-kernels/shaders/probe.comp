@@ -60,7 +60,7 @@ const int ROUNDS = 8;
 #define Factor uint
 Factor factor(uint word) { return word; }
 Number start(uint word) { return uint64_t(word); }
-Number multiply_add(Factor x, Factor y, Number sum) { return uint64_t(x ^ uint(sum)) * uint64_t(y) + sum; }
+Number multiply_add(Factor x, Factor y, Number sum) { return uint64_t(uint(sum)) * uint64_t(y) + sum; }
 uvec2 bits(Number x) { return uvec2(uint(x), uint(x >> 32)); }
 #else
 // Products of 48-bit digits are added to sums between 2^100 and 2^101: rounding a product before it is added gives another sum.

@@ -73,7 +73,7 @@ enum Command {
     },
     /// Measures how near each kernel is to what the memory and the multipliers allow, checking every output; a table, and a chart.
     Roofline {
-        /// Writes NAME.md and NAME.svg, NAME being this path without an extension; without it, prints the table.
+        /// Writes NAME.md, NAME.svg and NAME.json, NAME being this path without an extension; without it, prints the table.
         #[arg(long)]
         out: Option<PathBuf>,
         /// The device's index; by default the one the library would choose.
@@ -135,7 +135,10 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
             let head = report::head(&backend, commit.unwrap_or_else(report::commit_here), "roofline", quick);
             match out {
                 None => print!("{}", roofline::markdown(&kernels, &head, "roofline.svg")),
-                Some(out) => roofline::write(&kernels, &head, &out)?,
+                Some(out) => {
+                    roofline::write(&kernels, &head, &out)?;
+                    std::fs::write(out.with_extension("json"), report::of_kernels(&kernels, head).json()?)?;
+                }
             }
         }
     }

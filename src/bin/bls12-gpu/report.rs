@@ -140,6 +140,13 @@ pub(crate) fn measure(
     Ok((report, kernels))
 }
 
+/// The rows about kernels alone.
+pub(crate) fn of_kernels(kernels: &Kernels, head: Vec<(&'static str, String)>) -> Report {
+    let mut report = Report { head, tables: Vec::new(), texts: Vec::new(), rows: Vec::new() };
+    kernels.add_to(&mut report);
+    report
+}
+
 /// What git says is checked out here.
 pub(crate) fn commit_here() -> String {
     let output = std::process::Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=12"]).output();
@@ -385,8 +392,8 @@ pub(crate) fn number(value: f64) -> String {
 }
 
 /// Between measurements. Within tens of milliseconds of multiplying without a pause a large GPU is at its limit of power, and lowers its
-/// clocks for a while.
-const PAUSE: Duration = Duration::from_millis(200);
+/// clocks for a while; left alone, it lowers them, too. So it is given little to do.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long an operation on resident vectors takes: the difference of recordings of so many and of three times as many, so that what a submission costs
 /// besides cancels out.
@@ -408,9 +415,13 @@ pub(crate) fn seconds_each(
     // What is done once, such as a kernel's self-test.
     run(1)?;
     let mut each = Vec::new();
-    for _ in 0..if quick { 1 } else { 9 } {
-        if !quick {
-            std::thread::sleep(PAUSE);
+    let few_elements = backend.zeros::<Fq>(64)?;
+    for _ in 0..if quick { 1 } else { 7 } {
+        let begin = Instant::now();
+        while !quick && begin.elapsed() < PAUSE {
+            let mut little = backend.record();
+            little.apply_into(Operation::Add, &[&few_elements, &few_elements], &[], &few_elements)?;
+            little.submit()?.wait()?;
         }
         let (few, many) = (run(launches)?, run(3 * launches)?);
         each.push(many.saturating_sub(few).as_secs_f64().max(1e-9) / (2 * launches) as f64);
