@@ -260,7 +260,7 @@ macro_rules! module {
                     concat!("// An exponent of one limb.\nassert_eq!(pow_u64_limbs(&", $n!(3), ", &[5])?, ", $n!(243), ");");
                 inverse_u64_limbs inverse_u64_limbs_into (a)
                     "The inverses 1 / a. A zero is [`Error::ZeroInverse`], which names it.",
-                    "O(n), about 490 multiplications per element in Fq, 330 in Fr (Fermat's little theorem); checked by one: a * a^-1 = 1.",
+                    "O(n), about 465 multiplications per element in Fq, 310 in Fr (Fermat's little theorem); checked by one: a * a^-1 = 1.",
                     concat!(
                         "let inverse = inverse_u64_limbs(&", $n!(2), ")?;\n",
                         "assert_eq!(bls12_field_gpu::", stringify!($module), "::double_u64_limbs(&inverse)?, ", $n!(1), ");\n",
@@ -269,7 +269,7 @@ macro_rules! module {
                     );
                 inverse_or_zero_u64_limbs inverse_or_zero_u64_limbs_into (a)
                     "The inverses 1 / a, and 0 where a is 0.",
-                    "O(n), about 490 multiplications per element in Fq, 330 in Fr (Fermat's little theorem); checked by one: a * a^-1 = 1.",
+                    "O(n), about 465 multiplications per element in Fq, 310 in Fr (Fermat's little theorem); checked by one: a * a^-1 = 1.",
                     concat!("assert_eq!(inverse_or_zero_u64_limbs(&", $n!(0), ")?, ", $n!(0), ");");
                 to_montgomery_u64_limbs to_montgomery_u64_limbs_into (a)
                     "a R mod p with R = 2^(64 limbs): canonical integers in, the Montgomery form that arkworks and blst keep in memory out.",
@@ -330,7 +330,7 @@ macro_rules! module {
         /// Of the two roots r and p - r of a square, the one that is itself a square: a^((p + 1) / 4). Where an element has no
         /// root, the place holds a root of -a, which proves that there is none (p = 3 mod 4).
         ///
-        /// Vectors are canonical integers below the modulus, 6 little-endian limbs per element. O(n), about 490 multiplications
+        /// Vectors are canonical integers below the modulus, 6 little-endian limbs per element. O(n), about 465 multiplications
         /// per element; checked by one: r^2 = a. (Which of the two
         /// roots it is, is checked in the kernel's self-test only.)
         ///

@@ -144,7 +144,7 @@ impl Row {
         Self { output, ..self }
     }
 
-    /// A power by four-bit windows: about 1.3 multiplications a bit.
+    /// A power by sliding windows, and what else a bit of the exponent takes: about 1.3 multiplications.
     const fn power(self, fixed: Option<Fixed>) -> Self {
         Self { form_matters: true, fixed, cost: 490, ..self }
     }

@@ -60,6 +60,7 @@ pub enum Calibrate {
     /// Guesses that are built in.
     Off,
     /// Measurements, made again by each backend.
+    /// (What kernels multiply in is measured by a thorough calibration only, and remembered until the next one.)
     Again,
 }
 

@@ -5,6 +5,10 @@
 //! 1985) on digits of a radix of its own, with R' = 2^(width count) in the place of R. Each is written once, as a straight-line
 //! program (`program`), which is then read as GLSL, as a calculation on the CPU, as bounds, and as counts of instructions.
 //!
+//! Of each formulation there are variants. [`Formulation::variant`] names those that kernels are made of, which were the quickest on
+//! the one GPU that all were measured on; the others are kept, and tested, for GPUs that like other things:
+//! `compile-kernels --print` shows any of them.
+//!
 //! # The GLSL
 //! To be included after shaders/field.glsl, with 64-bit integers, and doubles if the formulation uses them, and with a macro
 //! `OPAQUE_ZERO`, an `int` that is zero and that the compiler cannot know, such as a push constant:
