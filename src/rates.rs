@@ -91,7 +91,7 @@ impl Trial {
 }
 
 /// Elements below the modulus, none zero.
-fn random(field: Field, length: usize, seed: u64) -> Vec<u64> {
+pub(crate) fn random(field: Field, length: usize, seed: u64) -> Vec<u64> {
     let mut random = fastrand::Rng::with_seed(seed);
     let (limbs, top) = (field.limbs(), field.modulus()[field.limbs() - 1]);
     let mut vector: Vec<u64> = (0..length * limbs).map(|_| random.u64(..)).collect();

@@ -5,6 +5,7 @@ use crate::backend::Backend;
 use crate::call::{Call, Prepared};
 use crate::on_device::{Checks, Vulkan};
 use crate::operation::Parameter;
+use crate::rates::random;
 use crate::{Error, Field, Form, Operation};
 use cpu_reference::{Positions, Results};
 use gpu_executor::DeviceKind;
@@ -169,7 +170,7 @@ impl Bench<'_> {
         let longest = self.effort.lengths.iter().copied().max().unwrap_or(1);
         let long_enough = |vectors: &[Vec<u64>; 3]| vectors[0].len() >= longest * key.field.limbs();
         let kept = self.vectors.remove(&key.field).filter(long_enough);
-        let vectors = kept.unwrap_or_else(|| vectors(key.field, longest));
+        let vectors = kept.unwrap_or_else(|| [1, 2, 3].map(|seed| random(key.field, longest, seed)));
         let entry = self.with(key, ways, &vectors);
         self.vectors.insert(key.field, vectors);
         entry
@@ -274,15 +275,4 @@ impl Bench<'_> {
         times.sort();
         Ok(times[times.len() / 2].as_secs_f64() * 1e6)
     }
-}
-
-/// Elements below the modulus, none zero.
-fn vectors(field: Field, length: usize) -> [Vec<u64>; 3] {
-    let mut random = fastrand::Rng::with_seed(381);
-    let (limbs, top) = (field.limbs(), field.modulus()[field.limbs() - 1]);
-    [(); 3].map(|()| {
-        let mut vector: Vec<u64> = (0..length * limbs).map(|_| random.u64(..)).collect();
-        vector.chunks_exact_mut(limbs).for_each(|element| element[limbs - 1] = random.u64(1..top));
-        vector
-    })
 }
