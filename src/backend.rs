@@ -7,7 +7,7 @@ use crate::formulations::Formulations;
 use crate::on_device::{Checks, Vulkan};
 use crate::options::{DeviceChoice, Options, Settings, Verify};
 use cpu_reference::{Positions, Results};
-use field_kernels::{Formulation, Width};
+use field_kernels::Width;
 use gpu_executor::{Device, DeviceInfo, DeviceKind, Profile, ValidationLog, Verdict};
 use std::fmt;
 use std::path::Path;
@@ -162,7 +162,9 @@ impl Backend {
                     workgroup_size: device.workgroup_size(),
                 };
                 let vulkan = Vulkan::new(device, width, tiled, formulations);
-                if settings.formulation == Some(Formulation::Doubles) && !vulkan.has_fused_doubles()? {
+                if let Some(asked) = settings.formulation
+                    && !vulkan.is_able(asked)?
+                {
                     let reason = "the device rounds twice in a fused multiply-add of doubles";
                     return Err(Error::InvalidOption { option: "formulation", reason });
                 }

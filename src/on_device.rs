@@ -82,7 +82,7 @@ impl Vulkan {
         if let Some(program) = self.programs[slot].lock().get(&(size, formulation)) {
             return Ok(program.clone());
         }
-        if formulation == Formulation::Doubles && !self.has_fused_doubles()? {
+        if !self.is_able(formulation)? {
             return Err(self.failed_self_test(prepared.row.name, prepared.field, 0));
         }
         // Not under the lock: the self-test uses rayon, whose workers may be callers that wait for the lock. Threads that

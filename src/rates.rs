@@ -108,7 +108,7 @@ impl Backend {
     /// [`Error::Device`], [`Error::VerificationFailed`].
     pub fn seconds(&self, trial: &Trial, formulation: Formulation, repetitions: usize) -> Result<Option<f64>, Error> {
         let Some(vulkan) = self.vulkan() else { return Ok(None) };
-        if formulation == Formulation::Doubles && !vulkan.has_fused_doubles()? {
+        if !vulkan.is_able(formulation)? {
             return Ok(None);
         }
         vulkan.seconds(trial, formulation, repetitions)
@@ -125,9 +125,7 @@ impl Backend {
     /// In which formulations the device has a kernel.
     pub fn formulations_of(&self, kernel: Kernel, field: Field) -> Vec<Formulation> {
         let Some(vulkan) = self.vulkan() else { return Vec::new() };
-        let able = |formulation: &Formulation| {
-            *formulation != Formulation::Doubles || matches!(vulkan.has_fused_doubles(), Ok(true))
-        };
+        let able = |formulation: &Formulation| matches!(vulkan.is_able(*formulation), Ok(true));
         vulkan.formulations.of(kernel, field).filter(able).collect()
     }
 
@@ -163,9 +161,14 @@ impl Backend {
 }
 
 impl Vulkan {
+    /// Whether the device computes as a formulation needs it.
+    pub(crate) fn is_able(&self, formulation: Formulation) -> Result<bool, Error> {
+        Ok(formulation != Formulation::Doubles || self.has_fused_doubles()?)
+    }
+
     /// Whether the device rounds a fused multiply-add of doubles once, as what multiplies in doubles needs it, and as Vulkan does not
     /// promise it.
-    pub(crate) fn has_fused_doubles(&self) -> Result<bool, Error> {
+    fn has_fused_doubles(&self) -> Result<bool, Error> {
         if let Some(fused) = self.fused.get() {
             return Ok(*fused);
         }

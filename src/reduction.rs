@@ -134,7 +134,7 @@ impl Vulkan {
         if let Some(reducer) = slot.lock().get(&formulation) {
             return Ok(reducer.clone());
         }
-        if formulation == Formulation::Doubles && !self.has_fused_doubles()? {
+        if !self.is_able(formulation)? {
             return Err(self.failed_self_test(row.name, field, 0));
         }
         // Not under the lock: the self-test uses rayon, as that of the operations does.
