@@ -101,6 +101,7 @@ mod recording;
 mod reduction;
 mod required;
 mod step;
+mod task;
 mod ticket;
 mod vector;
 mod verification;

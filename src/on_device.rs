@@ -7,12 +7,13 @@ use crate::known_answers::KnownAnswers;
 use crate::operation::{Operation, Row, TABLE};
 use crate::options::Settings;
 use crate::reduction::{REDUCTIONS, Reducer};
+use crate::task::Specialized;
 use crate::{Error, Field, Form};
 use cpu_reference::{Positions, Results};
 use field_kernels::{Formulation, Shader, Width};
 use gpu_executor::{Device, Job, Kernel, Landed, Program, Reach, Shape, Slot, SlotUse, Stage, Threads, Watch};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -27,13 +28,27 @@ pub(crate) struct Vulkan {
     pub(crate) fused: OnceLock<bool>,
     /// By reduction and field; likewise, for the device's workgroup size.
     pub(crate) reducers: Vec<Mutex<HashMap<Formulation, Reducer>>>,
+    /// Programs of tasks.
+    pub(crate) specialized: Mutex<HashMap<Specialized, Program>>,
+    /// Tasks that have passed their trials: name, field, variant, formulation.
+    pub(crate) tested: Mutex<HashSet<(&'static str, Field, String, Formulation)>>,
 }
 
 impl Vulkan {
     pub(crate) fn new(device: Device, width: Width, tiled: bool, formulations: Formulations) -> Self {
         let programs = (0..TABLE.len() * 4).map(|_| Mutex::default()).collect();
         let reducers = (0..REDUCTIONS.len() * Field::ALL.len()).map(|_| Mutex::default()).collect();
-        Self { device, width, tiled, formulations, programs, fused: OnceLock::new(), reducers }
+        Self {
+            device,
+            width,
+            tiled,
+            formulations,
+            programs,
+            fused: OnceLock::new(),
+            reducers,
+            specialized: Mutex::default(),
+            tested: Mutex::default(),
+        }
     }
 
     pub(crate) fn device(&self) -> &Device {
@@ -133,9 +148,9 @@ impl Vulkan {
         let tiled = self.tiled && tile <= 16 << 10;
         Kernel {
             name: shader.name,
-            spirv: shader.spirv,
+            spirv: shader.spirv.into(),
             reach: self.reach(),
-            slots,
+            slots: slots.to_vec(),
             shape: Shape::Invocations,
             workgroup_size: Some(size),
             constants: vec![

@@ -3,10 +3,11 @@
 use crate::ark::Element;
 use crate::call::{Call, check_scalar};
 use crate::mask::Mask;
-use crate::memory::{Memory, Mirror};
+use crate::memory::{Memory, Mirror, Place};
 use crate::operation::{Operation, Output};
 use crate::reduction::Reduction;
 use crate::step::{Applied, Fetch, Item, Step};
+use crate::task::Task;
 use crate::ticket::{Download, Landed, Ticket};
 use crate::vector::Vector;
 use crate::verification::Verification;
@@ -38,7 +39,7 @@ impl Backend {
 /// by [`Recording::submit_verified`].
 #[derive(Clone)]
 pub struct Recording {
-    backend: Backend,
+    pub(crate) backend: Backend,
     steps: Vec<Step>,
 }
 
@@ -356,6 +357,29 @@ impl Recording {
         Ok(())
     }
 
+    /// Records a task on memory of this backend: inputs and outputs, and what they hold.
+    pub(crate) fn task(
+        &mut self,
+        task: Arc<dyn Task>,
+        inputs: &[(&Memory, Item)],
+        outputs: &[(&Memory, Item)],
+    ) -> Result<(), Error> {
+        let places: Vec<_> = inputs.iter().map(|(memory, _)| memory.place()).collect();
+        let written: Vec<_> = outputs.iter().map(|(memory, _)| memory.place()).collect();
+        for (number, output) in written.iter().enumerate() {
+            let Some(output) = output else { continue };
+            let races = |other: &Place| other.overlaps(output) && !(task.in_place() && other == output);
+            let twice = written[..number].iter().flatten().any(|other| other.overlaps(output));
+            if twice || places.iter().flatten().any(races) {
+                return Err(Error::Overlap { operation: task.name() });
+            }
+        }
+        let (inputs, items) = inputs.iter().map(|(memory, item)| ((*memory).clone(), *item)).unzip();
+        let outputs = outputs.iter().map(|(memory, item)| ((*memory).clone(), *item)).collect();
+        self.steps.push(Step::Task { task, inputs, items, outputs });
+        Ok(())
+    }
+
     /// Records that what a vector holds at this point is downloaded. [`Ticket::wait`] returns it, among other downloads.
     ///
     /// # Errors
@@ -403,11 +427,11 @@ impl Recording {
         Download::new(key)
     }
 
-    fn check<F: Element>(&self, operation: &'static str, vector: &Vector<F>, length: usize) -> Result<(), Error> {
+    pub(crate) fn check<F: Element>(&self, operation: &'static str, vector: &Vector<F>, length: usize) -> Result<(), Error> {
         self.check_operand(operation, &vector.backend, vector.len(), length)
     }
 
-    fn check_mask(&self, operation: &'static str, mask: &Mask, length: usize) -> Result<(), Error> {
+    pub(crate) fn check_mask(&self, operation: &'static str, mask: &Mask, length: usize) -> Result<(), Error> {
         self.check_operand(operation, &mask.backend, mask.len(), length)
     }
 

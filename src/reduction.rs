@@ -163,9 +163,9 @@ impl Vulkan {
         };
         let kernel = gpu_executor::Kernel {
             name: shader.name,
-            spirv: shader.spirv,
+            spirv: shader.spirv.into(),
             reach: self.reach(),
-            slots: [reads(0), reads(1), SlotUse::None, SlotUse::WritesPerGroup(field.bytes())],
+            slots: vec![reads(0), reads(1), SlotUse::None, SlotUse::WritesPerGroup(field.bytes())],
             shape: Shape::Groups(group),
             workgroup_size: None,
             constants: vec![(3, group.get())],

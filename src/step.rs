@@ -6,6 +6,7 @@ use crate::memory::{Memory, Mirror};
 use crate::on_device::{Vulkan, arranged};
 use crate::operation::Operation;
 use crate::reduction::Reduction;
+use crate::task::{Task, Values};
 use crate::ticket::Landed;
 use crate::{Backend, Error, Field, Form};
 use cpu_reference::Results;
@@ -28,6 +29,13 @@ pub(crate) enum Step {
         length: usize,
         inputs: Vec<Memory>,
         output: Memory,
+    },
+    /// `items` says what the inputs hold.
+    Task {
+        task: Arc<dyn Task>,
+        inputs: Vec<Memory>,
+        items: Vec<Item>,
+        outputs: Vec<(Memory, Item)>,
     },
     Write {
         bytes: Arc<[u8]>,
@@ -70,21 +78,23 @@ pub(crate) struct Fetch {
 pub(crate) enum Item {
     Element(Field),
     Flag,
+    /// A position in a vector, four bytes.
+    Index,
 }
 
 impl Item {
     pub(crate) fn bytes(self) -> u64 {
         match self {
             Item::Element(field) => field.bytes() as u64,
-            Item::Flag => FLAG as u64,
+            Item::Flag | Item::Index => FLAG as u64,
         }
     }
 
-    /// The field; Fq for flags of which no more is known.
+    /// The field; Fq for flags and indices of which no more is known.
     pub(crate) fn field(self) -> Field {
         match self {
             Item::Element(field) => field,
-            Item::Flag => Field::Fq,
+            Item::Flag | Item::Index => Field::Fq,
         }
     }
 }
@@ -101,6 +111,7 @@ impl Step {
         match self {
             Step::Apply { call, .. } => call.operation.name(),
             Step::Reduce { reduction, .. } => reduction.name(),
+            Step::Task { task, .. } => task.name(),
             Step::Write { .. } => "write",
             Step::Copy { .. } => "duplicate",
             Step::Zero { .. } => "zero",
@@ -112,6 +123,7 @@ impl Step {
     pub(crate) fn field(&self) -> Field {
         match self {
             Step::Apply { call: Applied { field, .. }, .. } | Step::Reduce { field, .. } => *field,
+            Step::Task { task, .. } => task.field(),
             Step::Write { item, .. }
             | Step::Copy { item, .. }
             | Step::Zero { item, .. }
@@ -122,7 +134,7 @@ impl Step {
     /// The memory that the step reads, before it writes.
     pub(crate) fn reads(&self) -> &[Memory] {
         match self {
-            Step::Apply { inputs, .. } | Step::Reduce { inputs, .. } => inputs,
+            Step::Apply { inputs, .. } | Step::Reduce { inputs, .. } | Step::Task { inputs, .. } => inputs,
             Step::Copy { from, .. } | Step::Fetch(Fetch { from, .. }) => std::slice::from_ref(from),
             Step::Write { .. } | Step::Zero { .. } => &[],
         }
@@ -130,17 +142,20 @@ impl Step {
 
     /// The memory that the step writes, every byte of it.
     pub(crate) fn writes(&self) -> impl Iterator<Item = Output<'_>> {
-        let outputs = match self {
+        let (mut more, mut outputs) = (&[][..], [None, None]);
+        match self {
+            Step::Task { outputs, .. } => more = outputs,
             Step::Apply { call, elements, mask, .. } => {
-                [Some((elements, Item::Element(call.field))), Some((mask, Item::Flag))]
+                outputs = [Some((elements, Item::Element(call.field))), Some((mask, Item::Flag))];
             }
-            Step::Reduce { field, output, .. } => [Some((output, Item::Element(*field))), None],
+            Step::Reduce { field, output, .. } => outputs[0] = Some((output, Item::Element(*field))),
             Step::Write { to, item, .. } | Step::Copy { to, item, .. } | Step::Zero { to, item } => {
-                [Some((to, *item)), None]
+                outputs[0] = Some((to, *item));
             }
-            Step::Fetch(_) => [None, None],
-        };
-        outputs.into_iter().flatten().map(|(memory, item)| Output { memory, item })
+            Step::Fetch(_) => {}
+        }
+        let more = more.iter().map(|(memory, item)| (memory, *item));
+        outputs.into_iter().flatten().chain(more).map(|(memory, item)| Output { memory, item })
     }
 
     /// Adds the step to a device's batch; a costly operation on a long vector as several launches.
@@ -170,6 +185,11 @@ impl Step {
                 let reducer = vulkan.reducer(backend.settings(), reduction.row(), *field)?;
                 let inputs: Vec<&Region> = inputs.iter().filter_map(Memory::region).collect();
                 reducer.add_to(batch, vulkan.device(), &inputs, *length, output)?;
+            }
+            Step::Task { task, inputs, outputs, .. } => {
+                let inputs: Vec<Option<Region>> = inputs.iter().map(|memory| memory.region().cloned()).collect();
+                let outputs: Vec<Option<Region>> = outputs.iter().map(|(memory, _)| memory.region().cloned()).collect();
+                vulkan.lower(backend, &**task, batch, (&inputs, &outputs))?;
             }
             _ => {}
         }
@@ -205,6 +225,21 @@ impl Step {
                 (prepared.twin.compute)(&prepared.operands(), &mut Results { elements: &mut answers, mask: &mut flags });
                 store(elements, bytemuck::cast_slice(&answers));
                 store(mask, bytemuck::cast_slice(&flags));
+            }
+            Step::Task { task, inputs, items, outputs } => {
+                let values = |memory: &Memory, item: Item| {
+                    let mut values = Values::zeroed(item, (memory.bytes() / item.bytes()) as usize);
+                    if let Some(host) = mirror.host(memory) {
+                        host.load_into(values.bytes_mut());
+                    }
+                    values
+                };
+                let inputs: Vec<Values> = inputs.iter().zip(items).map(|(memory, item)| values(memory, *item)).collect();
+                let zeroed =
+                    |(memory, item): &(Memory, Item)| Values::zeroed(*item, (memory.bytes() / item.bytes()) as usize);
+                let mut results: Vec<Values> = outputs.iter().map(zeroed).collect();
+                task.compute(&inputs, &mut results);
+                outputs.iter().zip(&results).for_each(|((memory, _), values)| store(memory, values.bytes()));
             }
             Step::Reduce { reduction, field, inputs, output, .. } => {
                 let vectors: Vec<Vec<u64>> = inputs.iter().map(load).collect();

@@ -97,7 +97,7 @@ impl Landed {
         match fetch.item {
             Item::Element(Field::Fq) => Landed::Fq(zeroed_vec(fetch.length)),
             Item::Element(Field::Fr) => Landed::Fr(zeroed_vec(fetch.length)),
-            Item::Flag => Landed::Flags(vec![0; fetch.length]),
+            Item::Flag | Item::Index => Landed::Flags(vec![0; fetch.length]),
         }
     }
 

@@ -61,7 +61,7 @@ layout(push_constant, std430) uniform Push {
     uint base[8];      // base[2 k] is where slot k begins in its buffer, in words
 #endif
     uint count;        // elements in this launch
-    uint params[12];   // an element (the scalar operand) or an exponent, least significant word first
+    uint params[23];   // first an element (the scalar operand) or an exponent, least significant word first
 } push;
 
 // Elements are WORDS / 4 quads, one after another: the bytes of little-endian 64-bit limbs.

@@ -1,12 +1,17 @@
 use crate::Error;
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::num::NonZeroU32;
 
-/// Words of parameters a launch can carry beside its slots.
-pub const MAX_PARAMS: usize = 12;
+/// Words of parameters that a launch of a kernel of four slots can carry beside them: 23.
+pub const MAX_PARAMS: usize = max_params(SLOTS);
 
-/// Slots a kernel can have.
+/// Slots that the kernel of a job has.
 pub(crate) const SLOTS: usize = 4;
+
+/// Slots that the kernel of a [`Batch`](crate::Batch) can have at most, if it reaches them by [`Reach::Addresses`]: 12. By
+/// descriptors it has 4.
+pub const MAX_SLOTS: usize = 12;
 
 /// A compiled kernel and how to specialize it.
 #[derive(Clone, Debug)]
@@ -14,11 +19,12 @@ pub struct Kernel {
     /// For messages and debuggers.
     pub name: &'static str,
     /// The SPIR-V, little-endian words; entry point `main`.
-    pub spirv: &'static [u8],
+    pub spirv: Cow<'static, [u8]>,
     /// How the kernel reaches its slots.
     pub reach: Reach,
-    /// What the kernel does with each slot; jobs that give it anything else are refused.
-    pub slots: [SlotUse; SLOTS],
+    /// What the kernel does with each slot, four or up to [`MAX_SLOTS`]; jobs and batches that give it anything else are refused. Jobs
+    /// take kernels of four slots that are used per element.
+    pub slots: Vec<SlotUse>,
     /// How the elements of a launch are shared out among workgroups.
     pub shape: Shape,
     /// Invocations per workgroup; `None` leaves it to the device.
@@ -39,6 +45,10 @@ pub enum SlotUse {
     Writes(usize),
     /// Writes this many bytes per workgroup that has elements.
     WritesPerGroup(usize),
+    /// Reads anywhere in the slot, however long it is: items of this many bytes.
+    ReadsAnywhere(usize),
+    /// Writes anywhere in the slot, however long it is: items of this many bytes.
+    WritesAnywhere(usize),
 }
 
 /// How the elements of a launch are shared out among workgroups.
@@ -62,25 +72,34 @@ impl Shape {
 }
 
 impl SlotUse {
-    /// The bytes that a launch on `elements` elements in `workgroups` workgroups touches, from the first on; and whether it
-    /// writes them. `None` for a slot that the kernel does not use.
-    pub(crate) fn extent(self, elements: u32, workgroups: u32) -> Option<(u64, bool)> {
-        let bytes = |count: u32, width: usize| u64::from(count).saturating_mul(width as u64);
+    /// Whether a launch on `elements` elements in `workgroups` workgroups may be given `bytes` bytes in this slot, to be written or
+    /// only read.
+    pub(crate) fn suits(self, elements: u32, workgroups: u32, (bytes, write): (u64, bool)) -> bool {
+        let of = |count: u32, width: usize| u64::from(count).saturating_mul(width as u64) == bytes;
         match self {
-            SlotUse::None => None,
-            SlotUse::Reads(width) => Some((bytes(elements, width), false)),
-            SlotUse::Writes(width) => Some((bytes(elements, width), true)),
-            SlotUse::WritesPerGroup(width) => Some((bytes(workgroups, width), true)),
+            SlotUse::None => false,
+            SlotUse::Reads(width) => of(elements, width) && !write,
+            SlotUse::Writes(width) => of(elements, width) && write,
+            SlotUse::WritesPerGroup(width) => of(workgroups, width) && write,
+            SlotUse::ReadsAnywhere(width) => bytes.is_multiple_of(width as u64) && !write,
+            SlotUse::WritesAnywhere(width) => bytes.is_multiple_of(width as u64) && write,
         }
+    }
+
+    /// Whether element i of the slot is touched by invocation i only.
+    pub(crate) fn is_element_wise(self) -> bool {
+        matches!(self, SlotUse::Reads(_) | SlotUse::Writes(_))
     }
 
     /// What the addresses of a slot are multiples of: kernels read and write up to 16 bytes at a time.
     pub(crate) fn alignment(self) -> u64 {
         match self {
             SlotUse::None => 1,
-            SlotUse::Reads(width) | SlotUse::Writes(width) | SlotUse::WritesPerGroup(width) => {
-                1 << width.trailing_zeros().min(4)
-            }
+            SlotUse::Reads(width)
+            | SlotUse::Writes(width)
+            | SlotUse::WritesPerGroup(width)
+            | SlotUse::ReadsAnywhere(width)
+            | SlotUse::WritesAnywhere(width) => 1 << width.trailing_zeros().min(4),
         }
     }
 }
@@ -88,7 +107,7 @@ impl SlotUse {
 /// How a kernel reaches its slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reach {
-    /// By buffer device address, in the first 32 bytes of the push constants.
+    /// By buffer device address, in the first bytes of the push constants, eight for each slot.
     Addresses,
     /// By storage buffer, binding 0 of descriptor set k for slot k.
     Descriptors,
@@ -137,8 +156,11 @@ impl Slot<'_> {
 
 impl Job<'_> {
     /// Bytes per element of each slot; 0 for unused ones. Refuses a job whose slots are not those of the kernel.
-    pub(crate) fn widths(&self, kernel: &'static str, slots: &[SlotUse; SLOTS]) -> Result<[usize; SLOTS], Error> {
+    pub(crate) fn widths(&self, kernel: &'static str, slots: &[SlotUse]) -> Result<[usize; SLOTS], Error> {
         let malformed = |reason: String| Error::MalformedJob { kernel, reason };
+        if slots.len() != SLOTS {
+            return Err(malformed(format!("{} slots, a job has {SLOTS}", slots.len())));
+        }
         if self.params.len() > MAX_PARAMS {
             return Err(malformed(format!("{} parameters, at most {MAX_PARAMS}", self.params.len())));
         }
@@ -163,7 +185,7 @@ impl Kernel {
     pub(crate) fn key(&self, workgroup_size: u32) -> [u8; 32] {
         let mut hash = Sha256::new();
         hash.update((self.spirv.len() as u64).to_le_bytes());
-        hash.update(self.spirv);
+        hash.update(&self.spirv);
         hash.update([self.reach as u8]);
         for (id, value) in self.specialization(workgroup_size) {
             hash.update(id.to_le_bytes());
@@ -177,12 +199,17 @@ impl Kernel {
     }
 }
 
-/// The push constants of a launch, as `io.glsl` of the kernels declares them: four addresses, the number of elements, the
-/// parameters.
-pub(crate) const PUSH_BYTES: usize = 8 * SLOTS + 4 + 4 * MAX_PARAMS;
-const _: () = assert!(PUSH_BYTES <= 128, "what every Vulkan device offers");
+/// Bytes of push constants that every Vulkan device offers.
+pub(crate) const PUSH_BYTES: usize = 128;
 
-pub(crate) fn push_constants(addresses: [u64; SLOTS], count: u32, params: &[u32]) -> [u8; PUSH_BYTES] {
+/// The most words of parameters of a kernel with so many slots.
+pub(crate) const fn max_params(slots: usize) -> usize {
+    (PUSH_BYTES - 8 * slots - 4) / 4
+}
+
+/// The push constants of a launch, as `io.glsl` of the kernels declares them: an address for each slot, the number of elements, the
+/// parameters.
+pub(crate) fn push_constants(addresses: &[u64], count: u32, params: &[u32]) -> [u8; PUSH_BYTES] {
     let mut bytes = [0; PUSH_BYTES];
     let words = params.iter().flat_map(|word| word.to_le_bytes());
     let all = addresses.iter().flat_map(|address| address.to_le_bytes()).chain(count.to_le_bytes()).chain(words);
@@ -199,9 +226,9 @@ mod tests {
     fn kernel() -> Kernel {
         Kernel {
             name: "k",
-            spirv: &[1, 2, 3, 4],
+            spirv: Cow::Borrowed(&[1, 2, 3, 4]),
             reach: Reach::Addresses,
-            slots: READS_A,
+            slots: READS_A.to_vec(),
             shape: Shape::Invocations,
             workgroup_size: None,
             constants: vec![(1, 0)],
@@ -213,7 +240,7 @@ mod tests {
         let key = kernel().key(64);
         assert_eq!(key, kernel().key(64));
         assert_ne!(key, kernel().key(128));
-        assert_ne!(key, Kernel { spirv: &[1, 2, 3, 5], ..kernel() }.key(64));
+        assert_ne!(key, Kernel { spirv: Cow::Owned(vec![1, 2, 3, 5]), ..kernel() }.key(64));
         assert_ne!(key, Kernel { reach: Reach::Descriptors, ..kernel() }.key(64));
         assert_ne!(key, Kernel { constants: vec![(1, 1)], ..kernel() }.key(64));
         assert_ne!(key, Kernel { constants: vec![(2, 0)], ..kernel() }.key(64));
@@ -224,22 +251,30 @@ mod tests {
         let group = Shape::Groups(NonZeroU32::new(10).unwrap());
         for (elements, groups) in [(1, 1), (10, 1), (11, 2), (20, 2), (u32::MAX, u32::MAX / 10 + 1)] {
             assert_eq!(group.workgroups(elements, 64), groups);
-            assert_eq!(SlotUse::Reads(48).extent(elements, groups), Some((48 * u64::from(elements), false)));
-            assert_eq!(SlotUse::WritesPerGroup(48).extent(elements, groups), Some((48 * u64::from(groups), true)));
+            let (all, few) = (48 * u64::from(elements), 48 * u64::from(groups));
+            assert!(SlotUse::Reads(48).suits(elements, groups, (all, false)));
+            assert!(!SlotUse::Reads(48).suits(elements, groups, (all, true)));
+            assert!(!SlotUse::Reads(48).suits(elements, groups, (all + 48, false)));
+            assert!(SlotUse::WritesPerGroup(48).suits(elements, groups, (few, true)));
+            assert!(SlotUse::ReadsAnywhere(48).suits(elements, groups, (480, false)));
+            assert!(!SlotUse::WritesAnywhere(48).suits(elements, groups, (481, true)));
         }
         assert_eq!(Shape::Invocations.workgroups(65, 64), 2);
-        assert_eq!(SlotUse::None.extent(7, 1), None);
+        assert!(!SlotUse::None.suits(7, 1, (0, false)));
         let alignments = [4, 32, 48, 8, 1].map(|width| SlotUse::Reads(width).alignment());
         assert_eq!(alignments, [4, 16, 16, 8, 1]);
     }
 
     #[test]
     fn push_constants_lie_where_the_kernels_look() {
-        let bytes = push_constants([1, 2, 3, 4], 5, &[6, 7]);
+        let bytes = push_constants(&[1, 2, 3, 4], 5, &[6, 7]);
         assert_eq!(bytes[24..32], 4u64.to_le_bytes());
         assert_eq!(bytes[32..36], 5u32.to_le_bytes());
         assert_eq!(bytes[40..44], 7u32.to_le_bytes());
-        assert_eq!(bytes[44..], [0; 40]);
+        assert_eq!(bytes[44..], [0; 84]);
+        let bytes = push_constants(&[1; MAX_SLOTS], 5, &[6; 7]);
+        assert_eq!((max_params(MAX_SLOTS), max_params(SLOTS)), (7, 23));
+        assert_eq!(bytes[124..], 6u32.to_le_bytes());
     }
 
     #[test]
@@ -258,7 +293,7 @@ mod tests {
         assert!(widths(job(3, &[0; 8])).is_err());
         assert!(widths(job(usize::MAX, &[0; 8])).is_err());
         assert!(widths(job(0, &[0; 8])).is_err());
-        assert!(widths(Job { params: &[0; 13], ..job(2, &[0; 8]) }).is_err());
+        assert!(widths(Job { params: &[0; 24], ..job(2, &[0; 8]) }).is_err());
         assert!(widths(Job { slots: Default::default(), ..job(2, &[0; 8]) }).is_err());
         let mut out = [0; 8];
         let extra = [Slot::Read(&[0; 8]), Slot::Unused, Slot::Unused, Slot::Write(&mut out)];

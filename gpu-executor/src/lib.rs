@@ -35,7 +35,7 @@ mod profile;
 mod vulkan;
 
 pub use error::{Error, Verdict};
-pub use job::{Job, Kernel, MAX_PARAMS, Reach, Shape, Slot, SlotUse};
+pub use job::{Job, Kernel, MAX_PARAMS, MAX_SLOTS, Reach, Shape, Slot, SlotUse};
 pub use options::{CacheDirectory, MemoryMode, Options, Validation};
 pub use profile::{Profile, Span, Stage, Track};
 pub use vulkan::{

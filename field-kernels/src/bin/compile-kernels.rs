@@ -18,7 +18,11 @@ fn compile(compiler: &shaderc::Compiler, which: &Permutation) -> Result<Vec<u8>,
     let Permutation { kernel, field, width, formulation, shader } = *which;
     let mut options = shaderc::CompileOptions::new()?;
     options.set_target_env(shaderc::TargetEnv::Vulkan, shaderc::EnvVersion::Vulkan1_2 as u32);
-    options.set_optimization_level(shaderc::OptimizationLevel::Performance);
+    // Loops stay loops in what is for few devices: a tenth of the size.
+    options.set_optimization_level(match width {
+        Width::Int64 => shaderc::OptimizationLevel::Performance,
+        Width::Int32 => shaderc::OptimizationLevel::Zero,
+    });
     options.set_include_callback(|requested, _, _, _| {
         let text = match requested {
             "formulation.glsl" => Ok(lock::formulation_text(field, formulation)),

@@ -5,7 +5,7 @@ use super::memory::{Buffer, Place};
 use super::queue::{InFlight, Point};
 use super::threads::Towards;
 use super::{Device, Program, Shared, count};
-use crate::job::{MAX_PARAMS, SLOTS};
+use crate::job::max_params;
 use crate::plan::Role;
 use crate::{Error, Shape, SlotUse, Stage};
 use std::fmt;
@@ -105,7 +105,7 @@ enum Work {
     Upload { to: Region, bytes: Arc<[u8]> },
     Copy { from: Region, to: Region },
     Zero { to: Region },
-    Launch { program: Program, slots: Box<[Option<(Region, bool)>; SLOTS]>, elements: u32, params: Vec<u32> },
+    Launch { program: Program, slots: Vec<Option<(Region, bool)>>, elements: u32, params: Vec<u32> },
     Download { from: Region },
 }
 
@@ -131,8 +131,15 @@ impl Batch {
     }
 
     /// Runs a program on `elements` elements. Each slot is a region, and whether the program writes it.
-    pub fn launch(&mut self, program: &Program, slots: [Option<(Region, bool)>; SLOTS], elements: u32, params: &[u32]) {
-        self.work.push(Work::Launch { program: program.clone(), slots: Box::new(slots), elements, params: params.to_vec() });
+    pub fn launch(
+        &mut self,
+        program: &Program,
+        slots: impl Into<Vec<Option<(Region, bool)>>>,
+        elements: u32,
+        params: &[u32],
+    ) {
+        let (program, slots, params) = (program.clone(), slots.into(), params.to_vec());
+        self.work.push(Work::Launch { program, slots, elements, params });
     }
 
     /// Fetches what a region holds at this point. The ticket has the downloads in the order in which they were asked for.
@@ -142,16 +149,13 @@ impl Batch {
 
     fn regions(&self) -> impl Iterator<Item = &Region> {
         self.work.iter().flat_map(|work| {
-            let mut regions = [None; SLOTS];
-            match work {
-                Work::Upload { to, .. } | Work::Zero { to } => regions[0] = Some(to),
-                Work::Copy { from, to } => regions = [Some(from), Some(to), None, None],
-                Work::Launch { slots, .. } => {
-                    regions = slots.each_ref().map(|slot| slot.as_ref().map(|(region, _)| region));
-                }
-                Work::Download { from } => regions[0] = Some(from),
-            }
-            regions.into_iter().flatten()
+            let (one, other, slots) = match work {
+                Work::Upload { to, .. } | Work::Zero { to } => (Some(to), None, &[][..]),
+                Work::Copy { from, to } => (Some(from), Some(to), &[][..]),
+                Work::Launch { slots, .. } => (None, None, &slots[..]),
+                Work::Download { from } => (Some(from), None, &[][..]),
+            };
+            one.into_iter().chain(other).chain(slots.iter().flatten().map(|(region, _)| region))
         })
     }
 
@@ -169,7 +173,7 @@ impl Batch {
                 Work::Copy { from, to } if from.bytes() != to.bytes() || Arc::ptr_eq(&from.held, &to.held) => {
                     return malformed("copy", "the regions have different lengths, or share memory");
                 }
-                Work::Launch { program, params, .. } if params.len() > MAX_PARAMS => {
+                Work::Launch { program, params, .. } if params.len() > max_params(program.slots.len()) => {
                     return malformed(program.name, "too many parameters");
                 }
                 Work::Launch { elements: 0, program, .. } => return malformed(program.name, "a launch on no elements"),
@@ -178,20 +182,26 @@ impl Batch {
                     let suits = |(slot, needed): (&Option<(Region, bool)>, &SlotUse)| match slot {
                         None => *needed == SlotUse::None,
                         Some((region, write)) => {
-                            needed.extent(*elements, workgroups) == Some((region.bytes(), *write))
+                            needed.suits(*elements, workgroups, (region.bytes(), *write))
                                 && region.range.start.is_multiple_of(needed.alignment())
                         }
                     };
-                    if !slots.iter().zip(&program.slots).all(suits) || !Arc::ptr_eq(&program.shared, shared) {
+                    let all_suit = slots.len() == program.slots.len() && slots.iter().zip(&*program.slots).all(suits);
+                    if !all_suit || !Arc::ptr_eq(&program.shared, shared) {
                         return malformed(program.name, "the slots are not those of the kernel, or it is another device's");
                     }
-                    let in_place = program.shape == Shape::Invocations;
+                    // In place is fine where an invocation reads its element before it writes it. Anything else is a race.
+                    let in_place = |index: usize, other: usize| {
+                        let element_wise = |slot: usize| program.slots[slot].is_element_wise();
+                        program.shape == Shape::Invocations && element_wise(index) && element_wise(other)
+                    };
                     for (index, (region, write)) in slots.iter().enumerate().filter_map(|(i, s)| Some((i, s.as_ref()?))) {
                         let others = slots.iter().enumerate().filter(|(other, _)| *other != index);
-                        // In place is fine where an invocation reads its element before it writes it. Anything else is a race.
-                        let mut others = others.filter_map(|(_, slot)| slot.as_ref());
+                        let mut others = others.filter_map(|(other, slot)| Some((other, &slot.as_ref()?.0)));
                         if *write
-                            && others.any(|(other, _)| other.overlaps(region) && !(in_place && other.range == region.range))
+                            && others.any(|(at, other)| {
+                                other.overlaps(region) && !(in_place(index, at) && other.range == region.range)
+                            })
                         {
                             return malformed(program.name, "an output overlaps an input that it is not equal to");
                         }
@@ -281,12 +291,11 @@ impl Device {
                 Work::Copy { from, to } => ops.push(Op::Copy { from: from.span()?, to: to.span()? }),
                 Work::Zero { to } => ops.push(Op::Zero { to: to.span()? }),
                 Work::Launch { program, slots, elements, params } => {
-                    let mut spans = [None; SLOTS];
-                    for (span, slot) in spans.iter_mut().zip(slots.iter()) {
-                        if let Some((region, write)) = slot {
-                            *span = Some((region.span()?, *write));
-                        }
-                    }
+                    let spans = slots.iter().map(|slot| match slot {
+                        Some((region, write)) => Ok(Some((region.span()?, *write))),
+                        None => Ok(None),
+                    });
+                    let spans = spans.collect::<Result<_, Error>>()?;
                     ops.push(Op::Launch { program, slots: spans, elements: *elements, params });
                 }
                 Work::Download { from } => {

@@ -4,7 +4,7 @@ use super::lanes::Lane;
 use super::memory::{Buffer, Place};
 use super::{Program, Shared};
 use crate::Stage as Profiled;
-use crate::job::{SLOTS, push_constants};
+use crate::job::{MAX_SLOTS, SLOTS, push_constants};
 use crate::plan::{self, Access, Barrier, Command, Stage, Stages, Step};
 use crate::{Error, Reach};
 use ash::vk;
@@ -25,7 +25,7 @@ pub(super) enum Op<'a> {
     /// Fills a span with zeros.
     Zero { to: Span<'a> },
     /// Runs a program. A slot is written if its flag says so.
-    Launch { program: &'a Program, slots: [Option<(Span<'a>, bool)>; SLOTS], elements: u32, params: &'a [u32] },
+    Launch { program: &'a Program, slots: Vec<Option<(Span<'a>, bool)>>, elements: u32, params: &'a [u32] },
     /// The CPU reads a span when the submission has finished: nothing to record, but what was written must be visible to it.
     ReadBack { of: Span<'a> },
 }
@@ -143,16 +143,16 @@ impl Shared {
         &self,
         lane: &Lane,
         program: &Program,
-        slots: &[Option<(Span, bool)>; SLOTS],
+        slots: &[Option<(Span, bool)>],
         elements: u32,
         params: &[u32],
     ) -> Result<(), Error> {
         let raw = &self.gpu.raw;
         let layout = self.pipelines.layout(program.reach);
-        let mut places = [0; SLOTS];
+        let mut places = [0; MAX_SLOTS];
         let mut sets = [vk::DescriptorSet::null(); SLOTS];
         let mut any = vk::DescriptorSet::null();
-        for ((slot, place), set) in slots.iter().zip(&mut places).zip(&mut sets) {
+        for (index, (slot, place)) in slots.iter().zip(&mut places).enumerate() {
             let Some((span, _)) = slot else { continue };
             match program.reach {
                 Reach::Addresses => *place = span.buffer.address + span.offset,
@@ -160,13 +160,13 @@ impl Shared {
                     // In words of 32 bits, since the set is the whole buffer.
                     *place = span.offset / 4;
                     any = span.buffer.descriptor(&self.gpu, &self.counters, self.pipelines.set_layout)?;
-                    *set = any;
+                    sets[index] = any;
                 }
             }
         }
         // A slot that the kernel declares and, specialized, does not read must be bound all the same.
         sets.iter_mut().filter(|set| **set == vk::DescriptorSet::null()).for_each(|set| *set = any);
-        let push = push_constants(places, elements, params);
+        let push = push_constants(&places[..slots.len()], elements, params);
         let [x, y] = plan::workgroups(program.workgroups(elements), self.settings.limits.workgroups);
         let point = vk::PipelineBindPoint::COMPUTE;
         // SAFETY: the pipeline, its layout and the buffers are alive until the submission has finished; every slot's span

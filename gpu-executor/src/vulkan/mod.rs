@@ -20,7 +20,7 @@ mod waiter;
 mod wipe;
 
 use crate::cache_file::CacheFile;
-use crate::job::SLOTS;
+use crate::job::{MAX_SLOTS, SLOTS};
 use crate::{CacheDirectory, Error, Kernel, MemoryMode, Options, Reach, Shape, SlotUse, Verdict};
 use ash::vk;
 pub use batch::{Batch, Region, Ticket};
@@ -61,7 +61,7 @@ pub struct Program {
     shared: Arc<Shared>,
     name: &'static str,
     reach: Reach,
-    slots: [SlotUse; SLOTS],
+    slots: Arc<[SlotUse]>,
     shape: Shape,
     pipeline: vk::Pipeline,
     workgroup_size: u32,
@@ -300,13 +300,18 @@ impl Device {
         if workgroup_size == 0 || workgroup_size > maximum {
             return Err(Error::WorkgroupSize { requested: workgroup_size, maximum });
         }
+        let most = if kernel.reach == Reach::Addresses { MAX_SLOTS } else { SLOTS };
+        if kernel.slots.len() < SLOTS || kernel.slots.len() > most {
+            let reason = format!("{} slots, it may have {SLOTS} to {most}", kernel.slots.len());
+            return Err(Error::MalformedJob { kernel: kernel.name, reason });
+        }
         let pipeline = pipelines.get(gpu, counters, kernel, workgroup_size);
         let pipeline = pipeline.map_err(|error| self.shared.noting_loss(error))?;
         Ok(Program {
             shared: self.shared.clone(),
             name: kernel.name,
             reach: kernel.reach,
-            slots: kernel.slots,
+            slots: kernel.slots.as_slice().into(),
             shape: kernel.shape,
             pipeline,
             workgroup_size,

@@ -78,7 +78,7 @@ impl Device {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] if the device's limits do not allow even one element.
-    pub fn memory_required(&self, slots: &[SlotUse; SLOTS], elements: usize, cost: u64) -> Result<(u64, u64), Error> {
+    pub fn memory_required(&self, slots: &[SlotUse], elements: usize, cost: u64) -> Result<(u64, u64), Error> {
         self.shared.memory_required(slots, elements, cost)
     }
 
@@ -89,11 +89,13 @@ impl Device {
 }
 
 impl Shared {
-    fn memory_required(&self, slots: &[SlotUse; SLOTS], elements: usize, cost: u64) -> Result<(u64, u64), Error> {
-        let widths = slots.map(|slot| match slot {
-            SlotUse::None => 0,
-            SlotUse::Reads(width) | SlotUse::Writes(width) | SlotUse::WritesPerGroup(width) => width,
-        });
+    fn memory_required(&self, slots: &[SlotUse], elements: usize, cost: u64) -> Result<(u64, u64), Error> {
+        let mut widths = [0; SLOTS];
+        for (width, slot) in widths.iter_mut().zip(slots) {
+            if let SlotUse::Reads(bytes) | SlotUse::Writes(bytes) = slot {
+                *width = *bytes;
+            }
+        }
         if elements == 0 {
             return Ok((0, 0));
         }
@@ -394,7 +396,7 @@ impl<'a> Stream<'a> {
         // A job of one chunk has nothing to overlap, and waiting for another queue takes time.
         let role = |role| if self.most > 1 { self.program.shared.queues.role(role) } else { compute };
         let elements = range.len();
-        let mut slots = [None; SLOTS];
+        let mut slots = vec![None; SLOTS];
         let (mut before, mut after, mut read) = (Vec::new(), Vec::new(), Vec::new());
         for (bound, buffers) in self.bound.iter().zip(buffers) {
             let bytes = (bound.width * elements) as u64;

@@ -1,0 +1,256 @@
+//! Tasks: operations on resident vectors that are not one element-wise kernel. Each says how a device computes it, how the CPU does,
+//! and what proves its result; a recording holds it as one step, whatever it is.
+
+use crate::backend::Backend;
+use crate::on_device::Vulkan;
+use crate::step::Item;
+use crate::{Error, Field};
+use field_kernels::{Formulation, Kernel};
+use gpu_executor::{Batch, Program, Region, Shape, SlotUse};
+use std::fmt;
+use std::sync::Arc;
+
+/// An operation on vectors, masks and indices of one field.
+pub(crate) trait Task: fmt::Debug + Send + Sync {
+    /// Its name, as in messages.
+    fn name(&self) -> &'static str;
+
+    /// The field of its elements.
+    fn field(&self) -> Field;
+
+    /// The kernel in whose formulation it multiplies, if it does.
+    fn multiplies(&self) -> Option<Kernel> {
+        None
+    }
+
+    /// What tells it from tasks of the same name and field that other kernels compute: each of them is tested once.
+    fn variant(&self) -> String {
+        String::new()
+    }
+
+    /// Adds what computes it to a device's batch. An input or output without bytes is `None`. Outputs do not overlap inputs, or each
+    /// other, unless [`Task::in_place`] says that they may be equal.
+    fn lower(&self, device: &mut Lowering, inputs: &[Option<Region>], outputs: &[Option<Region>]) -> Result<(), Error>;
+
+    /// Whether an output may be the same memory as an input.
+    fn in_place(&self) -> bool {
+        false
+    }
+
+    /// Computes it on the CPU. Elements are in Montgomery form; the outputs have the right lengths and are all zero.
+    fn compute(&self, inputs: &[Values], outputs: &mut [Values]);
+
+    /// The first item of the outputs that is wrong, as (output, position), by the cheapest check that proves them: here, by computing
+    /// them again. A position is the best that the check can tell.
+    fn first_wrong(&self, inputs: &[Values], outputs: &[Values]) -> Option<(usize, usize)> {
+        let mut again: Vec<Values> = outputs.iter().map(Values::zeroed_like).collect();
+        self.compute(inputs, &mut again);
+        again
+            .iter()
+            .zip(outputs)
+            .enumerate()
+            .find_map(|(n, (right, got))| Some((n, right.first_difference(got, self.field())?)))
+    }
+
+    /// Small tasks of the same variant, whose answers are compared with the CPU's before this one is first used: the edges of the
+    /// field, lengths around those of workgroups and segments.
+    fn trials(&self) -> Vec<Trial>;
+}
+
+/// A task with its inputs, and what its outputs are.
+pub(crate) struct Trial {
+    pub(crate) task: Arc<dyn Task>,
+    pub(crate) inputs: Vec<Values>,
+    /// Kind and number of items of each output.
+    pub(crate) outputs: Vec<(Item, usize)>,
+}
+
+/// What a vector, a mask or indices hold, on the CPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Values {
+    /// Limbs of elements in Montgomery form.
+    Limbs(Vec<u64>),
+    /// Flags or indices.
+    Words(Vec<u32>),
+}
+
+impl Values {
+    /// So many items, all zero.
+    pub(crate) fn zeroed(item: Item, length: usize) -> Self {
+        match item {
+            Item::Element(field) => Values::Limbs(vec![0; length * field.limbs()]),
+            Item::Flag | Item::Index => Values::Words(vec![0; length]),
+        }
+    }
+
+    fn zeroed_like(&self) -> Self {
+        match self {
+            Values::Limbs(limbs) => Values::Limbs(vec![0; limbs.len()]),
+            Values::Words(words) => Values::Words(vec![0; words.len()]),
+        }
+    }
+
+    /// The limbs; none of words.
+    pub(crate) fn limbs(&self) -> &[u64] {
+        if let Values::Limbs(limbs) = self { limbs } else { &[] }
+    }
+
+    /// The limbs, to be written.
+    pub(crate) fn limbs_mut(&mut self) -> &mut [u64] {
+        if let Values::Limbs(limbs) = self { limbs } else { &mut [] }
+    }
+
+    /// The words; none of limbs.
+    pub(crate) fn words(&self) -> &[u32] {
+        if let Values::Words(words) = self { words } else { &[] }
+    }
+
+    /// The words, to be written.
+    pub(crate) fn words_mut(&mut self) -> &mut [u32] {
+        if let Values::Words(words) = self { words } else { &mut [] }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Values::Limbs(limbs) => bytemuck::cast_slice(limbs),
+            Values::Words(words) => bytemuck::cast_slice(words),
+        }
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Values::Limbs(limbs) => bytemuck::cast_slice_mut(limbs),
+            Values::Words(words) => bytemuck::cast_slice_mut(words),
+        }
+    }
+
+    fn first_difference(&self, other: &Values, field: Field) -> Option<usize> {
+        let width = if matches!(self, Values::Limbs(_)) { field.bytes() } else { size_of::<u32>() };
+        let (ours, theirs) = (self.bytes(), other.bytes());
+        if ours == theirs { None } else { ours.iter().zip(theirs).position(|(a, b)| a != b).map(|byte| byte / width) }
+    }
+}
+
+/// Where a task is turned into launches: a device, a batch, and how to multiply.
+pub(crate) struct Lowering<'a> {
+    pub(crate) batch: &'a mut Batch,
+    pub(crate) vulkan: &'a Vulkan,
+    /// The formulation chosen for the task; words if it does not multiply.
+    pub(crate) formulation: Formulation,
+}
+
+/// A kernel of field-kernels that is neither element-wise nor a [`Reducer`](crate::reduction::Reducer)'s, and how to specialize it.
+/// Programs are found by it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Specialized {
+    pub(crate) kernel: Kernel,
+    pub(crate) field: Field,
+    pub(crate) formulation: Formulation,
+    pub(crate) slots: Vec<SlotUse>,
+    pub(crate) shape: Shape,
+    /// `None` leaves it to the device.
+    pub(crate) workgroup_size: Option<u32>,
+    pub(crate) constants: Vec<(u32, u32)>,
+}
+
+impl Lowering<'_> {
+    /// Memory that is the batch's until it is done.
+    pub(crate) fn scratch(&self, bytes: u64) -> Result<Region, Error> {
+        Ok(self.vulkan.device().allocate(bytes)?)
+    }
+
+    /// The program of a kernel, made when first asked for. It is tested with the first task that uses it.
+    pub(crate) fn program(&self, which: &Specialized) -> Result<Program, Error> {
+        if let Some(program) = self.vulkan.specialized.lock().get(which) {
+            return Ok(program.clone());
+        }
+        let Specialized { kernel, field, formulation, slots, shape, workgroup_size, constants } = which.clone();
+        let not_available = Error::NotAvailable { operation: kernel.name(), field };
+        let shader = kernel.shader(field, self.vulkan.width, formulation).ok_or(not_available)?;
+        let (reach, spirv) = (self.vulkan.reach(), shader.spirv.into());
+        let made = gpu_executor::Kernel { name: shader.name, spirv, reach, slots, shape, workgroup_size, constants };
+        // SAFETY: the kernel is one of field-kernels', valid by spirv-val, which CI runs. The tasks that launch it give it the slots,
+        // lengths and parameters that its source asks for. A device without 64-bit integers is given the 32-bit variant only, one
+        // without doubles none in doubles.
+        let program = unsafe { self.vulkan.device().prepare(&made) }?;
+        self.vulkan.specialized.lock().insert(which.clone(), program.clone());
+        Ok(program)
+    }
+}
+
+impl Vulkan {
+    /// Adds a task to a batch, in the formulation chosen for it, if it has passed its trials; the first time it is put to them.
+    pub(crate) fn lower(
+        &self,
+        backend: &Backend,
+        task: &dyn Task,
+        batch: &mut Batch,
+        (inputs, outputs): (&[Option<Region>], &[Option<Region>]),
+    ) -> Result<(), Error> {
+        let mut add = |formulation| {
+            self.tested(backend, task, formulation)?;
+            task.lower(&mut Lowering { batch, vulkan: self, formulation }, inputs, outputs)
+        };
+        match task.multiplies() {
+            None => add(Formulation::Words),
+            Some(kernel) => {
+                let formulation = self.in_the_chosen(kernel, task.field(), |formulation| {
+                    self.tested(backend, task, formulation).map(|()| formulation)
+                })?;
+                add(formulation)
+            }
+        }
+    }
+
+    fn tested(&self, backend: &Backend, task: &dyn Task, formulation: Formulation) -> Result<(), Error> {
+        let key = (task.name(), task.field(), task.variant(), formulation);
+        if self.tested.lock().contains(&key) {
+            return Ok(());
+        }
+        if !self.is_able(formulation)? {
+            return Err(self.failed_self_test(task.name(), task.field(), 0));
+        }
+        let mut batch = Batch::default();
+        let mut answers = Vec::new();
+        for trial in task.trials() {
+            let place = |bytes: u64| if bytes == 0 { Ok(None) } else { self.device().allocate(bytes).map(Some) };
+            let mut inputs = Vec::new();
+            for values in &trial.inputs {
+                let region = place(values.bytes().len() as u64)?;
+                if let Some(region) = &region {
+                    batch.upload(region, values.bytes().into());
+                }
+                inputs.push(region);
+            }
+            let mut outputs = Vec::new();
+            for &(item, length) in &trial.outputs {
+                outputs.push(place(length as u64 * item.bytes())?);
+            }
+            trial.task.lower(&mut Lowering { batch: &mut batch, vulkan: self, formulation }, &inputs, &outputs)?;
+            outputs.iter().flatten().for_each(|region| batch.download(region));
+            answers.push(trial.outputs.iter().map(|&(item, length)| Values::zeroed(item, length)).collect::<Vec<_>>());
+        }
+        if !batch.is_empty() {
+            let mut targets: Vec<&mut [u8]> =
+                answers.iter_mut().flatten().map(Values::bytes_mut).filter(|bytes| !bytes.is_empty()).collect();
+            self.device().submit(&batch)?.finish(&mut targets)?;
+        }
+        #[cfg(feature = "test-faults")]
+        if let Some(crate::Fault::FlipBitInSelfTest(bit)) = backend.settings().fault
+            && let Some(byte) = answers.iter_mut().flatten().find_map(|values| values.bytes_mut().first_mut())
+        {
+            *byte ^= 1 << (bit % 8);
+        }
+        #[cfg(not(feature = "test-faults"))]
+        let _ = backend;
+        for (number, (trial, got)) in task.trials().iter().zip(&answers).enumerate() {
+            let mut right: Vec<Values> = got.iter().map(Values::zeroed_like).collect();
+            trial.task.compute(&trial.inputs, &mut right);
+            if right != *got {
+                return Err(self.failed_self_test(task.name(), task.field(), number));
+            }
+        }
+        self.tested.lock().insert(key);
+        Ok(())
+    }
+}
