@@ -1,5 +1,6 @@
 //! `bls12-gpu`: what a machine's GPUs are, and how fast this library is on them.
 
+mod algebra;
 mod check;
 mod choices;
 mod doctor;
@@ -71,6 +72,18 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Measures the vector algebra on resident vectors, checking every output.
+    Algebra {
+        /// One family of operations only.
+        #[arg(long)]
+        only: Option<String>,
+        /// The device's index; by default the one the library would choose.
+        #[arg(long)]
+        device: Option<usize>,
+        /// Few repetitions and small sizes: to see that it works.
+        #[arg(long)]
+        quick: bool,
+    },
     /// Measures how near each kernel is to what the memory and the multipliers allow, checking every output; a table, and a chart.
     Roofline {
         /// Writes NAME.md, NAME.svg and NAME.json, NAME being this path without an extension; without it, prints the table.
@@ -128,6 +141,9 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
                 let name = out.file_stem().map_or_else(String::new, |name| name.display().to_string());
                 roofline::write(&kernels, &report.head, &out.with_file_name(format!("{name}-roofline")))?;
             }
+        }
+        Command::Algebra { only, device, quick } => {
+            algebra::measure(&on(device), only.as_deref(), quick)?;
         }
         Command::Roofline { out, device, commit, quick } => {
             let kernels = Kernels::measure(&on(device), quick)?;
