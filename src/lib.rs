@@ -83,6 +83,7 @@ mod backend;
 mod call;
 mod choice;
 mod error;
+mod expression;
 mod formulations;
 mod future;
 mod known_answers;
@@ -111,6 +112,7 @@ pub use call::Call;
 pub use choice::{Candidate, Decision, Evidence, Place, Reason, Setting, Thoroughness};
 pub use cpu_reference::Form;
 pub use error::{Error, ErrorKind};
+pub use expression::{Condition, Expression};
 pub use field_kernels::{Field, Formulation, Width};
 pub use formulations::{Because, Multiplication};
 pub use gpu_executor::{

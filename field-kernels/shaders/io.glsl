@@ -12,6 +12,9 @@ layout(local_size_x_id = 0) in;
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Source { uvec4 quad[]; };
 layout(buffer_reference, std430, buffer_reference_align = 16) writeonly buffer Sink { uvec4 quad[]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) writeonly buffer Flags { uint flag[]; };
+#if defined(EXPRESSION)
+layout(buffer_reference, std430, buffer_reference_align = 4) readonly buffer Words { uint word[]; };
+#endif
 #define SLOT_A push.a
 #define SLOT_B push.b
 #define SLOT_C push.c
@@ -36,7 +39,7 @@ layout(set = 2, binding = 0, std430) writeonly buffer FlagsC { uint flag[]; } sl
 #else
 layout(set = 2, binding = 0, std430) readonly buffer SourceC { uvec4 quad[]; } slot_c;
 #endif
-#if defined(MASK_IN_R)
+#if defined(MASK_IN_R) || defined(EXPRESSION)
 layout(set = 3, binding = 0, std430) writeonly buffer FlagsR { uint flag[]; } slot_r;
 #else
 layout(set = 3, binding = 0, std430) writeonly buffer SinkR { uvec4 quad[]; } slot_r;
@@ -44,7 +47,9 @@ layout(set = 3, binding = 0, std430) writeonly buffer SinkR { uvec4 quad[]; } sl
 #endif
 
 layout(push_constant, std430) uniform Push {
-#if ADDRESSES
+#if ADDRESSES && defined(EXPRESSION)
+    uvec2 place[12];   // of twelve slots, whatever they hold; the last is written
+#elif ADDRESSES
     Source a;
     Source b;
 #if defined(MASK_IN_C)
@@ -61,7 +66,11 @@ layout(push_constant, std430) uniform Push {
     uint base[8];      // base[2 k] is where slot k begins in its buffer, in words
 #endif
     uint count;        // elements in this launch
+#if ADDRESSES && defined(EXPRESSION)
+    uint params[7];
+#else
     uint params[23];   // first an element (the scalar operand) or an exponent, least significant word first
+#endif
 } push;
 
 // Elements are WORDS / 4 quads, one after another: the bytes of little-endian 64-bit limbs.

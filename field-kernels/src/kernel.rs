@@ -37,6 +37,8 @@ pub enum Kernel {
     Sum,
     /// r = the sum of a workgroup's a b
     InnerProduct,
+    /// No kernel, but the functions that [`expression`](crate::expression) makes kernels of.
+    Expression,
     /// r = a ^ b, bit by bit: what moving the operands takes. This one and those that follow only measure; the steps are the
     /// launch's parameter.
     Xor,
@@ -166,6 +168,7 @@ kernels! {
     Equal "equal" "KERNEL_EQUAL" "elementwise" [Fq Fr] ["int64" "int32"];
     Sum "sum" "KERNEL_SUM" "reduce" [Fq Fr] ["int64" "int32"];
     InnerProduct "inner_product" "KERNEL_INNER_PRODUCT" "reduce" [Fq Fr] ["int64" "int32" "digits" "doubles"];
+    Expression "expression" "KERNEL_EXPRESSION" "expression" [Fq Fr] ["int64" "int32" "digits" "doubles"];
     Xor "xor" "KERNEL_XOR" "probe" [Fq Fr] ["int64" "int32"];
     MulChain "mul_chain" "KERNEL_MUL_CHAIN" "probe" [Fq Fr] ["int64" "digits" "doubles"];
     SquareChain "square_chain" "KERNEL_SQUARE_CHAIN" "probe" [Fq Fr] ["int64" "digits" "doubles"];

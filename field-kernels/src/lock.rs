@@ -6,8 +6,9 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
 /// The GLSL sources, by file name.
-pub const SOURCES: [(&str, &str); 9] = [
+pub const SOURCES: &[(&str, &str)] = &[
     ("elementwise.comp", include_str!("../shaders/elementwise.comp")),
+    ("expression.comp", include_str!("../shaders/expression.comp")),
     ("field.glsl", include_str!("../shaders/field.glsl")),
     ("io.glsl", include_str!("../shaders/io.glsl")),
     ("power.glsl", include_str!("../shaders/power.glsl")),
@@ -51,7 +52,7 @@ pub fn lock<'a>(compiled: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Stri
         }
         let _ = writeln!(text, "  {what}/{name}");
     };
-    for (name, source) in SOURCES {
+    for (name, source) in SOURCES.iter().copied() {
         line("shaders", name, source.as_bytes());
     }
     for field in Field::ALL {

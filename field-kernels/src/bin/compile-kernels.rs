@@ -4,7 +4,9 @@
 //! fq_digits_karatsuba_1`, that of a variant.
 
 use field_kernels::formulation::{Variant, glsl_with};
-use field_kernels::{Field, Formulation, Permutation, Width, lock, permutations};
+use field_kernels::{Field, Formulation, Kernel, Permutation, Width, lock, permutations};
+use std::collections::HashSet;
+use std::ops::Range;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -19,9 +21,10 @@ fn compile(compiler: &shaderc::Compiler, which: &Permutation) -> Result<Vec<u8>,
     let mut options = shaderc::CompileOptions::new()?;
     options.set_target_env(shaderc::TargetEnv::Vulkan, shaderc::EnvVersion::Vulkan1_2 as u32);
     // Loops stay loops in what is for few devices: a tenth of the size.
-    options.set_optimization_level(match width {
-        Width::Int64 => shaderc::OptimizationLevel::Performance,
-        Width::Int32 => shaderc::OptimizationLevel::Zero,
+    options.set_optimization_level(match (kernel, width) {
+        // Its functions stay functions.
+        (Kernel::Expression, _) | (_, Width::Int32) => shaderc::OptimizationLevel::Zero,
+        (_, Width::Int64) => shaderc::OptimizationLevel::Performance,
     });
     options.set_include_callback(|requested, _, _, _| {
         let text = match requested {
@@ -47,7 +50,30 @@ fn compile(compiler: &shaderc::Compiler, which: &Permutation) -> Result<Vec<u8>,
         "main",
         Some(&options),
     )?;
-    Ok(artifact.as_binary_u8().to_vec())
+    Ok(stripped(artifact.as_binary(), kernel == Kernel::Expression))
+}
+
+/// A module without what is for debuggers only: a third of what is not optimized. The names of functions stay if they are looked for.
+fn stripped(module: &[u32], keep_functions: bool) -> Vec<u8> {
+    const SOURCE: Range<u32> = 3..5;
+    const NAME: u32 = 5;
+    const MEMBER_NAME: u32 = 6;
+    const FUNCTION: u32 = 54;
+    let (header, mut rest) = module.split_at(module.len().min(5));
+    let mut instructions = Vec::new();
+    while let Some(first) = rest.first() {
+        let (instruction, after) = rest.split_at((*first as usize >> 16).clamp(1, rest.len()));
+        instructions.push(instruction);
+        rest = after;
+    }
+    let functions = instructions.iter().filter(|instruction| instruction[0] & 0xffff == FUNCTION);
+    let functions: HashSet<u32> = functions.map(|instruction| instruction[2]).collect();
+    let kept = |instruction: &&&[u32]| match instruction[0] & 0xffff {
+        NAME => keep_functions && functions.contains(&instruction[1]),
+        opcode => opcode != MEMBER_NAME && !SOURCE.contains(&opcode),
+    };
+    let words = instructions.iter().filter(kept).copied().flatten();
+    header.iter().chain(words).flat_map(|word| word.to_le_bytes()).collect()
 }
 
 /// The text of the formulation or variant called FIELD_NAME.
