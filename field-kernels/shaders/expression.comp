@@ -102,6 +102,12 @@ Op x_square(const in Op a) { return op_square(a); }
 Fe x_result(const in Op a) { return op_result(a); }
 Fe x_product(const in Op a, const in Op b) { return op_product(a, b); }
 
+#if defined(LONG_SUMS)
+Sum x_sum_zero() { return sum_zero(); }
+Sum x_sum_add(const in Sum s, const in Op a, const in Op b) { return sum_add(s, a, b); }
+Op x_sum_result(const in Sum s) { return sum_result(s); }
+#endif
+
 // The result, into the last slot.
 void x_put(const in Fe value) {
     Quads quads = scattered(value);
@@ -134,6 +140,9 @@ void main() {
     a = x_select(x_equal(a, b) && x_flag(2u), x_add(a, b), x_neg(x_sub(b, c)));
     Op x = x_mul2(x_left(a), x_right(b), x_left(c), x_right(c));
     a = x_add(x_result(x_square(x_root(c))), x_product(x_mul(x_left(b), x), x));
+#if defined(LONG_SUMS)
+    a = x_add(a, x_result(x_sum_result(x_sum_add(x_sum_zero(), x_left(a), x_right(b)))));
+#endif
     x_put(a);
     x_put_flag(x_equal(a, b));
 }

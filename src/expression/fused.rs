@@ -26,18 +26,22 @@ struct Limits {
     slots: usize,
     rotations: usize,
     products: usize,
+    terms: usize,
 }
 
 /// The most multiplications in a kernel. Each is hundreds of instructions at a place of its own, which take the driver some ten
 /// milliseconds; what a cut costs is one vector written and read.
 const PRODUCTS: usize = 12;
 
+/// The most sums, differences, products and choices in a kernel.
+const TERMS: usize = 64;
+
 impl Limits {
     fn of(width: Width) -> Self {
         match width {
             // One parameter is the length.
-            Width::Int64 => Self { slots: MAX_SLOTS - 1, rotations: 6, products: PRODUCTS },
-            Width::Int32 => Self { slots: 3, rotations: 22, products: PRODUCTS },
+            Width::Int64 => Self { slots: MAX_SLOTS - 1, rotations: 6, products: PRODUCTS, terms: TERMS },
+            Width::Int32 => Self { slots: 3, rotations: 22, products: PRODUCTS, terms: TERMS },
         }
     }
 }
@@ -72,22 +76,30 @@ struct Piece {
 #[derive(Clone, Default)]
 struct Cone {
     sources: BTreeSet<Source>,
-    products: BTreeSet<usize>,
+    /// Of operands, and whether it is a product.
+    terms: BTreeSet<(usize, bool)>,
 }
 
 impl Cone {
     fn of(sources: impl IntoIterator<Item = Source>) -> Self {
-        Self { sources: sources.into_iter().collect(), products: BTreeSet::new() }
+        Self { sources: sources.into_iter().collect(), terms: BTreeSet::new() }
     }
 
     fn fits(&self, limits: Limits) -> bool {
         let rotations = self.sources.iter().filter(|source| matches!(source, Source::Rotated(..))).count();
-        self.sources.len() <= limits.slots && self.products.len() <= limits.products && rotations <= limits.rotations
+        self.sources.len() <= limits.slots
+            && self.products() <= limits.products
+            && self.terms.len() <= limits.terms
+            && rotations <= limits.rotations
     }
 
     /// How much there is to gain by cutting here: slots first, since a cut takes one itself.
-    fn weight(&self) -> (usize, usize) {
-        (self.sources.len(), self.products.len())
+    fn weight(&self) -> (usize, usize, usize) {
+        (self.sources.len(), self.products(), self.terms.len())
+    }
+
+    fn products(&self) -> usize {
+        self.terms.iter().filter(|(_, product)| *product).count()
     }
 }
 
@@ -101,8 +113,8 @@ fn cuts(graph: &Graph, limits: Limits) -> BTreeSet<usize> {
         let mut cones: Vec<Cone> = Vec::with_capacity(graph.terms.len());
         for (at, term) in graph.terms.iter().enumerate() {
             let mut own = Cone::of(source(*term));
-            if matches!(term, Term::Mul(..)) {
-                own.products.insert(at);
+            if term.operands().next().is_some() {
+                own.terms.insert((at, matches!(term, Term::Mul(..))));
             }
             cones.push(combined(&own, term.operands(), &cones, &mut cuts, limits));
         }
@@ -129,10 +141,11 @@ fn combined(
                 cone.sources.insert(Source::Cut(operand));
             } else {
                 cone.sources.extend(&cones[operand].sources);
-                cone.products.extend(&cones[operand].products);
+                cone.terms.extend(&cones[operand].terms);
             }
         }
-        let whole = operands.iter().copied().filter(|operand| !cuts.contains(operand) && cones[*operand].weight() > (1, 0));
+        let whole =
+            operands.iter().copied().filter(|operand| !cuts.contains(operand) && cones[*operand].weight() > (1, 0, 0));
         match whole.max_by_key(|&operand| cones[operand].weight()) {
             Some(heaviest) if !cone.fits(limits) => cuts.insert(heaviest),
             _ => return cone,

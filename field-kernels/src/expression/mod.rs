@@ -107,8 +107,17 @@ pub fn assemble(field: Field, width: Width, formulation: Formulation, nodes: &[N
     }
     let library = Kernel::Expression.shader(field, width, formulation)?;
     let module = rspirv::dr::load_bytes(library.spirv).ok()?;
-    Writer::new(module)?.write(&Plan::new(nodes, root))
+    let writer = Writer::new(module)?;
+    let most_products = if writer.functions.contains_key("x_sum_add") { LONG_SUM } else { 2 };
+    writer.write(&Plan::new(nodes, root, most_products))
 }
+
+/// The most products of a sum that share a reduction, where more than two do: as many as the bound of `Sum` in
+/// `shaders/words_form.glsl` allows for Fr.
+const LONG_SUM: usize = 6;
+
+/// Operands that are fetched before the first is waited for.
+const AHEAD: usize = 4;
 
 /// A function of the library.
 #[derive(Clone, Copy)]
@@ -168,22 +177,21 @@ impl Writer {
         self.builder.begin_block(None).ok()?;
         let mut values: HashMap<(usize, Representation), Word> = HashMap::new();
         let mut fetched: HashMap<Node, Word> = HashMap::new();
-        // Everything is fetched before anything is waited for.
-        for &node in &plan.fetched {
-            let quads = match node {
-                Node::Rotated { slot, shift } => {
-                    let arguments = [self.number(slot), self.number(shift)];
-                    self.call("x_fetch_rotated", &arguments)?
-                }
-                Node::Vector { slot } => {
-                    let slot = self.number(slot);
-                    self.call("x_fetch", &[slot])?
-                }
-                _ => return None,
-            };
-            fetched.insert(node, quads);
-        }
+        // What is needed soon is fetched before anything is waited for; an operand that is gathered twice, once.
+        let mut operands: Vec<Node> = Vec::new();
         for step in &plan.steps {
+            if let Step::Gather { node, .. } = step
+                && !operands.contains(node)
+            {
+                operands.push(*node);
+            }
+        }
+        let mut operands = operands.into_iter();
+        self.fetch(operands.by_ref().take(AHEAD), &mut fetched)?;
+        for step in &plan.steps {
+            if matches!(step, Step::Gather { .. }) {
+                self.fetch(operands.by_ref().take(1), &mut fetched)?;
+            }
             let (name, target, arguments): (&str, _, Vec<Word>) = match step {
                 Step::Gather { node, to } => ("x_gather", *to, vec![*fetched.get(node)?]),
                 Step::Broadcast { slot, at, to } => ("x_broadcast", *to, vec![self.number(*slot), self.number(*at)]),
@@ -213,6 +221,27 @@ impl Writer {
         let mut module = self.builder.module();
         keep_what_is_called(&mut module, id);
         Some(module.assemble().into_iter().flat_map(Word::to_le_bytes).collect())
+    }
+}
+
+impl Writer {
+    /// Fetches operands, for later.
+    fn fetch(&mut self, operands: impl Iterator<Item = Node>, fetched: &mut HashMap<Node, Word>) -> Option<()> {
+        for node in operands {
+            let quads = match node {
+                Node::Rotated { slot, shift } => {
+                    let arguments = [self.number(slot), self.number(shift)];
+                    self.call("x_fetch_rotated", &arguments)?
+                }
+                Node::Vector { slot } => {
+                    let slot = self.number(slot);
+                    self.call("x_fetch", &[slot])?
+                }
+                _ => return None,
+            };
+            fetched.insert(node, quads);
+        }
+        Some(())
     }
 }
 

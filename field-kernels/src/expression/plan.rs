@@ -17,6 +17,8 @@ pub(super) enum Representation {
     /// The negative's canonical words, and a left operand of them.
     Negative,
     LeftNegative,
+    /// A sum of products, not reduced.
+    Sum,
 }
 
 /// A node in a representation.
@@ -33,8 +35,6 @@ pub(super) enum Step {
 
 /// An expression, planned.
 pub(super) struct Plan {
-    /// What is read per position, each once.
-    pub(super) fetched: Vec<Node>,
     pub(super) steps: Vec<Step>,
     pub(super) root: Root,
 }
@@ -47,30 +47,32 @@ enum Shape {
     Leaf,
     Select,
     Product(usize, usize),
-    /// Terms, and pairs of products that share a reduction; whether each is subtracted. In a pair, whether the second product is,
-    /// relative to the first.
+    /// Terms, each added or subtracted, and products that share reductions.
     Sum {
         terms: Vec<(bool, usize)>,
-        pairs: Vec<Pair>,
+        groups: Vec<Group>,
     },
 }
 
+/// Products that share a reduction.
 #[derive(Clone, Debug)]
-struct Pair {
+struct Group {
+    /// Whether all of it is subtracted.
     negative: bool,
-    first: (usize, usize),
-    second: (usize, usize),
-    second_negative: bool,
+    /// Factors, and whether the product is subtracted from the others. The first is not.
+    products: Vec<(usize, usize, bool)>,
 }
 
 impl Plan {
-    pub(super) fn new(nodes: &[Node], root: Root) -> Self {
-        Planner::new(nodes, root).plan(root)
+    /// With at most so many products to a reduction.
+    pub(super) fn new(nodes: &[Node], root: Root, most_products: usize) -> Self {
+        Planner::new(nodes, root, most_products).plan(root)
     }
 }
 
 struct Planner<'a> {
     nodes: &'a [Node],
+    most_products: usize,
     shapes: Vec<Shape>,
     /// In which representations each node is needed.
     needed: Vec<Vec<Representation>>,
@@ -79,12 +81,11 @@ struct Planner<'a> {
     done: HashSet<Value>,
     /// The number of the next value that is no node's.
     next: usize,
-    fetched: Vec<Node>,
     steps: Vec<Step>,
 }
 
 impl<'a> Planner<'a> {
-    fn new(nodes: &'a [Node], root: Root) -> Self {
+    fn new(nodes: &'a [Node], root: Root, most_products: usize) -> Self {
         let mut uses = vec![0usize; nodes.len()];
         root.operands().for_each(|node| uses[node] += 1);
         // Only of what is needed.
@@ -95,12 +96,12 @@ impl<'a> Planner<'a> {
         }
         let mut planner = Self {
             nodes,
+            most_products,
             shapes: vec![Shape::Absorbed; nodes.len()],
             needed: vec![Vec::new(); nodes.len()],
             sides: HashMap::new(),
             done: HashSet::new(),
             next: nodes.len(),
-            fetched: Vec::new(),
             steps: Vec::new(),
         };
         root.operands().for_each(|node| planner.need(node, Representation::Canonical));
@@ -114,7 +115,7 @@ impl<'a> Planner<'a> {
     }
 
     fn need(&mut self, node: usize, representation: Representation) {
-        if !self.needed[node].contains(&representation) {
+        if !self.needs(node, representation) {
             self.needed[node].push(representation);
         }
     }
@@ -145,31 +146,35 @@ impl<'a> Planner<'a> {
             Node::Add(..) | Node::Sub(..) | Node::Neg(_) => {
                 let (mut terms, mut products) = (Vec::new(), Vec::new());
                 self.terms(at, false, uses, &mut terms, &mut products);
-                let mut pairs = Vec::new();
-                let mut pending: Option<(bool, usize)> = None;
-                for (negative, product) in products {
-                    let Some((first_negative, first)) = pending.take() else {
-                        pending = Some((negative, product));
-                        continue;
-                    };
-                    let (Node::Mul(a, b), Node::Mul(c, d)) = (self.nodes[first], self.nodes[product]) else { continue };
-                    let second_negative = negative != first_negative;
-                    self.need_factors(a, b);
-                    // A factor's negative is made from its canonical words.
-                    if second_negative {
-                        self.need(c, Representation::Canonical);
-                        self.need(d, Representation::Right);
-                        self.need(c, Representation::LeftNegative);
-                    } else {
-                        self.need_factors(c, d);
+                let mut groups = Vec::new();
+                for group in products.chunks(self.most_products) {
+                    match group {
+                        [(negative, product)] => terms.push((*negative, *product)),
+                        [(negative, _), ..] => groups.push(self.group(*negative, group)),
+                        [] => {}
                     }
-                    pairs.push(Pair { negative: first_negative, first: (a, b), second: (c, d), second_negative });
                 }
-                terms.extend(pending);
                 terms.iter().for_each(|&(_, term)| self.need(term, Representation::Canonical));
-                Shape::Sum { terms, pairs }
+                Shape::Sum { terms, groups }
             }
         };
+    }
+
+    fn group(&mut self, negative: bool, products: &[(bool, usize)]) -> Group {
+        let mut group = Group { negative, products: Vec::new() };
+        for &(subtracted, product) in products {
+            let Node::Mul(a, b) = self.nodes[product] else { continue };
+            let opposite = subtracted != negative;
+            if opposite {
+                // A factor's negative is made from its canonical words.
+                self.need(a, Representation::LeftNegative);
+                self.need(b, Representation::Right);
+            } else {
+                self.need_factors(a, b);
+            }
+            group.products.push((a, b, opposite));
+        }
+        group
     }
 
     /// The terms of a sum, through the sums that only it uses; products that only it uses apart.
@@ -223,82 +228,112 @@ impl<'a> Planner<'a> {
         self.sides.insert((a, b), (left, right));
     }
 
+    /// What is needed for what is needed, in the order in which it is: few values wait for their use at a time.
     fn plan(mut self, root: Root) -> Plan {
-        for at in 0..self.nodes.len() {
-            match self.shapes[at].clone() {
-                Shape::Absorbed => {}
-                Shape::Leaf => self.leaf(at),
-                Shape::Select => {
-                    let Node::Select { slot, yes, no } = self.nodes[at] else { continue };
-                    let (yes, no) = ((yes, Representation::Canonical), (no, Representation::Canonical));
-                    self.steps.push(Step::Select { slot, yes, no, to: (at, Representation::Canonical) });
-                }
-                Shape::Product(a, b) => self.product(at, a, b),
-                Shape::Sum { terms, pairs } => self.sum(at, &terms, &pairs),
-            }
-            self.convert(at);
+        for node in root.operands() {
+            self.make((node, Representation::Canonical));
         }
-        Plan { fetched: self.fetched, steps: self.steps, root }
+        Plan { steps: self.steps, root }
+    }
+
+    /// Makes a value, after all that it is made from.
+    fn make(&mut self, value: Value) {
+        use Representation::{Canonical, Left, LeftNegative, Negative, Right, Root, Sum};
+        if self.done.contains(&value) {
+            return;
+        }
+        let (at, representation) = value;
+        match (representation, &self.shapes[at]) {
+            (Canonical | Right, &Shape::Product(a, b)) | (Left, &Shape::Product(a, b))
+                if representation != Left || self.needed[at] == [Left] =>
+            {
+                self.product(value, a, b);
+            }
+            (Canonical, Shape::Leaf) => self.leaf(at),
+            (Canonical, Shape::Select) => {
+                let Node::Select { slot, yes, no } = self.nodes[at] else { return };
+                let (yes, no) = ((yes, Canonical), (no, Canonical));
+                self.make(yes);
+                self.make(no);
+                self.steps.push(Step::Select { slot, yes, no, to: value });
+                self.done.insert(value);
+            }
+            (Canonical, Shape::Sum { terms, groups }) => {
+                let (terms, groups) = (terms.clone(), groups.clone());
+                self.sum(value, &terms, &groups);
+            }
+            (Canonical | Sum, _) => {}
+            (Left, _) => self.call("x_left", &[(at, Canonical)], value),
+            (Right, _) => self.call("x_right", &[(at, Canonical)], value),
+            (Root, _) => self.call("x_root", &[(at, Canonical)], value),
+            (Negative, _) => self.call("x_neg", &[(at, Canonical)], value),
+            (LeftNegative, _) => self.call("x_left", &[(at, Negative)], value),
+        }
+    }
+
+    fn call(&mut self, name: &'static str, operands: &[Value], to: Value) {
+        operands.iter().for_each(|operand| self.make(*operand));
+        self.steps.push(Step::Call { name, operands: operands.to_vec(), to });
+        self.done.insert(to);
     }
 
     fn leaf(&mut self, at: usize) {
         let (node, to) = (self.nodes[at], (at, Representation::Canonical));
-        match node {
-            Node::Element { slot, at, .. } => self.steps.push(Step::Broadcast { slot, at, to }),
-            _ => {
-                if !self.fetched.contains(&node) {
-                    self.fetched.push(node);
-                }
-                self.steps.push(Step::Gather { node, to });
-            }
-        }
-    }
-
-    fn call(&mut self, name: &'static str, operands: Vec<Value>, to: Value) {
-        self.steps.push(Step::Call { name, operands, to });
+        self.steps.push(match node {
+            Node::Element { slot, at, .. } => Step::Broadcast { slot, at, to },
+            _ => Step::Gather { node, to },
+        });
         self.done.insert(to);
     }
 
     /// The operands of a product of two factors, as decided.
-    fn operands(&self, a: usize, b: usize) -> [Value; 2] {
+    fn operands(&self, (a, b, opposite): (usize, usize, bool)) -> [Value; 2] {
+        if opposite {
+            return [(a, Representation::LeftNegative), (b, Representation::Right)];
+        }
         let (left, right) = self.sides.get(&(a, b)).copied().unwrap_or((a, b));
         [(left, Representation::Left), (right, Representation::Right)]
     }
 
-    fn product(&mut self, at: usize, a: usize, b: usize) {
+    /// A product as a left operand that is nothing else, as a right one, or in words: by way of a right one if that is needed too.
+    fn product(&mut self, value: Value, a: usize, b: usize) {
         use Representation::{Canonical, Left, Right, Root};
-        if self.needed[at] == [Left] {
-            let (name, operands) =
-                if a == b { ("x_square", vec![(a, Left)]) } else { ("x_mul", vec![(a, Left), (b, Left)]) };
-            return self.call(name, operands, (at, Left));
-        }
-        let words = self.needed[at].iter().any(|needed| *needed != Right);
-        let [left, right] = self.operands(a, b);
-        match (self.is_square(a, b), self.needs(at, Right)) {
-            (true, _) => self.call("x_square", vec![(a, Root)], (at, Right)),
-            (false, true) => self.call("x_mul", vec![left, right], (at, Right)),
-            (false, false) => return self.call("x_product", vec![left, right], (at, Canonical)),
-        }
-        if words {
-            self.call("x_result", vec![(at, Right)], (at, Canonical));
+        let (at, representation) = value;
+        let by_right = self.needs(at, Right) || self.is_square(a, b);
+        match representation {
+            Left if a == b => self.call("x_square", &[(a, Left)], value),
+            Left => self.call("x_mul", &[(a, Left), (b, Left)], value),
+            Canonical if by_right => self.call("x_result", &[(at, Right)], value),
+            Canonical => self.call("x_product", &self.operands((a, b, false)), value),
+            _ if self.is_square(a, b) => self.call("x_square", &[(a, Root)], value),
+            _ => self.call("x_mul", &self.operands((a, b, false)), value),
         }
     }
 
-    fn sum(&mut self, at: usize, terms: &[(bool, usize)], pairs: &[Pair]) {
-        use Representation::{Canonical, LeftNegative, Right};
-        let mut parts: Vec<(bool, Value)> = terms.iter().map(|&(negative, term)| (negative, (term, Canonical))).collect();
-        for pair in pairs {
-            let second = match pair.second_negative {
-                true => [(pair.second.0, LeftNegative), (pair.second.1, Right)],
-                false => self.operands(pair.second.0, pair.second.1),
-            };
-            let operands = [self.operands(pair.first.0, pair.first.1), second].concat();
-            let alone = terms.is_empty() && pairs.len() == 1 && !pair.negative;
-            let (sum, words) = (self.fresh(Right), if alone { (at, Canonical) } else { self.fresh(Canonical) });
-            self.call("x_mul2", operands, sum);
-            self.call("x_result", vec![sum], words);
-            parts.push((pair.negative, words));
+    fn sum(&mut self, value: Value, terms: &[(bool, usize)], groups: &[Group]) {
+        use Representation::{Canonical, Right, Sum};
+        let mut parts: Vec<(bool, Value)> = Vec::new();
+        let alone = terms.is_empty() && groups.len() == 1;
+        for group in groups {
+            let reduced = self.fresh(Right);
+            let words = if alone && !group.negative { value } else { self.fresh(Canonical) };
+            if let [first, second] = group.products[..] {
+                self.call("x_mul2", &[self.operands(first), self.operands(second)].concat(), reduced);
+            } else {
+                let mut sum = self.fresh(Sum);
+                self.call("x_sum_zero", &[], sum);
+                for &product in &group.products {
+                    let [left, right] = self.operands(product);
+                    let more = self.fresh(Sum);
+                    self.call("x_sum_add", &[sum, left, right], more);
+                    sum = more;
+                }
+                self.call("x_sum_result", &[sum], reduced);
+            }
+            self.call("x_result", &[reduced], words);
+            parts.push((group.negative, words));
         }
+        parts.extend(terms.iter().map(|&(negative, term)| (negative, (term, Canonical))));
         // Something to subtract from comes first.
         parts.sort_by_key(|(negative, _)| *negative);
         let mut parts = parts.into_iter();
@@ -306,45 +341,25 @@ impl<'a> Planner<'a> {
         let last = parts.len();
         for (number, (negative, part)) in parts.enumerate() {
             let name = if negative && !negated { "x_sub" } else { "x_add" };
-            let to = if number + 1 == last && !negated { (at, Canonical) } else { self.fresh(Canonical) };
-            self.call(name, vec![sum, part], to);
+            let to = if number + 1 == last && !negated { value } else { self.fresh(Canonical) };
+            self.call(name, &[sum, part], to);
             sum = to;
         }
         // All are subtracted; or there is one term, negated twice.
-        if sum == (at, Canonical) {
+        if sum == value {
             return;
         }
         if !negated {
             let negative = self.fresh(Canonical);
-            self.call("x_neg", vec![sum], negative);
+            self.call("x_neg", &[sum], negative);
             sum = negative;
         }
-        self.call("x_neg", vec![sum], (at, Canonical));
+        self.call("x_neg", &[sum], value);
     }
 
+    /// A value that is no node's.
     fn fresh(&mut self, representation: Representation) -> Value {
         self.next += 1;
         (self.next - 1, representation)
-    }
-
-    /// Makes the representations that are needed of a node and are not made yet, from its canonical words.
-    fn convert(&mut self, at: usize) {
-        use Representation::{Canonical, Left, LeftNegative, Negative, Right, Root};
-        for needed in self.needed[at].clone() {
-            if self.done.contains(&(at, needed)) {
-                continue;
-            }
-            let words = vec![(at, Canonical)];
-            match needed {
-                Left => self.call("x_left", words, (at, Left)),
-                Right => self.call("x_right", words, (at, Right)),
-                Root => self.call("x_root", words, (at, Root)),
-                LeftNegative => {
-                    self.call("x_neg", words, (at, Negative));
-                    self.call("x_left", vec![(at, Negative)], (at, LeftNegative));
-                }
-                Canonical | Negative => {}
-            }
-        }
     }
 }
