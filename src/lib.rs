@@ -86,10 +86,13 @@ mod error;
 mod expression;
 mod formulations;
 mod future;
+mod indices;
 mod known_answers;
 mod limbs;
 mod mask;
+mod matrix;
 mod memory;
+mod movement;
 mod on_device;
 #[cfg(feature = "oneshot")]
 pub mod oneshot;
@@ -121,8 +124,10 @@ pub use gpu_executor::{
 };
 #[cfg(feature = "test-faults")]
 pub use gpu_executor::{CallClass, Failure, Faults, Injection};
+pub use indices::Indices;
 pub use limbs::{Limbs, fq, fr};
 pub use mask::Mask;
+pub use matrix::SparseMatrix;
 pub use operation::{Operation, Output, Parameter, Row, TABLE};
 #[cfg(feature = "test-faults")]
 pub use options::Fault;

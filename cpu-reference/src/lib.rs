@@ -16,6 +16,8 @@
 //! ```
 
 mod layout;
+pub mod matrices;
+pub mod movement;
 pub mod probes;
 mod reductions;
 mod twins;

@@ -15,6 +15,7 @@ layout(buffer_reference, std430, buffer_reference_align = 4) writeonly buffer Fl
 #if defined(EXPRESSION)
 layout(buffer_reference, std430, buffer_reference_align = 4) readonly buffer Words { uint word[]; };
 #endif
+layout(buffer_reference, std430, buffer_reference_align = 4) readonly buffer Indices { uint index[]; };
 #define SLOT_A push.a
 #define SLOT_B push.b
 #define SLOT_C push.c
@@ -33,9 +34,15 @@ layout(buffer_reference, std430, buffer_reference_align = 4) readonly buffer Wor
 #define BASE_SLOT_C push.base[4]
 #define BASE_SLOT_R push.base[6]
 layout(set = 0, binding = 0, std430) readonly buffer SourceA { uvec4 quad[]; } slot_a;
+#if defined(INDICES_IN_B)
+layout(set = 1, binding = 0, std430) readonly buffer IndicesB { uint index[]; } slot_b;
+#else
 layout(set = 1, binding = 0, std430) readonly buffer SourceB { uvec4 quad[]; } slot_b;
+#endif
 #if defined(MASK_IN_C)
 layout(set = 2, binding = 0, std430) writeonly buffer FlagsC { uint flag[]; } slot_c;
+#elif defined(INDICES_IN_C)
+layout(set = 2, binding = 0, std430) readonly buffer IndicesC { uint index[]; } slot_c;
 #else
 layout(set = 2, binding = 0, std430) readonly buffer SourceC { uvec4 quad[]; } slot_c;
 #endif
@@ -51,9 +58,15 @@ layout(push_constant, std430) uniform Push {
     uvec2 place[12];   // of twelve slots, whatever they hold; the last is written
 #elif ADDRESSES
     Source a;
+#if defined(INDICES_IN_B)
+    Indices b;
+#else
     Source b;
+#endif
 #if defined(MASK_IN_C)
     Flags c;
+#elif defined(INDICES_IN_C)
+    Indices c;
 #else
     Source c;
 #endif

@@ -7,10 +7,13 @@ use std::fmt::Write as _;
 
 /// The GLSL sources, by file name.
 pub const SOURCES: &[(&str, &str)] = &[
+    ("compact.comp", include_str!("../shaders/compact.comp")),
+    ("dot.comp", include_str!("../shaders/dot.comp")),
     ("elementwise.comp", include_str!("../shaders/elementwise.comp")),
     ("expression.comp", include_str!("../shaders/expression.comp")),
     ("field.glsl", include_str!("../shaders/field.glsl")),
     ("io.glsl", include_str!("../shaders/io.glsl")),
+    ("movement.comp", include_str!("../shaders/movement.comp")),
     ("power.glsl", include_str!("../shaders/power.glsl")),
     ("probe.comp", include_str!("../shaders/probe.comp")),
     ("reduce.comp", include_str!("../shaders/reduce.comp")),
@@ -26,6 +29,8 @@ pub fn field_macros(field: Field) -> Vec<(&'static str, String)> {
         ("MODULUS", word_array(field.modulus())),
         ("ONE", word_array(field.r())),
         ("R2", word_array(field.r2())),
+        ("BITS", field.bits().to_string()),
+        ("FOLD", word_array(field.fold())),
         ("N0", format!("{:#010x}u", field.n0())),
     ]
 }

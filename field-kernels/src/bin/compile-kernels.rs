@@ -20,11 +20,14 @@ fn compile(compiler: &shaderc::Compiler, which: &Permutation) -> Result<Vec<u8>,
     let Permutation { kernel, field, width, formulation, shader } = *which;
     let mut options = shaderc::CompileOptions::new()?;
     options.set_target_env(shaderc::TargetEnv::Vulkan, shaderc::EnvVersion::Vulkan1_2 as u32);
-    // Loops stay loops in what is for few devices: a tenth of the size.
-    options.set_optimization_level(match (kernel, width) {
-        // Its functions stay functions.
-        (Kernel::Expression, _) | (_, Width::Int32) => shaderc::OptimizationLevel::Zero,
-        (_, Width::Int64) => shaderc::OptimizationLevel::Performance,
+    // Loops that stay loops make modules a fifth as long, which drivers unroll as well: so for devices of which there are few, and for
+    // long kernels in words, of which the H200 runs none.
+    let long = [Kernel::Pow, Kernel::Sqrt, Kernel::MulChain, Kernel::SquareChain, Kernel::Mul2Chain].contains(&kernel);
+    // The functions of expressions stay functions.
+    let as_it_is = kernel == Kernel::Expression || width == Width::Int32 || (long && formulation == Formulation::Words);
+    options.set_optimization_level(match as_it_is {
+        true => shaderc::OptimizationLevel::Zero,
+        false => shaderc::OptimizationLevel::Performance,
     });
     options.set_include_callback(|requested, _, _, _| {
         let text = match requested {

@@ -23,7 +23,7 @@ type Family = fn(&Bench) -> Outcome<Vec<Row>>;
 const FAMILIES: [(&str, Family); 1] = [("fusion", fusion::measure)];
 
 /// How long the device is kept busy before anything is timed.
-const WARM: Duration = Duration::from_millis(200);
+const WARM: Duration = Duration::from_millis(800);
 
 /// Where is measured.
 pub(crate) struct Bench {
