@@ -83,7 +83,7 @@ impl Lowering<'_> {
                 workgroup_size: Some(FOLDERS),
                 constants: vec![(3, group.get())],
             })?;
-            let groups = folded.bytes() as usize / bytes >> LOG_FOLD;
+            let groups = (folded.bytes() as usize / bytes) >> LOG_FOLD;
             let sums = self.scratch((groups * bytes) as u64)?;
             let most = (self.vulkan.device().launch_elements(1) >> LOG_FOLD).max(1);
             for start in (0..groups).step_by(most) {

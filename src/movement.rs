@@ -338,7 +338,7 @@ movements! {
     bit_reverse bit_reverse_into () |a| a.len(), |recording, a, out| {
         let operation = "bit_reverse";
         recording.check(operation, out, a.len())?;
-        if a.len() > 0 && !a.len().is_power_of_two() {
+        if !a.is_empty() && !a.len().is_power_of_two() {
             return Err(Error::NotAPowerOfTwo { operation, length: a.len() });
         }
         recording.mapped(operation, Map::BitReverse { bits: a.len().max(1).trailing_zeros() }, a, out)

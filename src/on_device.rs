@@ -18,6 +18,9 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::OnceLock;
 
+/// What a kernel of an expression is found by.
+type Assembled = (Field, Formulation, Vec<Node>, Root);
+
 pub(crate) struct Vulkan {
     device: Device,
     pub(crate) width: Width,
@@ -32,7 +35,7 @@ pub(crate) struct Vulkan {
     /// Programs of tasks.
     pub(crate) specialized: Mutex<HashMap<Specialized, Program>>,
     /// Programs of expressions: field, formulation, what is computed.
-    pub(crate) expressions: Mutex<HashMap<(Field, Formulation, Vec<Node>, Root), Program>>,
+    pub(crate) expressions: Mutex<HashMap<Assembled, Program>>,
     /// Tasks that have passed their trials: name, field, variant, formulation.
     pub(crate) tested: Mutex<HashSet<(&'static str, Field, String, Formulation)>>,
 }

@@ -123,12 +123,9 @@ impl Backend {
 }
 
 /// The task, the table of values, if they repeat, and the words.
-fn compressed<F: Element>(
-    offsets: &[u32],
-    columns: &[u32],
-    values: &[F],
-    width: usize,
-) -> Result<(SparseProduct, Option<Vec<F>>, Vec<u32>), Error> {
+type Compressed<F> = (SparseProduct, Option<Vec<F>>, Vec<u32>);
+
+fn compressed<F: Element>(offsets: &[u32], columns: &[u32], values: &[F], width: usize) -> Result<Compressed<F>, Error> {
     if columns.len() != values.len() {
         return Err(Error::LengthMismatch { operation: "upload_sparse", first: columns.len(), other: values.len() });
     }

@@ -1,6 +1,8 @@
 //! `bls12-gpu algebra`: the vector algebra on resident vectors, timed and checked.
 
 mod fusion;
+mod matrices;
+mod movement;
 
 use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::{Backend, Error, Options, Recording};
@@ -20,7 +22,8 @@ pub(crate) struct Row {
 /// A group of measurements: all of some family of operations, at full size or, to see that it works, at small ones.
 type Family = fn(&Bench) -> Outcome<Vec<Row>>;
 
-const FAMILIES: [(&str, Family); 1] = [("fusion", fusion::measure)];
+const FAMILIES: [(&str, Family); 3] =
+    [("fusion", fusion::measure), ("movement", movement::measure), ("matrices", matrices::measure)];
 
 /// How long the device is kept busy before anything is timed.
 const WARM: Duration = Duration::from_millis(800);

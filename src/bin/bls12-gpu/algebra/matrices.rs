@@ -1,0 +1,94 @@
+//! Products of matrices, against the rate of multiplications in a chain and against the memory's.
+
+use super::{Bench, Outcome, Row};
+use ark_bls12_381::{Fq, Fr};
+use bls12_field_gpu::ark::Element;
+use bls12_field_gpu::{SparseMatrix, Vector};
+
+/// Multiplications each second in chains, and bytes that copies move, on the device that the shares are of: of
+/// `benches/reports/h200-roofline.md`.
+const FR_CHAIN: f64 = 52e9;
+const FQ_CHAIN: f64 = 31.6e9;
+const MEMORY: f64 = 4.26e12;
+
+pub(super) fn measure(bench: &Bench) -> Outcome<Vec<Row>> {
+    let n = bench.size(1 << 20);
+    let side = if bench.quick { 20 } else { 1024 };
+    let ones: Vec<usize> = vec![1; n];
+    let mixed: Vec<usize> = (0..n).map(|i| if i % 64 == 0 { 130 } else { 2 }).collect();
+    Ok(vec![
+        dense::<Fr>(bench, "fr_gemm_1024_share", (side, side, side), FR_CHAIN)?,
+        dense::<Fq>(bench, "fq_gemm_1024_share", (side, side, side), FQ_CHAIN)?,
+        dense::<Fr>(bench, "fr_gemv_4096", (4 * side, 4 * side, 1), FR_CHAIN)?,
+        dense::<Fq>(bench, "fq_gemv_4096", (4 * side, 4 * side, 1), FQ_CHAIN)?,
+        dense::<Fr>(bench, "fr_vector_matrix_4096", (1, 4 * side, 4 * side), FR_CHAIN)?,
+        dense::<Fr>(bench, "fr_gemm_thin", (64, n, 64), FR_CHAIN)?,
+        sparse::<Fr>(bench, "r1cs_spmv_share", &vec![4; n], usize::MAX)?,
+        sparse::<Fr>(bench, "r1cs_spmv_few_values", &vec![4; n], 20)?,
+        sparse::<Fq>(bench, "fq_spmv", &vec![4; n], usize::MAX)?,
+        sparse::<Fr>(bench, "fr_spmv_1_a_row", &ones, usize::MAX)?,
+        sparse::<Fr>(bench, "fr_spmv_32_a_row", &vec![32; n / 8], usize::MAX)?,
+        sparse::<Fr>(bench, "fr_spmv_mixed_rows", &mixed, usize::MAX)?,
+        sparse::<Fr>(bench, "fr_spmv_one_row", &[4 * n], usize::MAX)?,
+    ])
+}
+
+/// Products a second, against those of a chain of multiplications.
+fn dense<F: Element>(
+    bench: &Bench,
+    name: &'static str,
+    (rows, inner, columns): (usize, usize, usize),
+    chain: f64,
+) -> Outcome<Row> {
+    let (a, b) = (bench.elements::<F>(rows * inner, 1), bench.elements::<F>(inner * columns, 2));
+    let (left, right) = (bench.backend.upload(&a)?, bench.backend.upload(&b)?);
+    let out: Vector<F> = bench.backend.zeros(rows * columns)?;
+    let seconds = bench.seconds(|recording| recording.matrix_product_into(&left, &right, (rows, inner, columns), &out))?;
+    let got = out.download()?;
+    for n in [0, rows * columns / 3, rows * columns - 1] {
+        let (row, column) = (n / columns, n % columns);
+        if got[n] != (0..inner).map(|i| a[row * inner + i] * b[i * columns + column]).sum() {
+            return Err(format!("{name}: entry {n} is wrong").into());
+        }
+    }
+    let rate = (rows * inner * columns) as f64 / seconds;
+    let detail = format!("{rows} x {inner} x {columns}: {:.2} G multiply-adds/s, {:.3} ms", rate * 1e-9, seconds * 1e3);
+    Ok(Row { name, value: rate / chain, unit: "of chain", detail })
+}
+
+/// Bytes a second that must be moved, values, columns, offsets, vector and result once each, against those of a copy.
+fn sparse<F: Element>(bench: &Bench, name: &'static str, lengths: &[usize], kinds: usize) -> Outcome<Row> {
+    let mut offsets = vec![0u32];
+    offsets.extend(lengths.iter().scan(0, |end, length| {
+        *end += *length as u32;
+        Some(*end)
+    }));
+    let nonzeros: usize = lengths.iter().sum();
+    let width = bench.size(1 << 20);
+    let mut random = fastrand::Rng::with_seed(3);
+    let columns: Vec<u32> = (0..nonzeros).map(|_| random.u32(..width as u32)).collect();
+    let different = bench.elements::<F>(kinds.min(nonzeros), 1);
+    let values: Vec<F> = different.iter().cycle().take(nonzeros).copied().collect();
+    let x = bench.elements::<F>(width, 2);
+    let matrix: SparseMatrix<F> = bench.backend.upload_sparse(&offsets, &columns, &values, width)?;
+    let (there, y) = (bench.backend.upload(&x)?, bench.backend.zeros::<F>(lengths.len())?);
+    let seconds = bench.seconds(|recording| recording.sparse_vector_into(&matrix, &there, &y))?;
+    let got = y.download()?;
+    for row in (0..lengths.len()).step_by(1 + lengths.len() / 1000) {
+        let of_row = offsets[row] as usize..offsets[row + 1] as usize;
+        if got[row] != of_row.map(|i| values[i] * x[columns[i] as usize]).sum() {
+            return Err(format!("{name}: row {row} is wrong").into());
+        }
+    }
+    let bytes = matrix.bytes() as usize + (lengths.len() + width) * F::FIELD.bytes();
+    let (rate, products) = (bytes as f64 / seconds, nonzeros as f64 / seconds);
+    let detail = format!(
+        "{} rows, {nonzeros} values, {:.0} MB: {:.2} TB/s, {:.2} G multiply-adds/s, {:.3} ms",
+        lengths.len(),
+        bytes as f64 * 1e-6,
+        rate * 1e-12,
+        products * 1e-9,
+        seconds * 1e3
+    );
+    Ok(Row { name, value: rate / MEMORY, unit: "of memory", detail })
+}
