@@ -98,7 +98,7 @@ impl Recording {
         Ok(())
     }
 
-    /// Records `count` elements that are `step` apart, the first at `first`, into new memory: a[first], a[first + step] and so on. A
+    /// Records `count` elements that are `step` apart, the first at `first`, into new memory: a\[first\], a\[first + step\] and so on. A
     /// step of 0 repeats one element. What lies between them is read too, in part.
     ///
     /// # Errors
@@ -205,7 +205,7 @@ impl Recording {
         Ok(count)
     }
 
-    /// Records that element i of `a` becomes element indices[i] of a new vector of `length` elements, whose others are zero. Memory is
+    /// Records that element i of `a` becomes element indices\[i\] of a new vector of `length` elements, whose others are zero. Memory is
     /// written at random, in pieces of an element.
     ///
     /// # Errors
@@ -357,5 +357,5 @@ movements! {
         let item = Item::Element(F::FIELD);
         let inputs: [(&Memory, Item); 2] = [(&a.memory, item), (&indices.memory, Item::Index)];
         recording.task(Arc::new(Gathered(F::FIELD)), &inputs, &[(&out.memory, item)])
-    }, "the elements a[indices[i]]", ", &backend.upload_indices(&[3, 0, 0, 1], 4)?", "[4, 1, 1, 2]";
+    }, "the elements a\\[indices\\[i\\]\\]", ", &backend.upload_indices(&[3, 0, 0, 1], 4)?", "[4, 1, 1, 2]";
 }

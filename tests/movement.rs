@@ -159,6 +159,12 @@ fn what_is_recorded_together_takes_effect_in_order() {
         assert_eq!([got[511], got[0], got[7]], [a[1], a[2], a[3]]);
         assert_eq!(got[400..500], a[..100]);
         assert_eq!(got[8], a[32]);
+        // From a vector into another part of it.
+        let mut recording = backend.record();
+        recording.copy_into(&vector.slice(0..1).unwrap(), &vector.slice(1..2).unwrap()).unwrap();
+        recording.copy_into(&vector.slice(0..2).unwrap(), &vector.slice(2..4).unwrap()).unwrap();
+        recording.submit().unwrap().wait().unwrap();
+        assert_eq!(vector.download().unwrap()[..5], [a[0], a[0], a[0], a[0], a[4]]);
     }
 }
 

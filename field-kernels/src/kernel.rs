@@ -43,13 +43,13 @@ pub enum Kernel {
     /// The outputs r, each the sum of products of elements of a and of c: rows of a matrix times columns of another, or, sparse, a row's
     /// values times the elements that its indices in b name.
     Dot,
-    /// r[i] = a[j] with j a function of i: affine, or i's bits reversed. One invocation moves 16 bytes.
+    /// `r[i] = a[j]` with j a function of i: affine, or i's bits reversed. One invocation moves 16 bytes.
     Move,
     /// r = the transpose of a, or its permutation by reversed bits; one workgroup moves a square of elements.
     Transpose,
-    /// r[i] = a[b[i]]
+    /// `r[i] = a[b[i]]`
     Gather,
-    /// r[b[i]] = a[i]
+    /// `r[b[i]] = a[i]`
     Scatter,
     /// r = how many of a workgroup's flags b are set
     Count,

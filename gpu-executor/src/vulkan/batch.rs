@@ -170,7 +170,7 @@ impl Batch {
                 Work::Upload { to, bytes } if bytes.len() as u64 != to.bytes() => {
                     return malformed("upload", "the region has another length");
                 }
-                Work::Copy { from, to } if from.bytes() != to.bytes() || Arc::ptr_eq(&from.held, &to.held) => {
+                Work::Copy { from, to } if from.bytes() != to.bytes() || from.overlaps(to) => {
                     return malformed("copy", "the regions have different lengths, or share memory");
                 }
                 Work::Launch { program, params, .. } if params.len() > max_params(program.slots.len()) => {
