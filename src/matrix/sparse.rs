@@ -1,10 +1,10 @@
 //! Sparse matrices, compressed by rows.
 
-use super::{Dots, LOG_FOLD};
+use super::{BLOCK, Dots, Kind, LOG_FOLD};
 use crate::ark::Element;
 use crate::mask::FLAG;
 use crate::memory::Memory;
-use crate::movement::{ANYWHERE, QUAD, part, specialized, told_apart};
+use crate::movement::{ANYWHERE, QUAD, part, told_apart};
 use crate::recording::Recording;
 use crate::step::{Item, Step};
 use crate::task::{Lowering, Task, Trial, Values};
@@ -13,15 +13,15 @@ use crate::{Backend, Error, Field};
 use ark_bls12_381::{Fq, Fr};
 use cpu_reference::{LimbField, matrices};
 use field_kernels::Kernel;
-use gpu_executor::{Region, Shape, SlotUse};
+use gpu_executor::{Region, SlotUse};
 use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-/// Values of a row that one invocation takes; of longer rows, at most as many on average. Neighbouring rows wait for each other as long
-/// as the longest takes. Chosen, not measured.
-const SHORT: usize = 64;
+/// Values of the longest row that is part of a block of rows. Of the longest that are not, and are shared by several invocations, one takes
+/// as many.
+const SHORT: usize = BLOCK as usize;
 
 /// Of so many different values a table is kept, and each place has a number in it: 4 bytes in place of an element.
 const MOST_KINDS: usize = 1 << 16;
@@ -57,8 +57,8 @@ pub struct SparseMatrix<F> {
 
 /// y = A x; inputs the values of A or their table, the words that say where they are, and x.
 ///
-/// The words are where rows begin, `rows` + 1 of them; the columns of values; if `coded`, the place in the table of each; then rows that
-/// are shared by several invocations.
+/// The words are where rows begin, `rows` + 1 of them; the columns of values; if `coded`, the place in the table of each; the first row of
+/// each block and where its values begin, and both of the end; then rows that are shared by several invocations.
 #[derive(Clone, Debug)]
 struct SparseProduct {
     field: Field,
@@ -66,6 +66,7 @@ struct SparseProduct {
     columns: usize,
     nonzeros: usize,
     coded: bool,
+    blocks: usize,
     shared: Vec<SharedRows>,
 }
 
@@ -150,6 +151,9 @@ fn compressed<F: Element>(
     let coded = table_of(values);
     let (table, codes) = coded.map_or((None, Vec::new()), |(table, codes)| (Some(table), codes));
     let mut words = [if offsets.is_empty() { &[0] } else { offsets }, columns, &codes].concat();
+    let behind = words.len();
+    words.extend(blocks_of(offsets));
+    let blocks = (words.len() - behind) / 2 - 1;
     let mut shared = Vec::new();
     let lengths = || offsets.windows(2).map(|pair| (pair[1] - pair[0]) as usize).enumerate();
     let longest = lengths().map(|(_, length)| length).max().unwrap_or(0);
@@ -162,7 +166,25 @@ fn compressed<F: Element>(
         log_parts += LOG_FOLD;
     }
     let coded = table.is_some();
-    Ok((SparseProduct { field: F::FIELD, rows, columns: width, nonzeros, coded, shared }, table, words))
+    Ok((SparseProduct { field: F::FIELD, rows, columns: width, nonzeros, coded, blocks, shared }, table, words))
+}
+
+/// Of each block of rows, and of the end, which row is first and where its values begin. A block has at most as many rows, and as many values, as
+/// a workgroup has invocations; or it is one row that is longer.
+fn blocks_of(offsets: &[u32]) -> Vec<u32> {
+    let (mut words, mut first) = (vec![0, 0], 0);
+    for (row, pair) in offsets.windows(2).enumerate() {
+        if row > first && (pair[1] - offsets[first] > BLOCK || row - first >= SHORT) {
+            words.extend([row as u32, pair[0]]);
+            first = row;
+        }
+    }
+    if let [.., end] = offsets
+        && offsets.len() > 1
+    {
+        words.extend([offsets.len() as u32 - 1, *end]);
+    }
+    words
 }
 
 /// The different values and, of each value, which it is; `None` if too few are the same.
@@ -181,12 +203,17 @@ fn table_of<F: Element>(values: &[F]) -> Option<(Vec<F>, Vec<u32>)> {
 }
 
 impl SparseProduct {
-    /// The parameters of [`Kernel::Dot`] for the rows from one of the words on, or for all that are short.
+    /// Where columns, the codes of values and blocks are among the words; for the codes, 0 if there are none.
+    fn places(&self) -> [usize; 3] {
+        let (columns, codes) = (self.rows + 1, self.rows + 1 + self.nonzeros);
+        if self.coded { [columns, codes, codes + self.nonzeros] } else { [columns, 0, codes] }
+    }
+
+    /// What [`Kernel::Dot`] is to do with blocks, or with rows that some of the words list.
     fn dots(&self, outputs: usize, log_parts: u32, listed: usize) -> Dots {
-        let columns = self.rows + 1;
-        let codes = if self.coded { columns + self.nonzeros } else { 0 };
-        let params = [SHORT as u32, columns as u32, codes as u32, listed as u32, 0];
-        Dots { outputs, log_parts, cost: SHORT as u64, params }
+        let [columns, codes, blocks] = self.places().map(|place| place as u32);
+        let cost = if listed == 0 { 2 * BLOCK } else { BLOCK }.into();
+        Dots { outputs, log_parts, cost, params: [blocks, columns, codes, listed as u32, 0] }
     }
 }
 
@@ -210,22 +237,21 @@ impl Task for SparseProduct {
             return Ok(());
         };
         let (field, bytes) = (self.field, self.field.bytes());
-        device.dot(field, true, [values, words, x, y], &self.dots(self.rows, 0, 0))?;
+        device.dot(field, Kind::Blocks, [values, words, x, y], &self.dots(self.blocks, 0, 0))?;
         for SharedRows { log_parts, first, rows } in self.shared.iter().filter(|shared| shared.rows > 0) {
             // As many at a time as leave no more partial sums than there may be values.
             let most = (self.nonzeros >> log_parts).max(1);
             for start in (*first..first + rows).step_by(most) {
                 let rows = most.min(first + rows - start);
                 let parts = device.scratch(((rows * bytes) as u64) << log_parts)?;
-                device.dot(field, true, [values, words, x, &parts], &self.dots(rows, *log_parts, start))?;
+                device.dot(field, Kind::Sparse, [values, words, x, &parts], &self.dots(rows, *log_parts, start))?;
                 let sums = device.fold(field, parts, *log_parts)?;
                 let uses = [SlotUse::Reads(QUAD), SlotUse::ReadsAnywhere(FLAG), SlotUse::None, ANYWHERE.1];
-                let program = device.program(&specialized(Kernel::Scatter, field, uses, Shape::Invocations, vec![]))?;
-                device.launch_quads(&program, (field, rows), |range| {
+                device.launch_quads((Kernel::Scatter, field), uses, vec![], rows, |range| {
                     let places = part(words, FLAG, start + range.start..start + range.end).map(|places| (places, false));
                     let sums = part(&sums, bytes, range).map(|sums| (sums, false));
                     ([sums, places, None, Some((y.clone(), true))], Vec::new())
-                });
+                })?;
             }
         }
         Ok(())
@@ -324,7 +350,7 @@ impl<F: Element> SparseMatrix<F> {
     /// ```
     /// # let backend = bls12_field_gpu::backend()?;
     /// let empty = backend.upload_sparse::<ark_bls12_381::Fr>(&[0, 0, 0], &[], &[], 5)?;
-    /// assert_eq!(empty.bytes(), 12);
+    /// assert_eq!(empty.bytes(), 28);
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn bytes(&self) -> u64 {
