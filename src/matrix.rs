@@ -27,9 +27,8 @@ const LOG_FOLD: u32 = 6;
 /// Invocations of a workgroup that folds so many.
 const FOLDERS: u32 = 32;
 
-/// Invocations of a workgroup, and the most values, of a block of a sparse matrix's rows: as many as every device allows. Their products
-/// take 12 KiB of shared memory in Fq.
-const BLOCK: u32 = 128;
+/// Invocations of a workgroup that multiplies by a sparse matrix, where memory is waited for more than by the default's few.
+const SPARSE_LANES: u32 = 64;
 
 /// Outputs that are enough to occupy a device, if every one is an invocation's. Chosen, not measured.
 const ENOUGH: usize = 1 << 15;
@@ -44,17 +43,7 @@ struct Product {
     columns: usize,
 }
 
-/// What [`Kernel::Dot`] computes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Dense,
-    /// Rows of a sparse matrix that are shared by invocations.
-    Sparse,
-    /// Blocks of a sparse matrix's rows.
-    Blocks,
-}
-
-/// What [`Kernel::Dot`] is given besides slots: its parameters but for the first two, and how many outputs there are, or blocks.
+/// What [`Kernel::Dot`] is given besides slots: its parameters but for the first two, and how many outputs there are.
 struct Dots {
     outputs: usize,
     /// The base-2 logarithm of the parts of each output.
@@ -66,16 +55,11 @@ struct Dots {
 
 impl Lowering<'_> {
     /// Launches of [`Kernel::Dot`] on its slots a, b and c, into r.
-    fn dot(&mut self, field: Field, kind: Kind, slots: [&Region; 4], dots: &Dots) -> Result<(), Error> {
+    fn dot(&mut self, field: Field, sparse: bool, slots: [&Region; 4], dots: &Dots) -> Result<(), Error> {
         let (reads, writes) = ANYWHERE;
         let uses = [reads, SlotUse::ReadsAnywhere(FLAG), reads, writes];
-        let (size, each, room) = match kind {
-            Kind::Dense => (self.vulkan.device().workgroup_size(), 1, 1),
-            Kind::Sparse => (BLOCK, 1, BLOCK * 2 * (field.bytes() / FLAG) as u32),
-            Kind::Blocks => (BLOCK, 0, BLOCK * 2 * (field.bytes() / FLAG) as u32),
-        };
-        let constants = vec![(3, u32::from(kind != Kind::Dense)), (4, room)];
-        let (program, _) = self.grouped((Kernel::Dot, field), uses, (size, each), constants)?;
+        let size = if sparse { SPARSE_LANES } else { self.vulkan.device().workgroup_size() };
+        let (program, _) = self.grouped((Kernel::Dot, field), uses, (size, 1), vec![(3, sparse.into())])?;
         let [a, b, c, r] = slots.map(Region::clone);
         let slots = [Some((a, false)), Some((b, false)), Some((c, false)), Some((r, true))];
         let count = dots.outputs << dots.log_parts;
@@ -164,10 +148,10 @@ impl Task for Product {
             params: [rows as u32, inner as u32, columns as u32, tile_rows, tile_columns],
         };
         if log_parts == 0 {
-            return device.dot(field, Kind::Dense, [a, a, b, c], &dots);
+            return device.dot(field, false, [a, a, b, c], &dots);
         }
         let parts = device.scratch(c.bytes() << log_parts)?;
-        device.dot(field, Kind::Dense, [a, a, b, &parts], &dots)?;
+        device.dot(field, false, [a, a, b, &parts], &dots)?;
         let sums = device.fold(field, parts, log_parts)?;
         device.batch.copy(&sums, c);
         Ok(())
