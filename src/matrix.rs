@@ -4,7 +4,7 @@ mod sparse;
 
 use crate::ark::Element;
 use crate::mask::FLAG;
-use crate::movement::{ANYWHERE, part, specialized, told_apart};
+use crate::movement::{ANYWHERE, part, told_apart};
 use crate::recording::Recording;
 use crate::step::Item;
 use crate::task::{Lowering, Specialized, Task, Trial, Values};
@@ -26,6 +26,9 @@ const LOG_FOLD: u32 = 6;
 
 /// Invocations of a workgroup that folds so many.
 const FOLDERS: u32 = 32;
+
+/// Invocations of a workgroup that multiplies by a sparse matrix, where memory is waited for more than by the default's few.
+const SPARSE_LANES: u32 = 64;
 
 /// Outputs that are enough to occupy a device, if every one is an invocation's. Chosen, not measured.
 const ENOUGH: usize = 1 << 15;
@@ -55,15 +58,15 @@ impl Lowering<'_> {
     fn dot(&mut self, field: Field, sparse: bool, slots: [&Region; 4], dots: &Dots) -> Result<(), Error> {
         let (reads, writes) = ANYWHERE;
         let uses = [reads, SlotUse::ReadsAnywhere(FLAG), reads, writes];
-        let constants = vec![(3, sparse.into())];
-        let program = self.program(&specialized(Kernel::Dot, field, uses, Shape::Invocations, constants))?;
+        let size = if sparse { SPARSE_LANES } else { self.vulkan.device().workgroup_size() };
+        let (program, _) = self.grouped((Kernel::Dot, field), uses, (size, 1), vec![(3, sparse.into())])?;
         let [a, b, c, r] = slots.map(Region::clone);
         let slots = [Some((a, false)), Some((b, false)), Some((c, false)), Some((r, true))];
-        let invocations = dots.outputs << dots.log_parts;
+        let count = dots.outputs << dots.log_parts;
         let most = self.vulkan.device().launch_elements(dots.cost);
-        for start in (0..invocations).step_by(most) {
+        for start in (0..count).step_by(most) {
             let params: Vec<u32> = [dots.log_parts, start as u32].into_iter().chain(dots.params).collect();
-            self.batch.launch(&program, slots.clone(), most.min(invocations - start) as u32, &params);
+            self.batch.launch(&program, slots.clone(), most.min(count - start) as u32, &params);
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Products of matrices, row by row in memory, and of sparse matrices and vectors.
+//! Products of matrices, row by row in memory.
 
 use crate::LimbField;
 use rayon::prelude::*;
@@ -43,20 +43,6 @@ pub fn first_wrong_product<F: LimbField>(
     Some(row * columns + right.iter().zip(got).position(|(right, got)| right != got).unwrap_or(0))
 }
 
-/// y = A x: row i of A has the values numbered from `offsets[i]` to `offsets[i + 1]`, which stand in these columns.
-pub fn sparse_product<F: LimbField>(
-    offsets: &[u32],
-    columns: &[u32],
-    value: impl Fn(usize) -> F + Sync,
-    x: &[F],
-    y: &mut [F],
-) {
-    y.par_iter_mut().enumerate().with_min_len(64).for_each(|(row, y)| {
-        let (first, end) = (offsets[row] as usize, offsets[row + 1] as usize);
-        *y = dot(end - first, |j| value(first + j) * x[columns[first + j] as usize]);
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,15 +66,5 @@ mod tests {
                 assert_eq!(first_wrong_product(&a, &b, &c, (inner, columns), &r), Some(wrong));
             }
         }
-    }
-
-    #[test]
-    fn rows_of_sparse_matrices_may_be_empty_or_long() {
-        let (offsets, x) = ([0, 0, 3000, 3001], [3u64, 5, 7].map(Fr::from));
-        let columns: Vec<u32> = (0..3001).map(|i| i % 3).collect();
-        let mut y = [Fr::from(1u64); 3];
-        sparse_product(&offsets, &columns, |i| Fr::from(i as u64), &x, &mut y);
-        let long: u64 = (0..3000).map(|i| i * [3, 5, 7][i as usize % 3]).sum();
-        assert_eq!(y, [0, long, 9000].map(Fr::from));
     }
 }

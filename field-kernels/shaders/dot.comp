@@ -8,9 +8,11 @@
 //   SPARSE = false   r = a c: params[2] rows, of params[3] products each, and params[4] columns. Invocations take outputs by tiles of
 //                    2^params[5] rows and 2^params[6] columns, so that neighbours read the same rows and columns; caches do the rest.
 //                    b is not read.
-//   SPARSE = true    b has where each row's values begin and, at the end, where the last one's end; from params[3] on each value's column;
-//                    from params[4] on, unless it is 0, where in a each value is, which otherwise lie there in order. Outputs are rows of no more
-//                    than params[2] values; or, unless params[5] is 0, all the rows that b has from there on. c is the vector.
+//   SPARSE = true    c is the vector. A value's column is in b from params[3] on; from params[4] on, unless it is 0, where in a it is,
+//                    which otherwise is where its column is. If params[2] is not 0, outputs are rows taken SLICE at a time: the first
+//                    values of all, the second of all and so on, so that neighbours read neighbours; b begins with where the values of
+//                    each slice do and, at the end, where the last one's end, and has from params[2] on which row each is. If it is 0,
+//                    outputs are rows each of which has its values together; b has from params[5] on where they begin, and end.
 //
 // Sums are not reduced before they are complete: WORDS^2 wide multiplications a product, and WORDS^2 + WORDS an output, where
 // Montgomery products would take 2 WORDS^2 + WORDS each. That is why there is one formulation only: no other has room to wait.
@@ -31,6 +33,8 @@
 #include "io.glsl"
 
 layout(constant_id = 3) const bool SPARSE = false;
+// Rows of a slice.
+#define SLICE 32u
 
 // A sum of less than 2^32 products: below 2^32 p^2 < 2^(64 WORDS + 32).
 struct Wide { uint w[2 * WORDS + 1]; };
@@ -83,34 +87,42 @@ void main() {
     if (at >= push.count) { return; }
     at += push.params[1];
     uint parts = 1u << push.params[0], part = at & (parts - 1u), number = at >> push.params[0];
-    uint row, column = 0u, first = 0u, end;
+    uint row = 0u, column = 0u, first, end;
     uint columns = SPARSE ? push.params[3] : push.params[4], codes = push.params[4];
     if (SPARSE) {
-        row = push.params[5] == 0u ? number : SLOT_B.index[BASE_SLOT_B + push.params[5] + number];
-        first = SLOT_B.index[BASE_SLOT_B + row];
-        end = SLOT_B.index[BASE_SLOT_B + row + 1u];
-        if (end - first > push.params[2] && push.params[5] == 0u) { return; }
+        bool sliced = push.params[2] != 0u;
+        uint begin = BASE_SLOT_B + (sliced ? number / SLICE : push.params[5] + number);
+        first = SLOT_B.index[begin];
+        end = SLOT_B.index[begin + 1u];
+        if (sliced) {
+            part = number % SLICE;
+            parts = SLICE;
+            number = SLOT_B.index[BASE_SLOT_B + push.params[2] + number];
+        } else {
+            number = at;
+        }
     } else {
         uint across = (columns - 1u >> push.params[6]) + 1u;
         uint tile = number >> (push.params[5] + push.params[6]), inside = number & (1u << push.params[5] + push.params[6]) - 1u;
         row = (tile / across << push.params[5]) + (inside >> push.params[6]);
         column = (tile % across << push.params[6]) + (inside & (1u << push.params[6]) - 1u);
         if (row >= push.params[2] || column >= columns) { return; }
+        first = 0u;
         end = push.params[3];
-        number = row * columns + column;
+        number = (row * columns + column) * parts + part;
     }
     Wide sum = wide_zero();
-    [[dont_unroll]] for (uint j = first + part; j < end; j += parts) {
-        uint left = row * end + j, right = j * columns + column;
-        if (SPARSE) {
-            left = codes == 0u ? j : SLOT_B.index[BASE_SLOT_B + codes + j];
-            right = SLOT_B.index[BASE_SLOT_B + columns + j];
-        }
+    uint j = first + part, right = SPARSE && j < end ? SLOT_B.index[BASE_SLOT_B + columns + j] : j * columns + column;
+    [[dont_unroll]] while (j < end) {
+        uint left = SPARSE ? codes == 0u ? j : SLOT_B.index[BASE_SLOT_B + codes + j] : row * end + j;
         Fe a, c;
         LOAD(SLOT_A, left, a)
         LOAD(SLOT_C, right, c)
+        j += parts;
+        // The next column, while there are products to compute.
+        right = SPARSE ? SLOT_B.index[BASE_SLOT_B + columns + min(j, end - 1u)] : j * columns + column;
         sum = wide_mul_add(sum, a, c);
     }
     Fe r = wide_reduce(sum);
-    STORE(SLOT_R, number * parts + part, r)
+    STORE(SLOT_R, number, r)
 }

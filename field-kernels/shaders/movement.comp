@@ -1,14 +1,14 @@
 // Movements of whole elements, as quads of 16 bytes: neighbouring invocations move neighbouring quads. The build defines one KERNEL_*,
 // and the macros of field.glsl and io.glsl; src/kernel.rs lists every combination. Nothing here looks at an element.
 //
-//   KERNEL_MOVE       one invocation a quad of r, which begins at element params[0] of the whole result. MODE 0: element i is a[j],
+//   KERNEL_MOVE       one invocation PER quads of r, which begins at element params[0] of the whole result. MODE 0: element i is a[j],
 //                     j = params[1] + i params[2] modulo 2^32, less params[3] if it is not below it. MODE 1: j is i with its lowest
 //                     32 - params[1] bits in reverse order.
 //   KERNEL_TRANSPOSE  one workgroup a square of SIDE x SIDE elements, through shared memory; the first has number params[0]. MODE 0:
 //                     a has params[1] rows and params[2] columns. MODE 1: r is a with the bits of positions in reverse order, of which
 //                     there are params[1], at least 2 LOG_SIDE: a square is what has the same bits between the lowest and the highest.
-//   KERNEL_GATHER     one invocation a quad of r: r[i] = a[b[i]]
-//   KERNEL_SCATTER    one invocation a quad of a: r[b[i]] = a[i]
+//   KERNEL_GATHER     one invocation PER quads of r: r[i] = a[b[i]]
+//   KERNEL_SCATTER    one invocation PER quads of a: r[b[i]] = a[i]
 #version 460
 #extension GL_EXT_control_flow_attributes : require
 #if INT64
@@ -79,22 +79,46 @@ void main() {
 
 #else
 
-void main() {
-    uint at = WORKGROUP_INDEX * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
-    if (at >= push.count) { return; }
+// Quads that an invocation moves, a workgroup's size apart: read before any is written, since memory is far away.
+#define PER 4
+
+// Where the quad that is the launch's own goes, or comes from, in the other vector.
+uint other(uint at) {
     uint i = at / uint(QUADS), quad = at % uint(QUADS);
-#if defined(KERNEL_SCATTER)
-    QUAD(SLOT_R, SLOT_B.index[BASE_SLOT_B + i] * uint(QUADS) + quad) = QUAD(SLOT_A, at);
-#else
-#if defined(KERNEL_GATHER)
-    uint from = SLOT_B.index[BASE_SLOT_B + i];
-#else
+#if defined(KERNEL_MOVE)
     i += push.params[0];
-    uint from = MODE == 0u ? push.params[1] + i * push.params[2] : bitfieldReverse(i) >> push.params[1];
-    if (MODE == 0u && from >= push.params[3]) { from -= push.params[3]; }
+    uint to = MODE == 0u ? push.params[1] + i * push.params[2] : bitfieldReverse(i) >> push.params[1];
+    if (MODE == 0u && to >= push.params[3]) { to -= push.params[3]; }
+#else
+    uint to = SLOT_B.index[BASE_SLOT_B + i];
 #endif
-    QUAD(SLOT_R, at) = QUAD(SLOT_A, from * uint(QUADS) + quad);
+    return to * uint(QUADS) + quad;
+}
+
+void main() {
+    uint first = WORKGROUP_INDEX * gl_WorkGroupSize.x * uint(PER) + gl_LocalInvocationID.x;
+    uint others[PER];
+    uvec4 moved[PER];
+    [[unroll]] for (int n = 0; n < PER; ++n) {
+        uint at = first + uint(n) * gl_WorkGroupSize.x;
+        others[n] = at < push.count ? other(at) : 0u;
+    }
+    [[unroll]] for (int n = 0; n < PER; ++n) {
+        uint at = first + uint(n) * gl_WorkGroupSize.x;
+#if defined(KERNEL_SCATTER)
+        if (at < push.count) { moved[n] = QUAD(SLOT_A, at); }
+#else
+        if (at < push.count) { moved[n] = QUAD(SLOT_A, others[n]); }
 #endif
+    }
+    [[unroll]] for (int n = 0; n < PER; ++n) {
+        uint at = first + uint(n) * gl_WorkGroupSize.x;
+#if defined(KERNEL_SCATTER)
+        if (at < push.count) { QUAD(SLOT_R, others[n]) = moved[n]; }
+#else
+        if (at < push.count) { QUAD(SLOT_R, at) = moved[n]; }
+#endif
+    }
 }
 
 #endif

@@ -4,30 +4,33 @@ use super::{Dots, LOG_FOLD};
 use crate::ark::Element;
 use crate::mask::FLAG;
 use crate::memory::Memory;
-use crate::movement::{ANYWHERE, QUAD, part, specialized, told_apart};
+use crate::movement::{ANYWHERE, QUAD, part, told_apart};
 use crate::recording::Recording;
 use crate::step::{Item, Step};
 use crate::task::{Lowering, Task, Trial, Values};
 use crate::vector::Vector;
 use crate::{Backend, Error, Field};
 use ark_bls12_381::{Fq, Fr};
-use cpu_reference::{LimbField, matrices};
+use cpu_reference::LimbField;
 use field_kernels::Kernel;
-use gpu_executor::{Region, Shape, SlotUse};
+use gpu_executor::{Region, SlotUse};
+use rayon::prelude::*;
 use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-/// Values of a row that one invocation takes; of longer rows, at most as many on average. Neighbouring rows wait for each other as long
-/// as the longest takes. Chosen, not measured.
+/// Rows whose values lie together, as in dot.comp.
+const SLICE: usize = 32;
+
+/// Values of the longest row that one invocation takes. Longer ones are shared, each invocation taking at most as many. Chosen, not measured.
 const SHORT: usize = 64;
 
 /// Of so many different values a table is kept, and each place has a number in it: 4 bytes in place of an element.
 const MOST_KINDS: usize = 1 << 16;
 
-/// A sparse matrix that lies where its [`Backend`] computes, compressed by rows: the values that are not zero, row by row, the column of
-/// each, and where each row begins. Of values that repeat, as the coefficients of constraint systems do, each is kept once.
+/// A sparse matrix that lies where its [`Backend`] computes, compressed by rows: the values that are not zero and the column of each, about
+/// row by row. Of values that repeat, as the coefficients of constraint systems do, each is kept once.
 ///
 /// Clones share the memory.
 ///
@@ -57,14 +60,22 @@ pub struct SparseMatrix<F> {
 
 /// y = A x; inputs the values of A or their table, the words that say where they are, and x.
 ///
-/// The words are where rows begin, `rows` + 1 of them; the columns of values; if `coded`, the place in the table of each; then rows that
-/// are shared by several invocations.
+/// Short rows are sorted by length and taken in slices (as the format SELL-C-sigma has it: M. Kreutzer et al., "A Unified Sparse Matrix Data
+/// Format", SIAM J. Sci. Comput. 36(5), 2014), in which values lie as their invocations read them: the first ones of all rows, the
+/// second ones and so on. Zeros in column 0 make the rows of a slice equally long. Behind them are the longer rows, one after another.
+///
+/// The words are where slices begin and, at the end, where the last one ends; which row each place of a slice is; the columns of values;
+/// if `coded`, the place in the table of each; then, for each of `shared`, where rows begin and end and which they are.
 #[derive(Clone, Debug)]
 struct SparseProduct {
     field: Field,
     rows: usize,
     columns: usize,
     nonzeros: usize,
+    /// How many of the rows are in slices.
+    short: usize,
+    /// How many values there are, zeros included.
+    places: usize,
     coded: bool,
     shared: Vec<SharedRows>,
 }
@@ -73,9 +84,9 @@ struct SparseProduct {
 #[derive(Clone, Debug)]
 struct SharedRows {
     log_parts: u32,
-    /// Which of the words is the first row, and how many there are.
-    first: usize,
     rows: usize,
+    /// Where among the words they begin; behind these, and the last one's end, which rows they are.
+    begin: usize,
 }
 
 impl Backend {
@@ -106,14 +117,13 @@ impl Backend {
         values: &[F],
         width: usize,
     ) -> Result<SparseMatrix<F>, Error> {
-        let (product, table, words) = compressed(row_offsets, columns, values, width)?;
-        let limbs = F::limbs(table.as_deref().unwrap_or(values));
+        let (product, values, words) = compressed(row_offsets, columns, values, width)?;
         let placed = |bytes: &[u8], item| -> Result<(Memory, Option<Step>), Error> {
             let memory = Memory::new(self, bytes.len() as u64)?;
             let write = |to| Step::Write { bytes: bytes.into(), to, item };
             Ok((memory.clone(), (!bytes.is_empty()).then(|| write(memory))))
         };
-        let (values, write_values) = placed(bytemuck::cast_slice(limbs), Item::Element(F::FIELD))?;
+        let (values, write_values) = placed(bytemuck::cast_slice(F::limbs(&values)), Item::Element(F::FIELD))?;
         let (words, write_words) = placed(bytemuck::cast_slice(&words), Item::Index)?;
         let mut recording = self.record();
         recording.steps.extend(write_values.into_iter().chain(write_words));
@@ -122,8 +132,8 @@ impl Backend {
     }
 }
 
-/// The task, the table of values, if they repeat, and the words.
-type Compressed<F> = (SparseProduct, Option<Vec<F>>, Vec<u32>);
+/// The task, the values or their table, and the words.
+type Compressed<F> = (SparseProduct, Vec<F>, Vec<u32>);
 
 fn compressed<F: Element>(offsets: &[u32], columns: &[u32], values: &[F], width: usize) -> Result<Compressed<F>, Error> {
     if columns.len() != values.len() {
@@ -144,26 +154,58 @@ fn compressed<F: Element>(offsets: &[u32], columns: &[u32], values: &[F], width:
     if let Some(position) = columns.iter().position(|&column| column as usize >= width) {
         return Err(Error::IndexOutOfRange { position, index: columns[position] as usize, bound: width });
     }
-    let coded = table_of(values);
-    let (table, codes) = coded.map_or((None, Vec::new()), |(table, codes)| (Some(table), codes));
-    let mut words = [if offsets.is_empty() { &[0] } else { offsets }, columns, &codes].concat();
-    let mut shared = Vec::new();
-    let lengths = || offsets.windows(2).map(|pair| (pair[1] - pair[0]) as usize).enumerate();
-    let longest = lengths().map(|(_, length)| length).max().unwrap_or(0);
-    let (mut most, mut log_parts) = (SHORT, LOG_FOLD);
-    while longest > most {
-        let (above, first) = (most, words.len());
-        most <<= LOG_FOLD;
-        words.extend(lengths().filter(|(_, length)| *length > above && *length <= most).map(|(row, _)| row as u32));
-        shared.push(SharedRows { log_parts, first, rows: words.len() - first });
-        log_parts += LOG_FOLD;
+    let length = |row: u32| (offsets[row as usize + 1] - offsets[row as usize]) as usize;
+    let (mut sorted, mut long): (Vec<u32>, Vec<u32>) = (0..rows as u32).partition(|&row| length(row) <= SHORT);
+    // Stable: neighbours stay neighbours.
+    sorted.sort_by_key(|&row| length(row));
+    long.sort_by_key(|&row| length(row));
+    let short = sorted.len();
+    // The values as they are to lie, by number; none is a zero that fills up.
+    let (mut starts, mut order): (Vec<u32>, Vec<Option<usize>>) = (vec![0], Vec::new());
+    for slice in sorted.chunks(SLICE) {
+        let value = |row: u32, n| (n < length(row)).then(|| offsets[row as usize] as usize + n);
+        for n in 0..slice.last().map_or(0, |&row| length(row)) {
+            order.extend((0..SLICE).map(|at| slice.get(at).and_then(|&row| value(row, n))));
+        }
+        starts.push(order.len() as u32);
     }
-    let coded = table.is_some();
-    Ok((SparseProduct { field: F::FIELD, rows, columns: width, nonzeros, coded, shared }, table, words))
+    let mut lists = Vec::new();
+    let mut shared: Vec<SharedRows> = Vec::new();
+    let (mut most, mut log_parts, mut rest) = (SHORT, 0, long.as_slice());
+    while !rest.is_empty() {
+        most <<= LOG_FOLD;
+        log_parts += LOG_FOLD;
+        let (these, others) = rest.split_at(rest.partition_point(|&row| length(row) <= most));
+        rest = others;
+        let begin = lists.len();
+        for &row in these {
+            lists.push(order.len() as u32);
+            order.extend((offsets[row as usize] as usize..offsets[row as usize + 1] as usize).map(Some));
+        }
+        lists.push(order.len() as u32);
+        lists.extend(these);
+        shared.push(SharedRows { log_parts, rows: these.len(), begin });
+    }
+    let zero = F::ZERO;
+    let placed = order.iter().map(|number| number.map_or(&zero, |number| &values[number]));
+    let (table, codes) = match table_of(placed.clone()) {
+        Some((table, codes)) => (Some(table), codes),
+        None => (None, Vec::new()),
+    };
+    let (coded, places) = (table.is_some(), order.len());
+    let mut words = starts;
+    words.extend(&sorted);
+    words.extend(order.iter().map(|number| number.map_or(0, |number| columns[number])));
+    words.extend(codes);
+    shared.iter_mut().for_each(|shared| shared.begin += words.len());
+    words.extend(lists);
+    let values = table.unwrap_or_else(|| placed.copied().collect());
+    let product = SparseProduct { field: F::FIELD, rows, columns: width, nonzeros, short, places, coded, shared };
+    Ok((product, values, words))
 }
 
 /// The different values and, of each value, which it is; `None` if too few are the same.
-fn table_of<F: Element>(values: &[F]) -> Option<(Vec<F>, Vec<u32>)> {
+fn table_of<'a, F: Element>(values: impl ExactSizeIterator<Item = &'a F>) -> Option<(Vec<F>, Vec<u32>)> {
     let most = MOST_KINDS.min(values.len() / 4);
     let (mut table, mut known) = (Vec::new(), HashMap::new());
     let code = |value: &F| {
@@ -173,16 +215,23 @@ fn table_of<F: Element>(values: &[F]) -> Option<(Vec<F>, Vec<u32>)> {
         }
         (table.len() <= most).then_some(code)
     };
-    let codes = values.iter().map(code).collect::<Option<Vec<u32>>>()?;
-    (!values.is_empty()).then_some((table, codes))
+    let codes = values.map(code).collect::<Option<Vec<u32>>>()?;
+    Some((table, codes))
 }
 
 impl SparseProduct {
-    /// The parameters of [`Kernel::Dot`] for the rows from one of the words on, or for all that are short.
-    fn dots(&self, outputs: usize, log_parts: u32, listed: usize) -> Dots {
-        let columns = self.rows + 1;
-        let codes = if self.coded { columns + self.nonzeros } else { 0 };
-        let params = [SHORT as u32, columns as u32, codes as u32, listed as u32, 0];
+    /// Where among the words the rows of slices, columns and codes are; codes, if there are any.
+    fn parts_of_words(&self) -> [usize; 3] {
+        let rows = self.short.div_ceil(SLICE) + 1;
+        let columns = rows + self.short;
+        [rows, columns, columns + self.places]
+    }
+
+    /// What [`Kernel::Dot`] is to do with rows in slices, or with those that begin where some of the words say.
+    fn dots(&self, outputs: usize, log_parts: u32, listed: Option<usize>) -> Dots {
+        let [rows, columns, codes] = self.parts_of_words();
+        let rows = if listed.is_some() { 0 } else { rows };
+        let params = [rows, columns, if self.coded { codes } else { 0 }, listed.unwrap_or(0), 0].map(|word| word as u32);
         Dots { outputs, log_parts, cost: SHORT as u64, params }
     }
 }
@@ -207,22 +256,22 @@ impl Task for SparseProduct {
             return Ok(());
         };
         let (field, bytes) = (self.field, self.field.bytes());
-        device.dot(field, true, [values, words, x, y], &self.dots(self.rows, 0, 0))?;
-        for SharedRows { log_parts, first, rows } in self.shared.iter().filter(|shared| shared.rows > 0) {
-            // As many at a time as leave no more partial sums than there may be values.
+        device.dot(field, true, [values, words, x, y], &self.dots(self.short, 0, None))?;
+        for SharedRows { log_parts, rows: all, begin } in self.shared.iter().filter(|shared| shared.rows > 0) {
+            // As many at a time as leave no more partial sums than there are values.
             let most = (self.nonzeros >> log_parts).max(1);
-            for start in (*first..first + rows).step_by(most) {
-                let rows = most.min(first + rows - start);
+            for start in (0..*all).step_by(most) {
+                let (first, rows) = (begin + start, most.min(all - start));
                 let parts = device.scratch(((rows * bytes) as u64) << log_parts)?;
-                device.dot(field, true, [values, words, x, &parts], &self.dots(rows, *log_parts, start))?;
+                device.dot(field, true, [values, words, x, &parts], &self.dots(rows, *log_parts, Some(first)))?;
                 let sums = device.fold(field, parts, *log_parts)?;
                 let uses = [SlotUse::Reads(QUAD), SlotUse::ReadsAnywhere(FLAG), SlotUse::None, ANYWHERE.1];
-                let program = device.program(&specialized(Kernel::Scatter, field, uses, Shape::Invocations, vec![]))?;
-                device.launch_quads(&program, (field, rows), |range| {
-                    let places = part(words, FLAG, start + range.start..start + range.end).map(|places| (places, false));
+                device.launch_quads((Kernel::Scatter, field), uses, vec![], rows, |range| {
+                    let places = begin + all + 1 + start;
+                    let places = part(words, FLAG, places + range.start..places + range.end).map(|places| (places, false));
                     let sums = part(&sums, bytes, range).map(|sums| (sums, false));
                     ([sums, places, None, Some((y.clone(), true))], Vec::new())
-                });
+                })?;
             }
         }
         Ok(())
@@ -233,10 +282,24 @@ impl Task for SparseProduct {
     fn compute(&self, inputs: &[Values], outputs: &mut [Values]) {
         fn product<F: LimbField>(of: &SparseProduct, inputs: &[Values], outputs: &mut [Values]) {
             let (values, words, x) = (F::elements(inputs[0].limbs()), inputs[1].words(), F::elements(inputs[2].limbs()));
-            let (offsets, words) = words.split_at(of.rows + 1);
-            let (columns, codes) = words.split_at(of.nonzeros);
-            let value = |n: usize| if of.coded { values[codes[n] as usize] } else { values[n] };
-            matrices::sparse_product(offsets, columns, value, x, F::elements_mut(outputs[0].limbs_mut()));
+            let [rows, columns, codes] = of.parts_of_words();
+            let y = F::elements_mut(outputs[0].limbs_mut());
+            let term = |place: usize| {
+                let value = if of.coded { words[codes + place] as usize } else { place };
+                values[value] * x[words[columns + place] as usize]
+            };
+            let sliced = (0..of.short).into_par_iter().with_min_len(SLICE).map(|n| {
+                let (begin, end) = (words[n / SLICE] as usize, words[n / SLICE + 1] as usize);
+                (words[rows + n], (begin + n % SLICE..end).step_by(SLICE).map(term).sum::<F>())
+            });
+            let shared = of.shared.par_iter().flat_map(|shared| (0..shared.rows).into_par_iter().map(move |n| (shared, n)));
+            let shared = shared.map(|(&SharedRows { rows, begin, .. }, n)| {
+                let (first, end) = (words[begin + n] as usize, words[begin + n + 1] as usize);
+                (words[begin + rows + 1 + n], (first..end).into_par_iter().with_min_len(SHORT).map(term).sum::<F>())
+            });
+            for (row, sum) in sliced.chain(shared).collect::<Vec<_>>() {
+                y[row as usize] = sum;
+            }
         }
         match self.field {
             Field::Fq => product::<Fq>(self, inputs, outputs),
@@ -259,8 +322,8 @@ impl Task for SparseProduct {
                 let columns: Vec<u32> = (0..nonzeros).map(|n| (n * n % width) as u32).collect();
                 let Values::Limbs(values) = told_apart(F::FIELD, kinds.min(nonzeros)) else { return None };
                 let values: Vec<F> = F::elements(&values).iter().cycle().take(nonzeros).copied().collect();
-                let (task, table, words) = compressed(&offsets, &columns, &values, width).ok()?;
-                let values = Values::Limbs(F::limbs(table.as_deref().unwrap_or(&values)).to_vec());
+                let (task, values, words) = compressed(&offsets, &columns, &values, width).ok()?;
+                let values = Values::Limbs(F::limbs(&values).to_vec());
                 let outputs = vec![(item, lengths.len())];
                 Some(Trial { task: Arc::new(task), inputs: vec![values, Values::Words(words), x.clone()], outputs })
             };
@@ -321,7 +384,7 @@ impl<F: Element> SparseMatrix<F> {
     /// ```
     /// # let backend = bls12_field_gpu::backend()?;
     /// let empty = backend.upload_sparse::<ark_bls12_381::Fr>(&[0, 0, 0], &[], &[], 5)?;
-    /// assert_eq!(empty.bytes(), 12);
+    /// assert_eq!(empty.bytes(), 16);
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn bytes(&self) -> u64 {

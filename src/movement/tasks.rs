@@ -9,10 +9,18 @@ use cpu_reference::movement;
 use field_kernels::{Formulation, Kernel};
 use gpu_executor::{Program, Region, Shape, SlotUse};
 use std::num::NonZeroU32;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Bytes that an invocation moves.
 pub(crate) const QUAD: usize = 16;
+
+/// Quads that an invocation moves: PER in movement.comp.
+const PER: u32 = 4;
+
+/// Invocations of a workgroup. Nothing but memory is waited for, so there are to be many: on an H200 workgroups of 32 moved 1.7 TB/s, which
+/// are as many invocations as it keeps in workgroups of that size.
+const LANES: u32 = 256;
 
 /// Rows and columns of the squares that a workgroup transposes: SIDE in movement.comp. Of Fr, a row of one is 512 bytes.
 const LOG_SIDE: u32 = 4;
@@ -66,41 +74,50 @@ pub(super) struct Scattered(pub(super) Field);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Compacted(pub(super) Field);
 
-/// A kernel that does not multiply, in workgroups of the device's size.
-pub(crate) fn specialized(
-    kernel: Kernel,
-    field: Field,
-    slots: [SlotUse; 4],
-    shape: Shape,
-    constants: Vec<(u32, u32)>,
-) -> Specialized {
-    let (formulation, slots) = (Formulation::Words, slots.to_vec());
-    Specialized { kernel, field, formulation, slots, shape, workgroup_size: None, constants }
-}
-
 /// Quads, read and written.
 pub(crate) const ANYWHERE: (SlotUse, SlotUse) = (SlotUse::ReadsAnywhere(QUAD), SlotUse::WritesAnywhere(QUAD));
 
 /// Bytes of the items of this size from one to another.
-pub(crate) fn part(region: &Region, bytes: usize, range: std::ops::Range<usize>) -> Option<Region> {
+pub(crate) fn part(region: &Region, bytes: usize, range: Range<usize>) -> Option<Region> {
     region.slice((range.start * bytes) as u64..(range.end * bytes) as u64)
 }
 
 impl Lowering<'_> {
-    /// Launches on so many elements, one invocation a quad, each launch with the slots and parameters of its range.
+    /// A kernel in words, in workgroups of so many invocations or as many as the device allows, each of which has so many elements for
+    /// every invocation; for none, it is one element.
+    pub(crate) fn grouped(
+        &self,
+        (kernel, field): (Kernel, Field),
+        slots: [SlotUse; 4],
+        (size, each): (u32, u32),
+        constants: Vec<(u32, u32)>,
+    ) -> Result<(Program, usize), Error> {
+        let size = size.min(self.vulkan.device().most_invocations());
+        let group = NonZeroU32::new(size * each).unwrap_or(NonZeroU32::MIN);
+        let (formulation, slots, shape) = (Formulation::Words, slots.to_vec(), Shape::Groups(group));
+        let which = Specialized { kernel, field, formulation, slots, shape, workgroup_size: Some(size), constants };
+        Ok((self.program(&which)?, group.get() as usize))
+    }
+
+    /// Launches of a kernel whose invocations move quads of elements, so many elements in all, each launch with the slots and parameters of
+    /// its range.
     pub(crate) fn launch_quads(
         &mut self,
-        program: &Program,
-        (field, length): (Field, usize),
-        launch: impl Fn(std::ops::Range<usize>) -> ([Option<(Region, bool)>; 4], Vec<u32>),
-    ) {
+        (kernel, field): (Kernel, Field),
+        uses: [SlotUse; 4],
+        constants: Vec<(u32, u32)>,
+        length: usize,
+        launch: impl Fn(Range<usize>) -> ([Option<(Region, bool)>; 4], Vec<u32>),
+    ) -> Result<(), Error> {
+        let (program, _) = self.grouped((kernel, field), uses, (LANES, PER), constants)?;
         let quads = field.bytes() / QUAD;
         let most = (self.vulkan.device().launch_elements(1) / quads).max(1);
         for start in (0..length).step_by(most) {
             let end = length.min(start + most);
             let (slots, params) = launch(start..end);
-            self.batch.launch(program, slots, ((end - start) * quads) as u32, &params);
+            self.batch.launch(&program, slots, ((end - start) * quads) as u32, &params);
         }
+        Ok(())
     }
 }
 
@@ -125,8 +142,7 @@ impl Task for Mapped {
         };
         if let Some((mode, tiles, [x, y])) = tiles {
             let slots = [reads, SlotUse::None, SlotUse::None, writes];
-            let shape = Shape::Groups(NonZeroU32::MIN);
-            let program = device.program(&specialized(Kernel::Transpose, self.field, slots, shape, vec![(3, mode)]))?;
+            let (program, _) = device.grouped((Kernel::Transpose, self.field), slots, (LANES, 0), vec![(3, mode)])?;
             let most = (device.vulkan.device().launch_elements(1) >> (2 * LOG_SIDE)).max(1);
             for start in (0..tiles).step_by(most) {
                 let slots = [Some((from.clone(), false)), None, None, Some((to.clone(), true))];
@@ -142,14 +158,12 @@ impl Task for Mapped {
             Map::Transpose { .. } => return Ok(()),
         };
         let slots = [reads, SlotUse::None, SlotUse::None, SlotUse::Writes(QUAD)];
-        let program = device.program(&specialized(Kernel::Move, self.field, slots, Shape::Invocations, vec![(3, mode)]))?;
         let bytes = self.field.bytes();
-        device.launch_quads(&program, (self.field, to.bytes() as usize / bytes), |range| {
+        device.launch_quads((Kernel::Move, self.field), slots, vec![(3, mode)], to.bytes() as usize / bytes, |range| {
             let params = vec![range.start as u32, x, y, z];
             let written = part(to, bytes, range).map(|to| (to, true));
             ([Some((from.clone(), false)), None, None, written], params)
-        });
-        Ok(())
+        })
     }
 
     fn compute(&self, inputs: &[Values], outputs: &mut [Values]) {
@@ -220,13 +234,11 @@ impl Task for Gathered {
     fn lower(&self, device: &mut Lowering, inputs: &[Option<Region>], outputs: &[Option<Region>]) -> Result<(), Error> {
         let ([Some(from), Some(indices)], [Some(to)]) = (inputs, outputs) else { return Ok(()) };
         let slots = [ANYWHERE.0, SlotUse::ReadsAnywhere(FLAG), SlotUse::None, SlotUse::Writes(QUAD)];
-        let program = device.program(&specialized(Kernel::Gather, self.0, slots, Shape::Invocations, vec![]))?;
-        device.launch_quads(&program, (self.0, indices.bytes() as usize / FLAG), |range| {
+        device.launch_quads((Kernel::Gather, self.0), slots, vec![], indices.bytes() as usize / FLAG, |range| {
             let read = part(indices, FLAG, range.clone()).map(|indices| (indices, false));
             let written = part(to, self.0.bytes(), range).map(|to| (to, true));
             ([Some((from.clone(), false)), read, None, written], Vec::new())
-        });
-        Ok(())
+        })
     }
 
     fn compute(&self, inputs: &[Values], outputs: &mut [Values]) {
@@ -272,12 +284,10 @@ impl Task for Scattered {
         }
         let (Some(from), Some(indices)) = (from, indices) else { return Ok(()) };
         let slots = [SlotUse::Reads(QUAD), SlotUse::ReadsAnywhere(FLAG), SlotUse::None, ANYWHERE.1];
-        let program = device.program(&specialized(Kernel::Scatter, self.0, slots, Shape::Invocations, vec![]))?;
-        device.launch_quads(&program, (self.0, indices.bytes() as usize / FLAG), |range| {
+        device.launch_quads((Kernel::Scatter, self.0), slots, vec![], indices.bytes() as usize / FLAG, |range| {
             let read = |region, bytes| part(region, bytes, range.clone()).map(|region| (region, false));
             ([read(from, self.0.bytes()), read(indices, FLAG), None, Some((to.clone(), true))], Vec::new())
-        });
-        Ok(())
+        })
     }
 
     fn compute(&self, inputs: &[Values], outputs: &mut [Values]) {
@@ -320,8 +330,11 @@ impl Task for Compacted {
         let counts = device.scratch((groups * FLAG) as u64)?;
         let offsets = device.scratch(((groups + 1) * FLAG) as u64)?;
         let (none, shape) = (SlotUse::None, Shape::Groups(GROUP));
-        let program =
-            |kernel, field, slots, shape| device.program(&specialized(kernel, field, slots, shape, vec![(3, GROUP.get())]));
+        let size = LANES.min(device.vulkan.device().most_invocations());
+        let program = |kernel, field, slots: [SlotUse; 4], shape| {
+            let (formulation, slots, constants) = (Formulation::Words, slots.to_vec(), vec![(3, GROUP.get())]);
+            device.program(&Specialized { kernel, field, formulation, slots, shape, workgroup_size: Some(size), constants })
+        };
         let slots = [none, SlotUse::Reads(FLAG), none, SlotUse::WritesPerGroup(FLAG)];
         let counting = program(Kernel::Count, Field::Fr, slots, shape)?;
         let slots = [none, SlotUse::Reads(FLAG), none, SlotUse::WritesAnywhere(FLAG)];
