@@ -94,12 +94,15 @@ mod on_device;
 pub mod oneshot;
 mod operation;
 mod options;
+mod passes;
 mod pinned;
+mod polynomial;
 #[doc(hidden)]
 pub mod rates;
 mod recording;
 mod reduction;
 mod required;
+mod scan;
 mod step;
 mod task;
 mod ticket;
@@ -129,6 +132,7 @@ pub use pinned::Pinned;
 pub use recording::Recording;
 pub use reduction::{REDUCTIONS, Reduction, ReductionRow};
 pub use required::MemoryRequired;
+pub use scan::Scan;
 pub use ticket::{Download, Downloads, Ticket, Value};
 pub use vector::Vector;
 

@@ -6,13 +6,14 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
 /// The GLSL sources, by file name.
-pub const SOURCES: [(&str, &str); 9] = [
+pub const SOURCES: [(&str, &str); 10] = [
     ("elementwise.comp", include_str!("../shaders/elementwise.comp")),
     ("field.glsl", include_str!("../shaders/field.glsl")),
     ("io.glsl", include_str!("../shaders/io.glsl")),
     ("power.glsl", include_str!("../shaders/power.glsl")),
     ("probe.comp", include_str!("../shaders/probe.comp")),
     ("reduce.comp", include_str!("../shaders/reduce.comp")),
+    ("scan.comp", include_str!("../shaders/scan.comp")),
     ("tiles.glsl", include_str!("../shaders/tiles.glsl")),
     ("words.glsl", include_str!("../shaders/words.glsl")),
     ("words_form.glsl", include_str!("../shaders/words_form.glsl")),
