@@ -83,6 +83,7 @@ mod backend;
 mod call;
 mod choice;
 mod error;
+mod extent;
 mod formulations;
 mod future;
 mod known_answers;
@@ -114,6 +115,7 @@ pub use call::Call;
 pub use choice::{Candidate, Decision, Evidence, Place, Reason, Setting, Thoroughness};
 pub use cpu_reference::Form;
 pub use error::{Error, ErrorKind};
+pub use extent::Counts;
 pub use field_kernels::{Field, Formulation, Width};
 pub use formulations::{Because, Multiplication};
 pub use gpu_executor::{
