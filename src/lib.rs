@@ -84,6 +84,7 @@ mod call;
 mod choice;
 mod error;
 mod expression;
+mod extent;
 mod formulations;
 mod future;
 mod indices;
@@ -98,12 +99,15 @@ mod on_device;
 pub mod oneshot;
 mod operation;
 mod options;
+mod passes;
 mod pinned;
+mod polynomial;
 #[doc(hidden)]
 pub mod rates;
 mod recording;
 mod reduction;
 mod required;
+mod scan;
 mod step;
 mod task;
 mod ticket;
@@ -116,6 +120,7 @@ pub use choice::{Candidate, Decision, Evidence, Place, Reason, Setting, Thorough
 pub use cpu_reference::Form;
 pub use error::{Error, ErrorKind};
 pub use expression::{Condition, Expression};
+pub use extent::Counts;
 pub use field_kernels::{Field, Formulation, Width};
 pub use formulations::{Because, Multiplication};
 pub use gpu_executor::{
@@ -136,6 +141,7 @@ pub use pinned::Pinned;
 pub use recording::Recording;
 pub use reduction::{REDUCTIONS, Reduction, ReductionRow};
 pub use required::MemoryRequired;
+pub use scan::Scan;
 pub use ticket::{Download, Downloads, Ticket, Value};
 pub use vector::Vector;
 

@@ -268,7 +268,7 @@ impl Recording {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn matrix_vector_into<F: Element>(&mut self, a: &Vector<F>, x: &Vector<F>, y: &Vector<F>) -> Result<(), Error> {
-        self.product("matrix_vector", (a, x, y), (y.len(), x.len(), 1))
+        self.dense("matrix_vector", (a, x, y), (y.len(), x.len(), 1))
     }
 
     /// Records the product of two matrices, given row by row, into new memory: `a` of `rows` x `inner`, `b` of `inner` x `columns`. Rows
@@ -325,10 +325,10 @@ impl Recording {
         shape: (usize, usize, usize),
         c: &Vector<F>,
     ) -> Result<(), Error> {
-        self.product("matrix_product", (a, b, c), shape)
+        self.dense("matrix_product", (a, b, c), shape)
     }
 
-    fn product<F: Element>(
+    fn dense<F: Element>(
         &mut self,
         name: &'static str,
         (a, b, c): (&Vector<F>, &Vector<F>, &Vector<F>),

@@ -6,7 +6,6 @@ use crate::formulations::Formulations;
 use crate::known_answers::KnownAnswers;
 use crate::operation::{Operation, Row, TABLE};
 use crate::options::Settings;
-use crate::reduction::{REDUCTIONS, Reducer};
 use crate::task::Specialized;
 use crate::{Error, Field, Form};
 use cpu_reference::{Positions, Results};
@@ -30,8 +29,6 @@ pub(crate) struct Vulkan {
     programs: Vec<Mutex<HashMap<(u32, Formulation), Program>>>,
     /// Whether fused multiply-adds of doubles were found to round once.
     pub(crate) fused: OnceLock<bool>,
-    /// By reduction and field; likewise, for the device's workgroup size.
-    pub(crate) reducers: Vec<Mutex<HashMap<Formulation, Reducer>>>,
     /// Programs of tasks.
     pub(crate) specialized: Mutex<HashMap<Specialized, Program>>,
     /// Programs of expressions: field, formulation, what is computed.
@@ -43,7 +40,6 @@ pub(crate) struct Vulkan {
 impl Vulkan {
     pub(crate) fn new(device: Device, width: Width, tiled: bool, formulations: Formulations) -> Self {
         let programs = (0..TABLE.len() * 4).map(|_| Mutex::default()).collect();
-        let reducers = (0..REDUCTIONS.len() * Field::ALL.len()).map(|_| Mutex::default()).collect();
         Self {
             device,
             width,
@@ -51,7 +47,6 @@ impl Vulkan {
             formulations,
             programs,
             fused: OnceLock::new(),
-            reducers,
             specialized: Mutex::default(),
             expressions: Mutex::default(),
             tested: Mutex::default(),

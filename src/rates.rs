@@ -4,6 +4,7 @@
 use crate::call::{Call, Prepared};
 use crate::on_device::{Vulkan, arranged};
 use crate::operation::{Parameter, Row, TABLE};
+use crate::reduction::Reduce;
 use crate::{Backend, DeviceError, Error, Field, Form, REDUCTIONS, ReductionRow};
 use cpu_reference::probes;
 use field_kernels::{Formulation, Kernel, permutations};
@@ -355,12 +356,12 @@ impl Vulkan {
         formulation: Formulation,
         length: usize,
     ) -> Result<f64, Error> {
-        let reducer = self.reducer_in(backend.settings(), row, field, formulation)?;
-        let vector = random(field, length, 2);
-        let input = self.uploaded(&vector)?;
-        let output = self.device().allocate(field.bytes() as u64)?;
-        let inputs = vec![&input; row.vectors];
-        let add = |batch: &mut Batch| reducer.add_to(batch, self.device(), &inputs, length, &output);
+        let task = Reduce { reduction: row.reduction, field, segment: length };
+        let input = self.uploaded(&random(field, length, 2))?;
+        let output = Some(self.device().allocate(field.bytes() as u64)?);
+        let inputs = vec![Some(input); row.vectors];
+        let add =
+            |batch: &mut Batch| self.lower_in(backend, &task, formulation, batch, (&inputs, std::slice::from_ref(&output)));
         Ok(length as f64 / self.seconds_each(5, add)?)
     }
 

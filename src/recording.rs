@@ -5,7 +5,6 @@ use crate::call::{Call, check_scalar};
 use crate::mask::Mask;
 use crate::memory::{Memory, Mirror, Place};
 use crate::operation::{Operation, Output};
-use crate::reduction::Reduction;
 use crate::step::{Applied, Fetch, Item, Step};
 use crate::task::Task;
 use crate::ticket::{Download, Landed, Ticket};
@@ -320,43 +319,6 @@ impl Recording {
         self.apply(Operation::Sqrt, &[a], &[], Some(root), Some(has_root))
     }
 
-    /// Records any reduction into a vector of one element, which may be part of the inputs. On a device this takes as many
-    /// passes as a logarithm of the length has digits, and in all about an addition per element (for an inner product, a
-    /// multiplication too); what the passes leave to each other takes about a thousandth of the input's memory, from submission
-    /// until it is done.
-    ///
-    /// # Errors
-    /// [`Error::OperandCount`], [`Error::LengthMismatch`] also if `output` has not one element, [`Error::ForeignVector`].
-    ///
-    /// ```
-    /// # use ark_bls12_381::Fr;
-    /// # let backend = bls12_field_gpu::backend()?;
-    /// use bls12_field_gpu::Reduction;
-    /// let vector = backend.upload(&[Fr::from(1u64), Fr::from(2u64), Fr::from(3u64)])?;
-    /// let mut recording = backend.record();
-    /// recording.reduce_into(Reduction::Sum, &[&vector], &vector.slice(0..1)?)?;
-    /// recording.submit()?;
-    /// assert_eq!(vector.download()?[0], Fr::from(6u64));
-    /// # Ok::<(), bls12_field_gpu::Error>(())
-    /// ```
-    pub fn reduce_into<F: Element>(
-        &mut self,
-        reduction: Reduction,
-        inputs: &[&Vector<F>],
-        output: &Vector<F>,
-    ) -> Result<(), Error> {
-        let row = reduction.row();
-        if inputs.len() != row.vectors {
-            return Err(Error::OperandCount { operation: row.name, expected: row.vectors, got: inputs.len() });
-        }
-        let length = inputs[0].len();
-        inputs.iter().try_for_each(|vector| self.check(row.name, vector, length))?;
-        self.check(row.name, output, 1)?;
-        let inputs = inputs.iter().map(|vector| vector.memory.clone()).collect();
-        self.steps.push(Step::Reduce { reduction, field: F::FIELD, length, inputs, output: output.memory.clone() });
-        Ok(())
-    }
-
     /// Records a task on memory of this backend: inputs and outputs, and what they hold.
     pub(crate) fn task(
         &mut self,
@@ -421,7 +383,11 @@ impl Recording {
         Ok(self.fetch(&mask.memory, Item::Flag, mask.len()))
     }
 
-    fn fetch<T>(&mut self, from: &Memory, item: Item, length: usize) -> Download<T> {
+    pub(crate) fn push(&mut self, step: Step) {
+        self.steps.push(step);
+    }
+
+    pub(crate) fn fetch<T>(&mut self, from: &Memory, item: Item, length: usize) -> Download<T> {
         let key = Arc::new(());
         self.steps.push(Step::Fetch(Fetch { key: key.clone(), from: from.clone(), item, length }));
         Download::new(key)
@@ -594,47 +560,4 @@ operations! {
     scale scale_into Scale (a) (scalar: element) "a s for one element s";
     pow pow_into Pow (a) (exponent: exponent) "the powers a^e for one exponent e";
     inverse_or_zero inverse_or_zero_into InverseOrZero (a) () "the inverses 1 / a, and 0 where a is 0";
-}
-
-macro_rules! reductions {
-    ($($name:ident $into:ident $reduction:ident ($first:ident $($vector:ident)*) $summary:literal, $example:literal;)+) => {
-        impl Recording {
-            $(
-                #[doc = concat!("Records ", $summary, ", into new memory of one element. See [`Recording::reduce_into`].\n\n# Errors\nThose of [`Recording::reduce_into`]; [`Error::Device`] if there is no memory.\n\n```\n")]
-                #[doc = "# use ark_bls12_381::Fr;"]
-                #[doc = "# let backend = bls12_field_gpu::backend()?;"]
-                #[doc = "let v = backend.upload(&[Fr::from(2u64), Fr::from(3u64)])?;"]
-                #[doc = "let mut recording = backend.record();"]
-                #[doc = concat!("let out = recording.", stringify!($name), "(", "&v", $(reductions!(@v $vector),)* ")?;")]
-                #[doc = "recording.submit()?;"]
-                #[doc = concat!("assert_eq!(out.download()?, [Fr::from(", $example, "u64)]);")]
-                #[doc = "# Ok::<(), bls12_field_gpu::Error>(())\n```"]
-                pub fn $name<F: Element>(&mut self, $first: &Vector<F>, $($vector: &Vector<F>),*) -> Result<Vector<F>, Error> {
-                    let out = self.backend.vector(1)?;
-                    self.$into($first, $($vector,)* &out)?;
-                    Ok(out)
-                }
-
-                #[doc = concat!("Records ", $summary, ", into `out`, a vector of one element. See [`Recording::reduce_into`].\n\n# Errors\nThose of [`Recording::reduce_into`].\n\n```\n")]
-                #[doc = "# use ark_bls12_381::Fr;"]
-                #[doc = "# let backend = bls12_field_gpu::backend()?;"]
-                #[doc = "let v = backend.upload(&[Fr::from(2u64), Fr::from(3u64)])?;"]
-                #[doc = "let out = backend.zeros(1)?;"]
-                #[doc = "let mut recording = backend.record();"]
-                #[doc = concat!("recording.", stringify!($into), "(", "&v", $(reductions!(@v $vector),)* ", &out)?;")]
-                #[doc = "recording.submit()?;"]
-                #[doc = concat!("assert_eq!(out.download()?, [Fr::from(", $example, "u64)]);")]
-                #[doc = "# Ok::<(), bls12_field_gpu::Error>(())\n```"]
-                pub fn $into<F: Element>(&mut self, $first: &Vector<F>, $($vector: &Vector<F>,)* out: &Vector<F>) -> Result<(), Error> {
-                    self.reduce_into(Reduction::$reduction, &[$first, $($vector),*], out)
-                }
-            )+
-        }
-    };
-    (@v $vector:ident) => { ", &v" };
-}
-
-reductions! {
-    sum sum_into Sum (a) "the sum of the elements of a", "5";
-    inner_product inner_product_into InnerProduct (a b) "the inner product, the sum of the products a b", "13";
 }

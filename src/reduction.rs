@@ -1,13 +1,20 @@
-//! Reductions: operations that fold vectors into one element. Each is one row, with its kernels, its CPU twin and its cost.
+//! Reductions: operations that fold vectors, or segments of them, into one element each. Each is one row, with its kernels, its CPU
+//! twin and its cost.
 
+use crate::ark::Element;
 use crate::known_answers::edges;
-use crate::on_device::Vulkan;
-use crate::options::Settings;
-use crate::{Error, Field, Form};
+use crate::memory::Memory;
+use crate::passes::{Launch, Share};
+use crate::scan;
+use crate::step::{Item, Step};
+use crate::task::{Lowering, Task, Trial, Values};
+use crate::vector::Vector;
+use crate::{Error, Field, Form, Recording};
 use cpu_reference::{Fold, Operands};
-use field_kernels::{Formulation, Kernel};
-use gpu_executor::{Batch, Device, Program, Region, Shape, SlotUse};
-use std::num::NonZeroU32;
+use field_kernels::Kernel;
+use gpu_executor::Region;
+use rayon::prelude::*;
+use std::sync::Arc;
 
 /// An operation that folds vectors into one element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,6 +24,10 @@ pub enum Reduction {
     Sum,
     /// The sum of the products a b, position by position; 0 if there are none
     InnerProduct,
+    /// The product of the elements of a; 1 if there are none
+    Product,
+    /// The sum of the squares of the elements of a; 0 if there are none
+    SumOfSquares,
 }
 
 /// A reduction's row.
@@ -28,9 +39,9 @@ pub struct ReductionRow {
     pub name: &'static str,
     /// How many vectors it takes.
     pub vectors: usize,
-    /// Folds the elements of a workgroup into one.
+    /// Folds elements into fewer.
     pub(crate) first: Kernel,
-    /// Folds such results into one.
+    /// Folds such results into fewer.
     again: Kernel,
     fq: Fold,
     fr: Fold,
@@ -54,8 +65,12 @@ macro_rules! folds {
 }
 
 /// Every reduction.
-pub static REDUCTIONS: [ReductionRow; 2] =
-    [folds!(Sum sum 1 Sum Sum 1), folds!(InnerProduct inner_product 2 InnerProduct Sum 2)];
+pub static REDUCTIONS: [ReductionRow; 4] = [
+    folds!(Sum sum 1 Sum Sum 1),
+    folds!(InnerProduct inner_product 2 InnerProduct Sum 1),
+    folds!(Product product 1 Scan Scan 1),
+    folds!(SumOfSquares sum_of_squares 1 InnerProduct Sum 1),
+];
 
 // `Reduction::row` finds a row by its number.
 const _: () = {
@@ -88,183 +103,271 @@ impl Reduction {
 
 impl ReductionRow {
     /// Computes the reduction on the CPU, of vectors in Montgomery form: the limbs of one element.
-    pub(crate) fn compute(&self, field: Field, vectors: &[&[u64]]) -> Vec<u64> {
-        let vector = |index: usize| vectors.get(index).copied().unwrap_or(&[]);
-        let vectors = [vector(0), vector(1), &[]];
-        let mut result = vec![0; field.limbs()];
+    fn compute(&self, field: Field, vectors: [&[u64]; 2], result: &mut [u64]) {
         let fold = match field {
             Field::Fq => self.fq,
             Field::Fr => self.fr,
         };
-        (fold.compute)(&Operands { vectors, parameter: &[], form: Form::Montgomery }, &mut result);
-        result
+        let [a, b] = vectors;
+        (fold.compute)(&Operands { vectors: [a, b, &[]], parameter: &[], form: Form::Montgomery }, result);
     }
 }
 
-/// Elements that an invocation folds before its workgroup folds what its invocations have: enough that the tree through shared
-/// memory and the further passes cost little beside them. Chosen, not measured.
-const PER_INVOCATION: u32 = 16;
-
-/// A reduction made ready for a device.
-#[derive(Clone)]
-pub(crate) struct Reducer {
-    row: &'static ReductionRow,
-    field: Field,
-    first: Program,
-    again: Program,
-    /// Elements per workgroup.
-    group: usize,
+/// A reduction of segments of equal length, as many as the output has elements.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reduce {
+    pub(crate) reduction: Reduction,
+    pub(crate) field: Field,
+    /// Elements in a segment.
+    pub(crate) segment: usize,
 }
 
-impl Vulkan {
-    /// The programs of a reduction, made and tested when first asked for.
-    pub(crate) fn reducer(&self, settings: &Settings, row: &'static ReductionRow, field: Field) -> Result<Reducer, Error> {
-        self.in_the_chosen(row.first, field, |formulation| self.reducer_in(settings, row, field, formulation))
-    }
+/// How inner products take their second vector.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Second {
+    /// Position by position.
+    Whole,
+    /// The same elements for every segment.
+    ForEverySegment,
+}
 
-    /// The same in a given formulation.
-    pub(crate) fn reducer_in(
-        &self,
-        settings: &Settings,
-        row: &'static ReductionRow,
-        field: Field,
-        formulation: Formulation,
-    ) -> Result<Reducer, Error> {
-        let slot = &self.reducers[row.reduction as usize * Field::ALL.len() + field as usize];
-        if let Some(reducer) = slot.lock().get(&formulation) {
-            return Ok(reducer.clone());
-        }
-        if !self.is_able(formulation)? {
-            return Err(self.failed_self_test(row.name, field, 0));
-        }
-        // Not under the lock: the self-test uses rayon, as that of the operations does.
-        let group = NonZeroU32::new(PER_INVOCATION * self.device().workgroup_size()).unwrap_or(NonZeroU32::MIN);
-        let first = self.fold(row, (row.first, formulation), field, group)?;
-        // What is folded again is not multiplied again.
-        let again = self.fold(row, (row.again, Formulation::Words), field, group)?;
-        let made = Reducer { row, field, first, again, group: group.get() as usize };
-        made.self_test(settings, self.device())?;
-        slot.lock().insert(formulation, made.clone());
-        Ok(made)
-    }
-
-    fn fold(
-        &self,
-        row: &ReductionRow,
-        (kernel, formulation): (Kernel, Formulation),
-        field: Field,
-        group: NonZeroU32,
-    ) -> Result<Program, Error> {
-        let not_available = Error::NotAvailable { operation: row.name, field };
-        let shader = kernel.shader(field, self.width, formulation).ok_or(not_available)?;
-        let reads = |n: usize| {
-            let vectors = if kernel == row.first { row.vectors } else { 1 };
-            if n < vectors { SlotUse::Reads(field.bytes()) } else { SlotUse::None }
+/// Adds a reduction of segments, of which the last may be shorter, to a batch: passes that fold chunks into one element each, until
+/// there is one for each segment. What they leave to each other lies in memory from the device's pool, until the batch is done.
+pub(crate) fn fold(
+    lowering: &mut Lowering,
+    (row, field): (&ReductionRow, Field),
+    (a, b, second): (&Region, Option<&Region>, Second),
+    segment: usize,
+    output: &Region,
+) -> Result<(), Error> {
+    /// More only keep fewer invocations busy.
+    const MOST: usize = 64;
+    let bytes = field.bytes() as u64;
+    let mut length = (a.bytes() / bytes) as usize;
+    let segments = length.div_ceil(segment);
+    let (mut kernel, mut inputs, mut segment) = (row.first, [Some(a.clone()), b.cloned()], segment);
+    let mut option = u32::from(second == Second::ForEverySegment);
+    loop {
+        let share = Share::of_fold(segment, segments, MOST);
+        let results =
+            if share.chunks == 1 { output.clone() } else { lowering.scratch((segments * share.chunks) as u64 * bytes)? };
+        let [a, b] = &inputs;
+        let slots = [a.as_ref(), b.as_ref(), None, Some(&results)];
+        let (constants, more) = match kernel {
+            Kernel::Scan => (scan::constants(scan::PRODUCT, false, share.team), [0, 0]),
+            _ => (vec![(3, share.team as u32)], [length as u32, option]),
         };
-        let kernel = gpu_executor::Kernel {
-            name: shader.name,
-            spirv: shader.spirv.into(),
-            reach: self.reach(),
-            slots: vec![reads(0), reads(1), SlotUse::None, SlotUse::WritesPerGroup(field.bytes())],
-            shape: Shape::Groups(group),
-            workgroup_size: None,
-            constants: vec![(3, group.get())],
-        };
-        // SAFETY: the kernel is one of field-kernels', valid by spirv-val, which CI runs; reduce.comp and io.glsl keep to these
-        // slots and widths, give each workgroup the elements that constant 3 says and no others, use constant 0 for the
-        // workgroup size, and take no more shared memory than every device has. A device without 64-bit integers is given the
-        // 32-bit variant only.
-        Ok(unsafe { self.device().prepare(&kernel) }?)
-    }
-}
-
-impl Reducer {
-    /// Adds the reduction of `length` elements to a batch: passes in which each workgroup folds its elements into one, until
-    /// there is one. What they leave to each other lies in memory from the device's pool, until the batch is done. The output
-    /// may overlap the inputs.
-    pub(crate) fn add_to(
-        &self,
-        batch: &mut Batch,
-        device: &Device,
-        inputs: &[&Region],
-        length: usize,
-        output: &Region,
-    ) -> Result<(), Error> {
-        if length == 0 {
-            batch.zero(output);
+        let launch = Launch { kernel, field, slots, written: 16, constants, segments, segment, share, more, cost: row.cost };
+        launch.add_to(lowering)?;
+        if share.chunks == 1 {
             return Ok(());
         }
-        let bytes = self.field.bytes() as u64;
-        let part = |region: &Region, range: std::ops::Range<usize>| {
-            region.slice(range.start as u64 * bytes..range.end as u64 * bytes)
-        };
-        let mut operands: Vec<Region> = inputs.iter().copied().cloned().collect();
-        let (mut program, mut cost, mut length) = (&self.first, self.row.cost, length);
-        loop {
-            let groups = length.div_ceil(self.group);
-            let last = groups == 1 && !operands.iter().any(|operand| operand.overlaps(output));
-            let results = if last { output.clone() } else { device.allocate(groups as u64 * bytes)? };
-            // Launches of whole workgroups.
-            let most = (device.launch_elements(cost) / self.group).max(1) * self.group;
-            for start in (0..length).step_by(most) {
-                let end = length.min(start + most);
-                let read = |n: usize| Some((part(operands.get(n)?, start..end)?, false));
-                let written = part(&results, start / self.group..end.div_ceil(self.group)).map(|region| (region, true));
-                batch.launch(program, [read(0), read(1), None, written], (end - start) as u32, &[]);
+        (kernel, inputs, segment, option) = (row.again, [Some(results), None], share.chunks, 0);
+        length = segments * segment;
+    }
+}
+
+impl Task for Reduce {
+    fn name(&self) -> &'static str {
+        self.reduction.name()
+    }
+
+    fn field(&self) -> Field {
+        self.field
+    }
+
+    fn multiplies(&self) -> Option<Kernel> {
+        Some(self.reduction.row().first)
+    }
+
+    fn lower(&self, device: &mut Lowering, inputs: &[Option<Region>], outputs: &[Option<Region>]) -> Result<(), Error> {
+        let row = self.reduction.row();
+        match (inputs, outputs) {
+            ([Some(a), rest @ ..], [Some(output)]) => {
+                let squared = self.reduction == Reduction::SumOfSquares;
+                let b = if squared { Some(a) } else { rest.first().and_then(Option::as_ref) };
+                fold(device, (row, self.field), (a, b, Second::Whole), self.segment, output)
             }
-            if groups == 1 {
-                if !last {
-                    batch.copy(&results, output);
+            // Of no elements.
+            (_, [Some(output)]) => {
+                match self.reduction {
+                    Reduction::Product => {
+                        let (bytes, one) = (self.field.bytes() as u64, self.field.r());
+                        let ones = one.repeat((output.bytes() / bytes) as usize);
+                        device.batch.upload(output, bytemuck::cast_slice(&ones).into());
+                    }
+                    _ => device.batch.zero(output),
                 }
-                return Ok(());
+                Ok(())
             }
-            (program, cost, length, operands) = (&self.again, 1, groups, vec![results]);
+            _ => Ok(()),
         }
     }
 
-    /// Nothing that a kernel says is believed before it has answered what is known: vectors of every edge, of lengths around that
-    /// of a workgroup's.
-    fn self_test(&self, settings: &Settings, device: &Device) -> Result<(), Error> {
-        let (limbs, bytes) = (self.field.limbs(), self.field.bytes() as u64);
-        let lengths = [0, 1, 2, self.group - 1, self.group, self.group + 1, 2 * self.group + 1];
-        let longest = 2 * self.group + 1;
+    fn compute(&self, inputs: &[Values], outputs: &mut [Values]) {
+        let (row, limbs) = (self.reduction.row(), self.field.limbs());
+        let [output] = outputs else { return };
+        output.limbs_mut().par_chunks_mut(limbs).enumerate().for_each(|(at, result)| {
+            let segment = at * self.segment * limbs..(at + 1) * self.segment * limbs;
+            let of = |n: usize| inputs.get(n).and_then(|values| values.limbs().get(segment.clone())).unwrap_or(&[]);
+            row.compute(self.field, [of(0), of(1)], result);
+        });
+    }
+
+    fn trials(&self) -> Vec<Trial> {
         let edges = edges(self.field);
-        // Against every edge, every edge.
-        let at =
-            |operand: usize, index: usize| &edges[(if operand == 0 { index } else { index / edges.len() }) % edges.len()];
-        let vectors: Vec<Vec<u64>> = (0..self.row.vectors)
-            .map(|operand| (0..longest).flat_map(|index| at(operand, index).iter().copied()).collect())
-            .collect();
-        let mut batch = Batch::default();
-        let mut inputs = Vec::new();
-        for vector in &vectors {
-            let region = device.allocate(longest as u64 * bytes)?;
-            batch.upload(&region, bytemuck::cast_slice(vector).into());
-            inputs.push(region);
-        }
-        let outputs = device.allocate(lengths.len() as u64 * bytes)?;
-        for (n, &length) in lengths.iter().enumerate() {
-            let of_length: Vec<Region> = inputs.iter().filter_map(|region| region.slice(0..length as u64 * bytes)).collect();
-            let output = outputs.slice(n as u64 * bytes..(n + 1) as u64 * bytes);
-            let of_length: Vec<&Region> = of_length.iter().collect();
-            output.map_or(Ok(()), |output| self.add_to(&mut batch, device, &of_length, length, &output))?;
-        }
-        batch.download(&outputs);
-        let mut answers = vec![0u64; lengths.len() * limbs];
-        device.submit(&batch)?.finish(&mut [bytemuck::cast_slice_mut(&mut answers)])?;
-        #[cfg(feature = "test-faults")]
-        if let Some(crate::Fault::FlipBitInSelfTest(bit)) = settings.fault {
-            crate::on_device::flip(&mut answers, &mut [], (&(0..lengths.len()), lengths.len()), bit);
-        }
-        #[cfg(not(feature = "test-faults"))]
-        let _ = settings;
-        for (index, (&length, answer)) in lengths.iter().zip(answers.chunks(limbs)).enumerate() {
-            let of_length: Vec<&[u64]> = vectors.iter().map(|vector| &vector[..length * limbs]).collect();
-            if self.row.compute(self.field, &of_length) != answer {
-                let (operation, device) = (self.row.name, device.info().to_string());
-                return Err(Error::SelfTestFailed { operation, field: self.field, index, device });
+        let row = self.reduction.row();
+        // (elements in a segment, segments): single invocations, several of them, teams, several of them.
+        let shapes = [(0, 1), (1, 1), (2, 3), (64, 2), (65, 1), (1023, 1), (1024, 1), (1025, 2), (2500, 1)];
+        let trial = |(segment, segments): (usize, usize)| {
+            // Against every edge, every edge; of a product none that is zero, or it would be.
+            let at = |operand: usize, index: usize| {
+                let some = if row.reduction == Reduction::Product { &edges[1..] } else { &edges };
+                &some[(if operand == 0 { index } else { index / some.len() }) % some.len()]
+            };
+            let vector = |operand| (0..segment * segments).flat_map(|index| at(operand, index).iter().copied()).collect();
+            Trial {
+                task: Arc::new(Reduce { segment, ..*self }),
+                inputs: (0..row.vectors).map(|operand| Values::Limbs(vector(operand))).collect(),
+                outputs: vec![(Item::Element(self.field), segments)],
             }
+        };
+        shapes.into_iter().map(trial).collect()
+    }
+}
+
+impl Recording {
+    /// Records any reduction into a vector of one element, which may be part of the inputs. On a device this takes two or
+    /// three passes, and in all about an addition or a multiplication per element; what the passes leave to each other takes less
+    /// than a hundredth of the input's memory, from submission until it is done.
+    ///
+    /// # Errors
+    /// [`Error::OperandCount`], [`Error::LengthMismatch`] also if `output` has not one element, [`Error::ForeignVector`];
+    /// [`Error::Device`] if there is no memory.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// use bls12_field_gpu::Reduction;
+    /// let vector = backend.upload(&[Fr::from(1u64), Fr::from(2u64), Fr::from(3u64)])?;
+    /// let mut recording = backend.record();
+    /// recording.reduce_into(Reduction::Sum, &[&vector], &vector.slice(0..1)?)?;
+    /// recording.submit()?;
+    /// assert_eq!(vector.download()?[0], Fr::from(6u64));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn reduce_into<F: Element>(
+        &mut self,
+        reduction: Reduction,
+        inputs: &[&Vector<F>],
+        output: &Vector<F>,
+    ) -> Result<(), Error> {
+        self.check(reduction.name(), output, 1)?;
+        self.reduce_segments_into(reduction, inputs, output)
+    }
+
+    /// Records a reduction of each of several segments of equal length, one after another in the inputs: as many as `output` has
+    /// elements. The output may be part of the inputs. Costs as [`Recording::reduce_into`] does.
+    ///
+    /// # Errors
+    /// Those of [`Recording::reduce_into`]; [`Error::LengthMismatch`] if the inputs cannot be cut into as many equal segments.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// use bls12_field_gpu::Reduction;
+    /// let vector = backend.upload(&[1u64, 2, 3, 4, 5, 6].map(Fr::from))?;
+    /// let mut recording = backend.record();
+    /// let products = backend.zeros(3)?;
+    /// recording.reduce_segments_into(Reduction::Product, &[&vector], &products)?;
+    /// recording.submit()?;
+    /// assert_eq!(products.download()?, [2u64, 12, 30].map(Fr::from));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn reduce_segments_into<F: Element>(
+        &mut self,
+        reduction: Reduction,
+        inputs: &[&Vector<F>],
+        output: &Vector<F>,
+    ) -> Result<(), Error> {
+        let row = reduction.row();
+        if inputs.len() != row.vectors {
+            return Err(Error::OperandCount { operation: row.name, expected: row.vectors, got: inputs.len() });
         }
+        let length = inputs[0].len();
+        inputs.iter().try_for_each(|vector| self.check(row.name, vector, length))?;
+        let segment = self.segment(row.name, length, output.len())?;
+        self.check(row.name, output, output.len())?;
+        if output.is_empty() {
+            return Ok(());
+        }
+        let item = Item::Element(F::FIELD);
+        let read: Vec<(&Memory, Item)> = inputs.iter().map(|vector| (&vector.memory, item)).collect();
+        let task = Arc::new(Reduce { reduction, field: F::FIELD, segment });
+        let place = output.memory.place();
+        let overlaps = inputs
+            .iter()
+            .any(|input| input.memory.place().zip(place.as_ref()).is_some_and(|(input, output)| input.overlaps(output)));
+        if !overlaps {
+            return self.task(task, &read, &[(&output.memory, item)]);
+        }
+        let apart = self.backend.vector::<F>(output.len())?;
+        self.task(task, &read, &[(&apart.memory, item)])?;
+        self.push(Step::Copy { from: apart.memory, to: output.memory.clone(), item });
         Ok(())
     }
+
+    /// The length of a segment, if `length` elements are so many segments.
+    pub(crate) fn segment(&self, operation: &'static str, length: usize, segments: usize) -> Result<usize, Error> {
+        match length.checked_div(segments) {
+            Some(segment) if segment * segments == length => Ok(segment),
+            None if length == 0 => Ok(0),
+            _ => Err(Error::LengthMismatch { operation, first: length, other: segments }),
+        }
+    }
+}
+
+macro_rules! reductions {
+    ($($name:ident $into:ident $reduction:ident ($first:ident $($vector:ident)*) $summary:literal, $example:literal;)+) => {
+        impl Recording {
+            $(
+                #[doc = concat!("Records ", $summary, ", into new memory of one element. See [`Recording::reduce_into`].\n\n# Errors\nThose of [`Recording::reduce_into`]; [`Error::Device`] if there is no memory.\n\n```\n")]
+                #[doc = "# use ark_bls12_381::Fr;"]
+                #[doc = "# let backend = bls12_field_gpu::backend()?;"]
+                #[doc = "let v = backend.upload(&[Fr::from(2u64), Fr::from(3u64)])?;"]
+                #[doc = "let mut recording = backend.record();"]
+                #[doc = concat!("let out = recording.", stringify!($name), "(", "&v", $(reductions!(@v $vector),)* ")?;")]
+                #[doc = "recording.submit()?;"]
+                #[doc = concat!("assert_eq!(out.download()?, [Fr::from(", $example, "u64)]);")]
+                #[doc = "# Ok::<(), bls12_field_gpu::Error>(())\n```"]
+                pub fn $name<F: Element>(&mut self, $first: &Vector<F>, $($vector: &Vector<F>),*) -> Result<Vector<F>, Error> {
+                    let out = self.backend.vector(1)?;
+                    self.$into($first, $($vector,)* &out)?;
+                    Ok(out)
+                }
+
+                #[doc = concat!("Records ", $summary, ", into `out`, a vector of one element. See [`Recording::reduce_into`].\n\n# Errors\nThose of [`Recording::reduce_into`].\n\n```\n")]
+                #[doc = "# use ark_bls12_381::Fr;"]
+                #[doc = "# let backend = bls12_field_gpu::backend()?;"]
+                #[doc = "let v = backend.upload(&[Fr::from(2u64), Fr::from(3u64)])?;"]
+                #[doc = "let out = backend.zeros(1)?;"]
+                #[doc = "let mut recording = backend.record();"]
+                #[doc = concat!("recording.", stringify!($into), "(", "&v", $(reductions!(@v $vector),)* ", &out)?;")]
+                #[doc = "recording.submit()?;"]
+                #[doc = concat!("assert_eq!(out.download()?, [Fr::from(", $example, "u64)]);")]
+                #[doc = "# Ok::<(), bls12_field_gpu::Error>(())\n```"]
+                pub fn $into<F: Element>(&mut self, $first: &Vector<F>, $($vector: &Vector<F>,)* out: &Vector<F>) -> Result<(), Error> {
+                    self.reduce_into(Reduction::$reduction, &[$first, $($vector),*], out)
+                }
+            )+
+        }
+    };
+    (@v $vector:ident) => { ", &v" };
+}
+
+reductions! {
+    sum sum_into Sum (a) "the sum of the elements of a", "5";
+    inner_product inner_product_into InnerProduct (a b) "the inner product, the sum of the products a b", "13";
+    product product_into Product (a) "the product of the elements of a", "6";
+    sum_of_squares sum_of_squares_into SumOfSquares (a) "the sum of the squares of the elements of a", "13";
 }

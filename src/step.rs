@@ -5,7 +5,6 @@ use crate::mask::FLAG;
 use crate::memory::{Memory, Mirror};
 use crate::on_device::{Vulkan, arranged};
 use crate::operation::Operation;
-use crate::reduction::Reduction;
 use crate::task::{Task, Values};
 use crate::ticket::Landed;
 use crate::{Backend, Error, Field, Form};
@@ -22,13 +21,6 @@ pub(crate) enum Step {
         inputs: Vec<Memory>,
         elements: Memory,
         mask: Memory,
-    },
-    Reduce {
-        reduction: Reduction,
-        field: Field,
-        length: usize,
-        inputs: Vec<Memory>,
-        output: Memory,
     },
     /// `items` says what the inputs hold.
     Task {
@@ -110,7 +102,6 @@ impl Step {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Step::Apply { call, .. } => call.operation.name(),
-            Step::Reduce { reduction, .. } => reduction.name(),
             Step::Task { task, .. } => task.name(),
             Step::Write { .. } => "write",
             Step::Copy { .. } => "duplicate",
@@ -122,7 +113,7 @@ impl Step {
     /// The field that the step is about.
     pub(crate) fn field(&self) -> Field {
         match self {
-            Step::Apply { call: Applied { field, .. }, .. } | Step::Reduce { field, .. } => *field,
+            Step::Apply { call: Applied { field, .. }, .. } => *field,
             Step::Task { task, .. } => task.field(),
             Step::Write { item, .. }
             | Step::Copy { item, .. }
@@ -134,7 +125,7 @@ impl Step {
     /// The memory that the step reads, before it writes.
     pub(crate) fn reads(&self) -> &[Memory] {
         match self {
-            Step::Apply { inputs, .. } | Step::Reduce { inputs, .. } | Step::Task { inputs, .. } => inputs,
+            Step::Apply { inputs, .. } | Step::Task { inputs, .. } => inputs,
             Step::Copy { from, .. } | Step::Fetch(Fetch { from, .. }) => std::slice::from_ref(from),
             Step::Write { .. } | Step::Zero { .. } => &[],
         }
@@ -148,7 +139,6 @@ impl Step {
             Step::Apply { call, elements, mask, .. } => {
                 outputs = [Some((elements, Item::Element(call.field))), Some((mask, Item::Flag))];
             }
-            Step::Reduce { field, output, .. } => outputs[0] = Some((output, Item::Element(*field))),
             Step::Write { to, item, .. } | Step::Copy { to, item, .. } | Step::Zero { to, item } => {
                 outputs[0] = Some((to, *item));
             }
@@ -180,11 +170,6 @@ impl Step {
                         arranged(row, [input(0), input(1), input(2)], output(elements, element), output(mask, Item::Flag));
                     batch.launch(&program, slots, range.len() as u32, &prepared.words);
                 }
-            }
-            Step::Reduce { reduction, field, length, inputs, output: Memory::Device(output) } => {
-                let reducer = vulkan.reducer(backend.settings(), reduction.row(), *field)?;
-                let inputs: Vec<&Region> = inputs.iter().filter_map(Memory::region).collect();
-                reducer.add_to(batch, vulkan.device(), &inputs, *length, output)?;
             }
             Step::Task { task, inputs, outputs, .. } => {
                 let inputs: Vec<Option<Region>> = inputs.iter().map(|memory| memory.region().cloned()).collect();
@@ -240,11 +225,6 @@ impl Step {
                 let mut results: Vec<Values> = outputs.iter().map(zeroed).collect();
                 task.compute(&inputs, &mut results);
                 outputs.iter().zip(&results).for_each(|((memory, _), values)| store(memory, values.bytes()));
-            }
-            Step::Reduce { reduction, field, inputs, output, .. } => {
-                let vectors: Vec<Vec<u64>> = inputs.iter().map(load).collect();
-                let vectors: Vec<&[u64]> = vectors.iter().map(Vec::as_slice).collect();
-                store(output, bytemuck::cast_slice(&reduction.row().compute(*field, &vectors)));
             }
         }
         Ok(())

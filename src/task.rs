@@ -140,8 +140,7 @@ pub(crate) struct Lowering<'a> {
     pub(crate) formulation: Formulation,
 }
 
-/// A kernel of field-kernels that is neither element-wise nor a [`Reducer`](crate::reduction::Reducer)'s, and how to specialize it.
-/// Programs are found by it.
+/// A kernel of field-kernels that is not element-wise, and how to specialize it. Programs are found by it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Specialized {
     pub(crate) kernel: Kernel,
@@ -188,10 +187,7 @@ impl Vulkan {
         batch: &mut Batch,
         (inputs, outputs): (&[Option<Region>], &[Option<Region>]),
     ) -> Result<(), Error> {
-        let mut add = |formulation| {
-            self.tested(backend, task, formulation)?;
-            task.lower(&mut Lowering { batch, vulkan: self, formulation }, inputs, outputs)
-        };
+        let mut add = |formulation| self.lower_in(backend, task, formulation, batch, (inputs, outputs));
         match task.multiplies() {
             None => add(Formulation::Words),
             Some(kernel) => {
@@ -201,6 +197,19 @@ impl Vulkan {
                 add(formulation)
             }
         }
+    }
+
+    /// The same in a given formulation.
+    pub(crate) fn lower_in(
+        &self,
+        backend: &Backend,
+        task: &dyn Task,
+        formulation: Formulation,
+        batch: &mut Batch,
+        (inputs, outputs): (&[Option<Region>], &[Option<Region>]),
+    ) -> Result<(), Error> {
+        self.tested(backend, task, formulation)?;
+        task.lower(&mut Lowering { batch, vulkan: self, formulation }, inputs, outputs)
     }
 
     fn tested(&self, backend: &Backend, task: &dyn Task, formulation: Formulation) -> Result<(), Error> {

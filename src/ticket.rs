@@ -61,7 +61,7 @@ pub enum Landed {
     Flags(Vec<u32>),
 }
 
-/// What downloads give: elements of Fq and Fr, and [`bool`] for the flags of a mask.
+/// What downloads give: elements of Fq and Fr, [`bool`] for the flags of a mask, and [`usize`] for counts.
 pub trait Value: sealed::Landing {}
 
 impl<T: sealed::Landing> Value for T {}
@@ -88,6 +88,16 @@ impl sealed::Landing for Fr {
 impl sealed::Landing for bool {
     fn extract(landed: Landed) -> Option<Vec<Self>> {
         if let Landed::Flags(flags) = landed { Some(flags.into_iter().map(|flag| flag != 0).collect()) } else { None }
+    }
+}
+
+impl sealed::Landing for usize {
+    fn extract(landed: Landed) -> Option<Vec<Self>> {
+        if let Landed::Flags(counts) = landed {
+            Some(counts.into_iter().map(|count| count as usize).collect())
+        } else {
+            None
+        }
     }
 }
 

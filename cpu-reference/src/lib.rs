@@ -20,10 +20,12 @@ pub mod matrices;
 pub mod movement;
 pub mod probes;
 mod reductions;
+mod scans;
 mod twins;
 
 pub use layout::{LimbField, zeroed_vec};
-pub use reductions::{Fold, inner_product, sum};
+pub use reductions::{Fold, inner_product, product, sum, sum_of_squares};
+pub use scans::{Recurrence, Walk, evaluate, powers, powers_first_wrong, scan, scan_first_wrong};
 pub use twins::{
     Form, Operands, Positions, Results, Twin, add, add_scalar, double, equal, from_montgomery, inverse, mul, mul_add, neg,
     pow, scale, sqrt, square, sub, sub_scalar, to_montgomery,

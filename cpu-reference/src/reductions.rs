@@ -25,6 +25,28 @@ pub const fn sum<F: LimbField>() -> Fold {
     Fold { compute: |operands, result| F::elements_mut(result).fill(sum_of(operands, |[a, _, _]: [F; 3]| a)) }
 }
 
+/// The product of a. In canonical form, the product of a / R times R^(the number of elements - 1).
+pub const fn product<F: LimbField>() -> Fold {
+    Fold {
+        compute: |operands, result| {
+            let context = context::<F>(operands);
+            let a = F::elements(operands.vectors[0]);
+            let product = a.par_iter().with_min_len(PIECE).map(|a| context.lift(*a)).reduce(|| F::ONE, |x, y| x * y);
+            F::elements_mut(result).fill(context.lower(product));
+        },
+    }
+}
+
+/// The sum of a^2.
+pub const fn sum_of_squares<F: LimbField>() -> Fold {
+    Fold {
+        compute: |operands, result| {
+            let total = sum_of(operands, |[a, _, _]: [F; 3]| a.square());
+            F::elements_mut(result).fill(context(operands).lift(total));
+        },
+    }
+}
+
 /// The sum of a b. In canonical form, the sum of (a / R) (b / R) times R.
 pub const fn inner_product<F: LimbField>() -> Fold {
     Fold {
@@ -63,6 +85,16 @@ mod tests {
             // Seen as canonical integers, a is a / R.
             assert_eq!(of(sum::<F>(), &a, &[], Form::Canonical), total);
             assert_eq!(of(inner_product::<F>(), &a, &b, Form::Canonical), product * F::radix());
+            let squares: F = a.iter().map(|x| x.square()).sum();
+            assert_eq!(of(sum_of_squares::<F>(), &a, &[], Form::Montgomery), squares);
+            assert_eq!(of(sum_of_squares::<F>(), &a, &[], Form::Canonical), squares * F::radix());
+            // Of 7 on there is a zero among them.
+            for a in [&a[..], &a[..a.len().min(6)]] {
+                let product: F = a.iter().product();
+                assert_eq!(of(super::product::<F>(), a, &[], Form::Montgomery), product);
+                let canonical: Vec<F> = a.iter().map(|a| *a * F::from_raw(1)).collect();
+                assert_eq!(of(super::product::<F>(), &canonical, &[], Form::Canonical), product * F::from_raw(1));
+            }
         }
         assert_eq!(of(sum::<F>(), &[-F::ONE; 3], &[], Form::Montgomery), -F::from(3u64));
     }

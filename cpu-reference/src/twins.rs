@@ -77,7 +77,7 @@ impl<F: LimbField> Context<'_, F> {
     }
 
     /// The limbs of the element whose value is `a`.
-    fn lower(&self, a: F) -> F {
+    pub(crate) fn lower(&self, a: F) -> F {
         if self.canonical { a * self.unit } else { a }
     }
 

@@ -1,9 +1,12 @@
-// Reductions: workgroup g folds the elements from g GROUP to (g + 1) GROUP, or to the end of the vectors, into r[g]. Launched again
-// on its own results until there is one. The build defines one KERNEL_*, and the macros of field.glsl and io.glsl;
-// src/kernel.rs lists every combination.
+// Reductions in which the order does not matter: sums, sums of products, and where the last element is that is not zero; of
+// segments of equal length (the last may be shorter), each on its own. Launched again on what it leaves, until there is one result for
+// each segment. The build defines one KERNEL_*, and the macros of field.glsl and io.glsl; src/kernel.rs lists every combination.
 //
-// An invocation folds every LANES-th element of its workgroup's, so that neighbours read neighbours; then the workgroup folds
-// what its invocations have, in a tree through shared memory. The order is the same whatever the device does when.
+// A segment is cut into chunks of STEPS elements for each invocation of a team. An invocation folds every TEAMth element of its
+// chunk, so that neighbours read neighbours; then the team folds what its invocations have, in a tree through shared memory. The
+// order is the same whatever the device does when.
+//
+// Sums are not reduced modulo p until all terms are there: STEPS of them, below p, or below p^2, have room in one word more.
 #version 460
 #extension GL_EXT_control_flow_attributes : require
 #if INT64
@@ -14,61 +17,192 @@
 #endif
 #extension GL_GOOGLE_include_directive : require
 
+#if defined(KERNEL_EXTENT)
+#define MASK_IN_R
+#endif
 #include "words.glsl"
 #include "field.glsl"
 #include "io.glsl"
-#if defined(KERNEL_INNER_PRODUCT)
-#include "formulation.glsl"
-#endif
 
-// Elements per workgroup, at least one.
-layout(constant_id = 3) const uint GROUP = 1u;
+// Invocations that fold together: 1, or all of a workgroup, a power of two.
+layout(constant_id = 3) const uint TEAM = 1u;
 
-// The invocations that work: all, in workgroups of any size up to 256, whose elements take 12 KiB of the 16 KiB of shared memory
-// that every device has.
-const uint LANES = gl_WorkGroupSize.x < 256u ? gl_WorkGroupSize.x : 256u;
-shared Fe partial[LANES];
+// The launch's parameters: position of its first invocation, elements in a segment, chunks in a segment, elements of an
+// invocation, elements in all, and what else there is to know.
+#define FIRST push.params[0]
+#define SEGMENT push.params[1]
+#define CHUNKS push.params[2]
+#define STEPS push.params[3]
+#define LENGTH push.params[4]
+#define OPTION push.params[5]
 
-// What a fold starts from, what an element brings to it, and how two are folded into one: associative and commutative.
-#if defined(KERNEL_SUM) || defined(KERNEL_INNER_PRODUCT)
-Fe identity() { return fe_zero(); }
-Fe fold(Fe x, Fe y) { return fe_add(x, y); }
-#endif
+#if defined(KERNEL_EXTENT)
 
-Fe term(uint index) {
-    Fe a;
-    LOAD(SLOT_A, index, a)
-#if defined(KERNEL_INNER_PRODUCT)
-    Fe b;
-    LOAD(SLOT_B, index, b)
-    a = op_product(op_left(a), op_right(b));
-#endif
-    return a;
+// How many elements there are up to the last one that is not zero. OPTION: 1 if a holds such numbers of chunks already; 2 if
+// only whether there are any is asked for.
+#define Folded uint
+uint fold(uint x, uint y) { return max(x, y); }
+
+uint folded(uint start, uint offset, uint end) {
+    uint extent = 0u;
+    [[dont_unroll]] for (uint at = offset; at < end; at += TEAM) {
+        if ((OPTION & 1u) != 0u) {
+            uint word = start + at;
+            extent = max(extent, SLOT_A.quad[BASE_SLOT_A / 4u + word / 4u][word % 4u]);
+        } else {
+            Fe a;
+            LOAD(SLOT_A, start + at, a)
+            if (!fe_is_zero(a)) { extent = at + 1u; }
+        }
+    }
+    return extent;
 }
 
-void main() {
-    uint group = WORKGROUP_INDEX;
-    // The whole workgroup, so that nobody waits for it below. A launch has at least one element.
-    if (group > (push.count - 1u) / GROUP) { return; }
-    uint end = min(push.count - group * GROUP, GROUP);
-    uint lane = gl_LocalInvocationID.x;
-    if (lane < LANES) {
-        Fe folded = identity();
-        [[dont_unroll]] for (uint offset = lane; offset < end; offset += LANES) {
-            folded = fold(folded, term(group * GROUP + offset));
+#else
+
+#define Folded Fe
+Fe fold(Fe x, Fe y) { return fe_add(x, y); }
+
+// t mod p for t < 2^bits p, bits up to 31.
+Fe reduced(uint t[WORDS + 1], int bits) {
+    [[dont_unroll]] for (int shift = bits - 1; shift >= 0; --shift) {
+        uint less[WORDS + 1];
+        uint borrow = 0u, below = 0u;
+        [[unroll]] for (int i = 0; i < WORDS; ++i) {
+            less[i] = borrowing_sub(t[i], (P[i] << shift) | below, borrow);
+            below = (P[i] >> 1) >> (31 - shift);
         }
-        partial[lane] = folded;
+        less[WORDS] = borrowing_sub(t[WORDS], below, borrow);
+        [[unroll]] for (int i = 0; i <= WORDS; ++i) { t[i] = borrow == 0u ? less[i] : t[i]; }
     }
-    // Each round folds the upper half of what is alive into the lower; of an odd number the middle one waits. Rounds write below
-    // `kept` and read others' at or above it.
-    [[dont_unroll]] for (uint alive = LANES; alive > 1u;) {
-        uint kept = (alive + 1u) / 2u;
+    Fe r;
+    [[unroll]] for (int i = 0; i < WORDS; ++i) { r.w[i] = t[i]; }
+    return r;
+}
+
+#if defined(KERNEL_INNER_PRODUCT)
+
+// OPTION: 1 if every segment of a is multiplied by the same elements of b.
+//
+// Bound: STEPS products below p^2 are below 2^32 R^2; divided by R, with multiples of p below R p added, they are below
+// (STEPS p / R + 1) p < (STEPS / 2 + 1) p, and that is not above 2^(bits of STEPS) p.
+Fe folded(uint start, uint offset, uint end) {
+    uint t[2 * WORDS + 1];
+    [[unroll]] for (int i = 0; i <= 2 * WORDS; ++i) { t[i] = 0u; }
+    [[dont_unroll]] for (uint at = offset; at < end; at += TEAM) {
+        Fe a, b;
+        LOAD(SLOT_A, start + at, a)
+        uint other = OPTION != 0u ? at : start + at;
+        LOAD(SLOT_B, other, b)
+        uint above = 0u; // the carry into word i + WORDS
+        [[unroll]] for (int i = 0; i < WORDS; ++i) {
+            uint high = 0u;
+            [[unroll]] for (int j = 0; j < WORDS; ++j) { t[i + j] = carrying_mul_add(a.w[j], b.w[i], t[i + j], high); }
+            t[i + WORDS] = carrying_add(t[i + WORDS], high, above);
+        }
+        t[2 * WORDS] += above;
+    }
+    // Montgomery's reduction, a word a round.
+    [[dont_unroll]] for (int round = 0; round < WORDS; ++round) {
+        uint m = t[0] * N0;
+        uint carry = 0u, above = 0u;
+        carrying_mul_add(m, P[0], t[0], carry); // the low word is zero by the choice of m
+        [[unroll]] for (int j = 1; j < WORDS; ++j) { t[j - 1] = carrying_mul_add(m, P[j], t[j], carry); }
+        t[WORDS - 1] = carrying_add(t[WORDS], carry, above);
+        [[unroll]] for (int j = WORDS + 1; j <= 2 * WORDS; ++j) { t[j - 1] = carrying_add(t[j], 0u, above); }
+        t[2 * WORDS] = above;
+    }
+    uint low[WORDS + 1];
+    [[unroll]] for (int i = 0; i <= WORDS; ++i) { low[i] = t[i]; }
+    return reduced(low, findMSB(STEPS) + 1);
+}
+
+#elif defined(KERNEL_SUM)
+
+// What a team fetches in its order, quad by quad, and what it adds up, the same way: sums of quads, and their carries.
+const uint TILE = TEAM > 1u ? TEAM : 1u;
+shared uvec4 quad_sums[uint(QUADS) * TILE];
+shared uint quad_carries[uint(QUADS) * TILE];
+
+// Quads that an invocation asks for before it waits for one: QUADS times as many.
+const int AHEAD = 4;
+
+Fe folded(uint start, uint offset, uint end) {
+    uint sum[WORDS + 1];
+    [[unroll]] for (int i = 0; i <= WORDS; ++i) { sum[i] = 0u; }
+    if (TEAM == 1u) {
+        [[dont_unroll]] for (uint at = offset; at < end; ++at) {
+            Fe a;
+            LOAD(SLOT_A, start + at, a)
+            uint carry = 0u;
+            [[unroll]] for (int i = 0; i < WORDS; ++i) { sum[i] = carrying_add(sum[i], a.w[i], carry); }
+            sum[WORDS] += carry;
+        }
+    } else {
+        // Quads that are TEAM QUADS apart are the same ones of their elements.
+        uint lane = gl_LocalInvocationID.x;
+        uint at = uint(QUADS) * (start + offset - lane) + lane;
+        uint stop = uint(QUADS) * (start + end);
+        uint quads[QUADS][5];
+        [[unroll]] for (int q = 0; q < QUADS; ++q) {
+            [[unroll]] for (int i = 0; i < 5; ++i) { quads[q][i] = 0u; }
+        }
+        [[dont_unroll]] for (; at < stop; at += uint(AHEAD * QUADS) * TEAM) {
+            uvec4 fetched[AHEAD * QUADS];
+            [[unroll]] for (int q = 0; q < AHEAD * QUADS; ++q) {
+                fetched[q] = uvec4(0u);
+                if (at + uint(q) * TEAM < stop) { fetched[q] = SLOT_A.quad[BASE_SLOT_A / 4u + at + uint(q) * TEAM]; }
+            }
+            [[unroll]] for (int q = 0; q < AHEAD * QUADS; ++q) {
+                uint carry = 0u;
+                [[unroll]] for (int i = 0; i < 4; ++i) {
+                    quads[q % QUADS][i] = carrying_add(quads[q % QUADS][i], fetched[q][i], carry);
+                }
+                quads[q % QUADS][4] += carry;
+            }
+        }
+        [[unroll]] for (int q = 0; q < QUADS; ++q) {
+            uint to = uint(q) * TEAM + lane;
+            quad_sums[to] = uvec4(quads[q][0], quads[q][1], quads[q][2], quads[q][3]);
+            quad_carries[to] = quads[q][4];
+        }
         barrier();
-        if (lane + kept < alive) { partial[lane] = fold(partial[lane], partial[lane + kept]); }
-        alive = kept;
+        uint carry = 0u, below = 0u;
+        [[unroll]] for (int i = 0; i < WORDS; ++i) {
+            uint from = uint(QUADS) * lane + uint(i / 4);
+            sum[i] = carrying_add(quad_sums[from][i % 4], below, carry);
+            below = i % 4 == 3 ? quad_carries[from] : 0u;
+        }
+        sum[WORDS] = below + carry;
     }
-    if (lane == 0u) {
-        Fe r = partial[0];
-        STORE(SLOT_R, group, r)
+    return reduced(sum, findMSB(STEPS) + 1);
+}
+
+#endif
+#endif
+
+shared Folded partial[TEAM];
+
+void main() {
+    uint index = WORKGROUP_INDEX * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
+    uint lane = TEAM > 1u ? gl_LocalInvocationID.x : 0u;
+    // Whole teams, so that nobody waits for it below.
+    if (index >= push.count) { return; }
+    uint chunk = (FIRST + index) / TEAM;
+    uint start = chunk / CHUNKS * SEGMENT;
+    uint before = chunk % CHUNKS * STEPS * TEAM;
+    uint end = min(min(SEGMENT, LENGTH - start), before + STEPS * TEAM);
+    Folded r = folded(start, before + lane, end);
+    [[dont_unroll]] for (uint half_ = TEAM / 2u; half_ > 0u; half_ /= 2u) {
+        // Those at or above half of what is left are done.
+        partial[lane] = r;
+        barrier();
+        if (lane < half_) { r = fold(r, partial[lane + half_]); }
+        barrier();
     }
+#if defined(KERNEL_EXTENT)
+    if (lane == 0u) { SLOT_R.flag[BASE_SLOT_R + chunk] = (OPTION & 2u) != 0u ? min(r, 1u) : r; }
+#else
+    if (lane == 0u) { STORE(SLOT_R, chunk, r) }
+#endif
 }

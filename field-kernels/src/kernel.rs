@@ -8,10 +8,12 @@ use crate::{Field, Formulation};
 /// the elements of one workgroup into one r, and have slots a, b and r only. So have those that only measure
 /// (`shaders/probe.comp`), which are element-wise. Movements (`shaders/movement.comp`, `shaders/compact.comp`) and dot products
 /// (`shaders/dot.comp`) say there what their invocations do, and what their constants and parameters are.
+/// elements into one r, with slots a, b and r only; scans (`shaders/scan.comp`) do that too, or pass through them one after another.
+/// Those that only measure (`shaders/probe.comp`) are element-wise, with slots a, b and r.
 ///
 /// Specialization constants: 0 is the workgroup size. Of element-wise kernels 1, `CANONICAL`, says that elements are canonical
-/// integers rather than in Montgomery form; 2, `SCALAR`, replaces slot b by the one element in the launch's parameters. Of
-/// reductions 3, `GROUP`, is the number of elements per workgroup; elements are in Montgomery form.
+/// integers rather than in Montgomery form; 2, `SCALAR`, replaces slot b by the one element in the launch's parameters. Those of
+/// reductions and scans, and their parameters, are named in their sources; their elements are in Montgomery form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kernel {
     /// r = a + b
@@ -34,9 +36,9 @@ pub enum Kernel {
     Sqrt,
     /// flag r = (a = b)
     Equal,
-    /// r = the sum of a workgroup's a
+    /// r = the sum of a team's a
     Sum,
-    /// r = the sum of a workgroup's a b
+    /// r = the sum of a team's a b
     InnerProduct,
     /// No kernel, but the functions that [`expression`](crate::expression) makes kernels of.
     Expression,
@@ -57,6 +59,10 @@ pub enum Kernel {
     Offsets,
     /// r = the elements of a whose flags b are set, then zeros; c is what [`Kernel::Offsets`] made
     Compact,
+    /// number r = how many of a team's a there are up to the last one that is not zero
+    Extent,
+    /// r = a fold of a, or all that it passes: sums, products, linear recurrences, powers
+    Scan,
     /// r = a ^ b, bit by bit: what moving the operands takes. This one and those that follow only measure; the steps are the
     /// launch's parameter.
     Xor,
@@ -185,7 +191,6 @@ kernels! {
     Sqrt "sqrt" "KERNEL_SQRT" "elementwise" [Fq] ["int64" "int32" "digits" "doubles"];
     Equal "equal" "KERNEL_EQUAL" "elementwise" [Fq Fr] ["int64" "int32"];
     Sum "sum" "KERNEL_SUM" "reduce" [Fq Fr] ["int64" "int32"];
-    InnerProduct "inner_product" "KERNEL_INNER_PRODUCT" "reduce" [Fq Fr] ["int64" "int32" "digits" "doubles"];
     Expression "expression" "KERNEL_EXPRESSION" "expression" [Fq Fr] ["int64" "int32" "digits" "doubles"];
     Dot "dot" "KERNEL_DOT" "dot" [Fq Fr] ["int64" "int32"];
     Move "move" "KERNEL_MOVE" "movement" [Fq Fr] ["int64" "int32"];
@@ -195,6 +200,9 @@ kernels! {
     Count "count" "KERNEL_COUNT" "compact" [Fr] ["int64" "int32"];
     Offsets "offsets" "KERNEL_OFFSETS" "compact" [Fr] ["int64" "int32"];
     Compact "compact" "KERNEL_COMPACT" "compact" [Fq Fr] ["int64" "int32"];
+    InnerProduct "inner_product" "KERNEL_INNER_PRODUCT" "reduce" [Fq Fr] ["int64" "int32"];
+    Extent "extent" "KERNEL_EXTENT" "reduce" [Fq Fr] ["int64" "int32"];
+    Scan "scan" "KERNEL_SCAN" "scan" [Fq Fr] ["int64" "int32" "digits" "doubles"];
     Xor "xor" "KERNEL_XOR" "probe" [Fq Fr] ["int64" "int32"];
     MulChain "mul_chain" "KERNEL_MUL_CHAIN" "probe" [Fq Fr] ["int64" "digits" "doubles"];
     SquareChain "square_chain" "KERNEL_SQUARE_CHAIN" "probe" [Fq Fr] ["int64" "digits" "doubles"];

@@ -17,6 +17,7 @@ pub const SOURCES: &[(&str, &str)] = &[
     ("power.glsl", include_str!("../shaders/power.glsl")),
     ("probe.comp", include_str!("../shaders/probe.comp")),
     ("reduce.comp", include_str!("../shaders/reduce.comp")),
+    ("scan.comp", include_str!("../shaders/scan.comp")),
     ("tiles.glsl", include_str!("../shaders/tiles.glsl")),
     ("words.glsl", include_str!("../shaders/words.glsl")),
     ("words_form.glsl", include_str!("../shaders/words_form.glsl")),

@@ -279,6 +279,23 @@ fn bounds_do_not_hold_for_larger_digits() {
     }
 }
 
+/// A product by `op_left` of something, times `op_left` of something else, and so on: running products stay what `op_result` takes.
+#[test]
+fn running_products_are_what_op_result_takes() {
+    for (name, model) in models() {
+        let (left, mut running) = (model.element_range(model.radix.shift()), model.element_range(0));
+        for round in 0..60 {
+            let next = model.bounds(Routine::Mul, &[&left, &running]).outputs;
+            let (low, high) = model.values(&next);
+            assert!(low > BigInt::from(-1000) && high < BigInt::from(2000), "{name}, round {round}: {low} {high}");
+            running = running.iter().zip(&next).map(|(a, b)| Interval::new(a.low.min(b.low), a.high.max(b.high))).collect();
+        }
+        // There is nothing that a further round could add.
+        let next = model.bounds(Routine::Mul, &[&left, &running]).outputs;
+        assert!(next.iter().zip(&running).all(|(next, known)| next.within(*known)), "{name}");
+    }
+}
+
 #[test]
 fn results_are_what_op_result_takes() {
     for (name, model) in models() {

@@ -6,7 +6,8 @@ use ark_bls12_381::{Fq, Fr};
 use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::rates::Trial;
 use bls12_field_gpu::{
-    Backend, CacheDirectory, DeviceChoice, Engine, Field, Form, Formulation, Operation, Options, REDUCTIONS, Vector, Verify,
+    Backend, CacheDirectory, DeviceChoice, Engine, Field, Form, Formulation, Operation, Options, REDUCTIONS, Reduction,
+    Vector, Verify,
 };
 use field_kernels::{Kernel, permutations};
 use rayon::prelude::*;
@@ -167,7 +168,11 @@ impl Kernels {
             }
             let one = with.zeros(1)?;
             for row in &REDUCTIONS {
-                let kernel = if row.vectors == 2 { Kernel::InnerProduct } else { Kernel::Sum };
+                let kernel = match row.reduction {
+                    Reduction::Sum => Kernel::Sum,
+                    Reduction::Product => Kernel::Scan,
+                    _ => Kernel::InnerProduct,
+                };
                 if !backend.formulations_of(kernel, field).contains(&formulation) {
                     continue;
                 }

@@ -77,7 +77,7 @@ impl Count {
     fn new(rate: &Rate) -> Self {
         let product = &[(Routine::Left, 1), (Routine::Right, 1), (Routine::Product, 1)][..];
         let routines = match rate.work {
-            Work::Stream(Operation::Mul) | Work::Fold(2) => product,
+            Work::Stream(Operation::Mul) => product,
             Work::Stream(Operation::Square) => &[(Routine::Root, 1), (Routine::Square, 1), (Routine::Result, 1)],
             // About, for an exponent of 381 random bits: shaders/power.glsl.
             Work::Stream(Operation::Pow) => &[(Routine::Square, 381), (Routine::Mul, 84)],

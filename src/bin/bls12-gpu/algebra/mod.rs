@@ -1,8 +1,10 @@
 //! `bls12-gpu algebra`: the vector algebra on resident vectors, timed and checked.
 
+mod folds;
 mod fusion;
 mod matrices;
 mod movement;
+mod scans;
 
 use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::{Backend, Error, Options, Recording};
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// One measurement.
+#[derive(Clone)]
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) value: f64,
@@ -22,8 +25,13 @@ pub(crate) struct Row {
 /// A group of measurements: all of some family of operations, at full size or, to see that it works, at small ones.
 type Family = fn(&Bench) -> Outcome<Vec<Row>>;
 
-const FAMILIES: [(&str, Family); 3] =
-    [("fusion", fusion::measure), ("movement", movement::measure), ("matrices", matrices::measure)];
+const FAMILIES: [(&str, Family); 5] = [
+    ("fusion", fusion::measure),
+    ("movement", movement::measure),
+    ("matrices", matrices::measure),
+    ("folds", folds::measure),
+    ("scans", scans::measure),
+];
 
 /// How long the device is kept busy before anything is timed.
 const WARM: Duration = Duration::from_millis(800);

@@ -1,0 +1,232 @@
+//! Recurrences along vectors: prefix sums and products, linear recurrences, powers, polynomials at points.
+
+use crate::LimbField;
+use ark_ff::Field;
+use rayon::prelude::*;
+
+/// What becomes of x at element e.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recurrence<F> {
+    /// x + e, from 0
+    Sum,
+    /// x e, from 1
+    Product,
+    /// x m + e, from 0
+    Horner(F),
+}
+
+/// In which order elements are passed, and what is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Walk {
+    /// Elements after which x starts anew, at least one.
+    pub segment: usize,
+    /// x is kept before its element is passed, not after.
+    pub exclusive: bool,
+    /// From the last element of a segment to its first.
+    pub reversed: bool,
+}
+
+/// Elements that one thread passes at a time, some microseconds of work.
+const PIECE: usize = 512;
+
+impl<F: Field> Recurrence<F> {
+    fn start(self) -> F {
+        match self {
+            Recurrence::Product => F::ONE,
+            Recurrence::Sum | Recurrence::Horner(_) => F::ZERO,
+        }
+    }
+
+    fn step(self, x: F, e: F) -> F {
+        match self {
+            Recurrence::Sum => x + e,
+            Recurrence::Product => x * e,
+            Recurrence::Horner(m) => x * m + e,
+        }
+    }
+
+    /// From x, by `length` elements of which the recurrence makes `fold`.
+    fn steps(self, x: F, fold: F, length: usize) -> F {
+        match self {
+            Recurrence::Horner(m) => x * m.pow([length as u64]) + fold,
+            _ => self.step(x, fold),
+        }
+    }
+}
+
+/// Everything that x becomes.
+pub fn scan<F: LimbField>(recurrence: Recurrence<F>, walk: Walk, elements: &[F], out: &mut [F]) {
+    let each = |(out, elements): (&mut [F], &[F])| scan_segment(recurrence, walk, elements, out);
+    if walk.segment <= PIECE {
+        let several = (PIECE / walk.segment).max(1) * walk.segment;
+        let groups = out.par_chunks_mut(several).zip(elements.par_chunks(several));
+        groups.for_each(|(out, elements)| out.chunks_mut(walk.segment).zip(elements.chunks(walk.segment)).for_each(each));
+    } else {
+        out.chunks_mut(walk.segment).zip(elements.chunks(walk.segment)).for_each(each);
+    }
+}
+
+fn scan_segment<F: LimbField>(recurrence: Recurrence<F>, walk: Walk, elements: &[F], out: &mut [F]) {
+    let pass = |x: &mut F, (out, e): (&mut F, &F)| {
+        let next = recurrence.step(*x, *e);
+        *out = if walk.exclusive { *x } else { next };
+        *x = next;
+    };
+    let walked = |mut x: F, out: &mut [F], elements: &[F]| {
+        let both = out.iter_mut().zip(elements);
+        if walk.reversed { both.rev().for_each(|one| pass(&mut x, one)) } else { both.for_each(|one| pass(&mut x, one)) }
+    };
+    if elements.len() <= PIECE {
+        return walked(recurrence.start(), out, elements);
+    }
+    // What each piece makes of its start, in the order of the elements; what precedes each; and each once more.
+    let fold = |piece: &[F]| {
+        let step = |x, e: &F| recurrence.step(x, *e);
+        if walk.reversed {
+            piece.iter().rev().fold(recurrence.start(), step)
+        } else {
+            piece.iter().fold(recurrence.start(), step)
+        }
+    };
+    let mut before: Vec<F> = elements.par_chunks(PIECE).map(fold).collect();
+    let mut x = recurrence.start();
+    let mut precede = |(before, piece): (&mut F, &[F])| {
+        let fold = *before;
+        *before = x;
+        x = recurrence.steps(x, fold, piece.len());
+    };
+    let both = before.iter_mut().zip(elements.chunks(PIECE));
+    if walk.reversed {
+        both.rev().for_each(&mut precede)
+    } else {
+        both.for_each(&mut precede)
+    }
+    let pieces = out.par_chunks_mut(PIECE).zip(elements.par_chunks(PIECE)).zip(&before);
+    pieces.for_each(|((out, elements), before)| walked(*before, out, elements));
+}
+
+/// The first position at which `out` is not what [`scan`] gives: each is compared with what follows from its neighbour, all at
+/// once, so that this takes one step of the recurrence per element; no chance of an error.
+pub fn scan_first_wrong<F: LimbField>(recurrence: Recurrence<F>, walk: Walk, elements: &[F], out: &[F]) -> Option<usize> {
+    let length = elements.len();
+    let right = |at: usize| {
+        let (start, within) = (at - at % walk.segment, at % walk.segment);
+        let last = walk.segment.min(length - start) - 1;
+        let (first, neighbour) = if walk.reversed { (within == last, at + 1) } else { (within == 0, at.wrapping_sub(1)) };
+        let before = if first { recurrence.start() } else { out[neighbour] };
+        match (walk.exclusive, first) {
+            (true, true) => before,
+            (true, false) => recurrence.step(before, elements[neighbour]),
+            (false, _) => recurrence.step(before, elements[at]),
+        }
+    };
+    (0..length.min(out.len())).into_par_iter().with_min_len(PIECE).find_first(|&at| out[at] != right(at))
+}
+
+/// c x^i for every i.
+pub fn powers<F: LimbField>(x: F, c: F, out: &mut [F]) {
+    out.par_chunks_mut(PIECE).enumerate().for_each(|(piece, out)| {
+        let mut power = c * x.pow([(piece * PIECE) as u64]);
+        for out in out {
+            *out = power;
+            power *= x;
+        }
+    });
+}
+
+/// The first position at which `out` is not what [`powers`] gives: each is compared with x times the one before it. No chance of an
+/// error.
+pub fn powers_first_wrong<F: LimbField>(x: F, c: F, out: &[F]) -> Option<usize> {
+    let right = |at: usize| if at == 0 { c } else { out[at - 1] * x };
+    (0..out.len()).into_par_iter().with_min_len(PIECE).find_first(|&at| out[at] != right(at))
+}
+
+/// The polynomial with these coefficients, the constant one first, at x.
+pub fn evaluate<F: LimbField>(coefficients: &[F], x: F) -> F {
+    let at = |(piece, coefficients): (usize, &[F])| {
+        let value = coefficients.iter().rev().fold(F::ZERO, |value, c| value * x + c);
+        value * x.pow([(piece * PIECE) as u64])
+    };
+    coefficients.par_chunks(PIECE).enumerate().map(at).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ark_bls12_381::{Fq, Fr};
+
+    fn elements<F: LimbField>(length: u64) -> Vec<F> {
+        (0..length).map(|i| F::from(i * i + 3) - F::from(17u64)).collect()
+    }
+
+    fn agree_with_a_loop<F: LimbField>() {
+        let m = F::from(5u64) - F::from(12u64);
+        for recurrence in [Recurrence::Sum, Recurrence::Product, Recurrence::Horner(m)] {
+            for (length, segment) in [(0, 1), (1, 1), (5, 5), (7, 2), (1200, 1), (1500, 500), (1600, 800), (2600, 2600)] {
+                for (exclusive, reversed) in [(false, false), (true, false), (false, true), (true, true)] {
+                    let elements = elements::<F>(length);
+                    let mut out = vec![F::ONE; elements.len()];
+                    let walk = Walk { segment, exclusive, reversed };
+                    scan(recurrence, walk, &elements, &mut out);
+                    let mut expected = Vec::new();
+                    for segment in elements.chunks(segment) {
+                        let (mut x, mut passed) = (recurrence.start(), Vec::new());
+                        for index in 0..segment.len() {
+                            let e = segment[if reversed { segment.len() - 1 - index } else { index }];
+                            let before = x;
+                            x = match recurrence {
+                                Recurrence::Sum => x + e,
+                                Recurrence::Product => x * e,
+                                Recurrence::Horner(m) => x * m + e,
+                            };
+                            passed.push(if exclusive { before } else { x });
+                        }
+                        if reversed {
+                            passed.reverse();
+                        }
+                        expected.extend(passed);
+                    }
+                    assert_eq!(out, expected, "{recurrence:?} {walk:?} of {length}");
+                    assert_eq!(scan_first_wrong(recurrence, walk, &elements, &out), None);
+                    for wrong in [0, 1, out.len() / 2, out.len().saturating_sub(1)].into_iter().filter(|&at| at < out.len())
+                    {
+                        let mut out = out.clone();
+                        out[wrong] += F::ONE;
+                        let found = scan_first_wrong(recurrence, walk, &elements, &out).unwrap();
+                        assert!(found.abs_diff(wrong) <= 1, "{recurrence:?} {walk:?} of {length}: {wrong}, {found}");
+                    }
+                }
+            }
+        }
+    }
+
+    fn powers_and_polynomials<F: LimbField>() {
+        for length in [0, 1, 2, 511, 512, 513, 1300] {
+            let (x, c) = (F::from(3u64) - F::from(50u64), F::from(7u64));
+            let mut out = vec![F::ZERO; length];
+            powers(x, c, &mut out);
+            assert!((0..length).all(|i| out[i] == c * x.pow([i as u64])));
+            assert_eq!(powers_first_wrong(x, c, &out), None);
+            if let Some(last) = out.last_mut() {
+                last.double_in_place();
+                assert_eq!(powers_first_wrong(x, c, &out), Some(length - 1));
+            }
+            let polynomial = elements::<F>(length as u64);
+            let expected: F = polynomial.iter().enumerate().map(|(i, a)| *a * x.pow([i as u64])).sum();
+            assert_eq!(evaluate(&polynomial, x), expected);
+        }
+        assert_eq!(evaluate(&elements::<F>(3), F::ZERO), elements::<F>(1)[0]);
+    }
+
+    #[test]
+    fn scans_agree_with_a_loop() {
+        agree_with_a_loop::<Fq>();
+        agree_with_a_loop::<Fr>();
+    }
+
+    #[test]
+    fn powers_and_polynomials_agree_with_pow() {
+        powers_and_polynomials::<Fq>();
+        powers_and_polynomials::<Fr>();
+    }
+}

@@ -1,0 +1,101 @@
+//! Launches of reductions and scans, in passes over what the last ones left.
+
+use crate::on_device::Vulkan;
+use crate::task::{Lowering, Specialized};
+use crate::{Error, Field};
+use field_kernels::{Formulation, Kernel};
+use gpu_executor::{Region, Shape, SlotUse};
+
+/// Invocations in a workgroup of these kernels, and in a team: every device has so many, and a tree through shared memory takes a
+/// power of two.
+pub(crate) const TEAM: usize = 128;
+
+/// How segments are shared out: to single invocations or to teams, so many elements to each invocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Share {
+    pub(crate) team: usize,
+    pub(crate) steps: usize,
+    /// In a segment.
+    pub(crate) chunks: usize,
+}
+
+impl Share {
+    pub(crate) fn new(segment: usize, team: usize, steps: usize) -> Self {
+        Self { team, steps, chunks: segment.div_ceil(steps * team).max(1) }
+    }
+
+    /// For a fold: by teams where that gives each invocation some elements, of which it gets the more the more there are, up
+    /// to `most`: the device wants to be filled, and the tree to be a small part of it all.
+    pub(crate) fn of_fold(segment: usize, segments: usize, most: usize) -> Self {
+        /// Workgroups that fill any device. Chosen on the H200, which has room for about 1000 to 2000 at a time.
+        const WORKGROUPS: usize = 2048;
+        if segment < 8 * TEAM {
+            // So few that one invocation, or two passes of such, will do.
+            return Self::new(segment, 1, if segment <= 64 { segment.max(1) } else { 32 });
+        }
+        let steps = (segment * segments / (TEAM * WORKGROUPS)).clamp(8, most);
+        let whole = segment.div_ceil(TEAM);
+        // One pass rather than two if it does for many segments.
+        let one_pass = whole <= most && segments >= WORKGROUPS / 4;
+        Self::new(segment, TEAM, if one_pass { whole } else { steps })
+    }
+}
+
+/// A launch of a kernel of scan.comp or reduce.comp.
+pub(crate) struct Launch<'a> {
+    pub(crate) kernel: Kernel,
+    pub(crate) field: Field,
+    /// a, b, c and r, and the bytes of an item of r.
+    pub(crate) slots: [Option<&'a Region>; 4],
+    pub(crate) written: u64,
+    pub(crate) constants: Vec<(u32, u32)>,
+    pub(crate) segments: usize,
+    pub(crate) segment: usize,
+    pub(crate) share: Share,
+    /// The two parameters that follow.
+    pub(crate) more: [u32; 2],
+    /// Multiplications per element, or about.
+    pub(crate) cost: u64,
+}
+
+impl Launch<'_> {
+    /// Adds the launch to a batch, in as many as one launch should not be longer than.
+    pub(crate) fn add_to(self, lowering: &mut Lowering) -> Result<(), Error> {
+        let Self { kernel, field, slots, written, segments, segment, share, .. } = self;
+        let mut uses = [16, 16, 16].map(SlotUse::ReadsAnywhere).to_vec();
+        uses.push(SlotUse::WritesAnywhere(written as usize));
+        for (at, slot) in slots.iter().enumerate() {
+            if slot.is_none() {
+                uses[at] = SlotUse::None;
+            }
+        }
+        // Where it does not multiply, there are words only.
+        let several = kernel.shader(field, lowering.vulkan.width, lowering.formulation).is_some();
+        let program = lowering.program(&Specialized {
+            kernel,
+            field,
+            formulation: if several { lowering.formulation } else { Formulation::Words },
+            slots: uses,
+            shape: Shape::Invocations,
+            workgroup_size: Some(TEAM as u32),
+            constants: self.constants,
+        })?;
+        let invocations = segments * share.chunks * share.team;
+        let most = lowering.vulkan.launch_invocations(self.cost * share.steps as u64);
+        for first in (0..invocations).step_by(most) {
+            let count = most.min(invocations - first);
+            let slots: Vec<_> = slots.iter().enumerate().map(|(at, slot)| Some(((*slot)?.clone(), at == 3))).collect();
+            let sizes = [first, segment, share.chunks, share.steps].map(|size| size as u32);
+            let params = [&sizes[..], &self.more[..]].concat();
+            lowering.batch.launch(&program, slots, count as u32, &params);
+        }
+        Ok(())
+    }
+}
+
+impl Vulkan {
+    /// The most invocations of so many multiplications that one launch should have: whole workgroups.
+    fn launch_invocations(&self, cost: u64) -> usize {
+        (self.device().launch_elements(cost) / TEAM).max(1) * TEAM
+    }
+}

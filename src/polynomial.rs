@@ -1,0 +1,399 @@
+//! Polynomials as vectors of their coefficients, the constant one first: powers of an element, values at points, division by X - z.
+
+use crate::ark::Element;
+use crate::known_answers::edges;
+use crate::passes::{Launch, Share};
+use crate::reduction::{Reduction, Second, fold};
+use crate::scan::{CARRIED, Carry, EXCLUSIVE, GEOMETRIC, POWER, STARTED, Scanned, constants, squares};
+use crate::step::Item;
+use crate::task::{Lowering, Task, Trial, Values};
+use crate::vector::Vector;
+use crate::{Error, Field, Recording};
+use ark_bls12_381::{Fq, Fr};
+use cpu_reference::{LimbField, Walk, evaluate, powers, powers_first_wrong};
+use field_kernels::Kernel;
+use gpu_executor::Region;
+use std::sync::Arc;
+
+/// c x^i, of inputs x and c.
+#[derive(Clone, Copy, Debug)]
+struct Powers {
+    field: Field,
+}
+
+/// The values of a polynomial at points, of inputs polynomial and points.
+#[derive(Clone, Copy, Debug)]
+struct Evaluated {
+    field: Field,
+}
+
+/// Elements to an invocation of `Powers`: a power of two. Each begins with a power that takes as many multiplications as their number
+/// has bits.
+const CHUNK: usize = 64;
+
+/// How many bits the numbers below `count` have.
+fn bits_below(count: usize) -> u32 {
+    usize::BITS - count.saturating_sub(1).leading_zeros()
+}
+
+/// c x^(i 2^power), c = 1 if there is none, for i below `count`, of a table of squares of x.
+fn sparse_powers(
+    lowering: &mut Lowering,
+    field: Field,
+    (table, c): (&Region, Option<&Region>),
+    (count, power): (usize, u32),
+) -> Result<Region, Error> {
+    let out = lowering.scratch((count * field.bytes()) as u64)?;
+    let launch = Launch {
+        kernel: Kernel::Scan,
+        field,
+        slots: [None, c, Some(table), Some(&out)],
+        written: 16,
+        constants: constants(POWER, false, 1),
+        segments: count,
+        segment: 1,
+        share: Share { team: 1, steps: bits_below(count) as usize, chunks: 1 },
+        more: [power, if c.is_some() { STARTED } else { 0 }],
+        cost: 1,
+    };
+    launch.add_to(lowering)?;
+    Ok(out)
+}
+
+impl Task for Powers {
+    fn name(&self) -> &'static str {
+        "powers"
+    }
+
+    fn field(&self) -> Field {
+        self.field
+    }
+
+    fn multiplies(&self) -> Option<Kernel> {
+        Some(Kernel::Scan)
+    }
+
+    fn lower(&self, device: &mut Lowering, inputs: &[Option<Region>], outputs: &[Option<Region>]) -> Result<(), Error> {
+        let ([Some(x), Some(c)], [Some(out)]) = (inputs, outputs) else { return Ok(()) };
+        let field = self.field;
+        let length = (out.bytes() / field.bytes() as u64) as usize;
+        let share = Share::new(length, 1, CHUNK);
+        let table = squares(device, field, x, (CHUNK.ilog2() + bits_below(share.chunks)).max(1) as usize)?;
+        let starts = sparse_powers(device, field, (&table, Some(c)), (share.chunks, CHUNK.ilog2()))?;
+        let launch = Launch {
+            kernel: Kernel::Scan,
+            field,
+            slots: [None, Some(&starts), Some(&table), Some(out)],
+            written: 16,
+            constants: constants(GEOMETRIC, true, 1),
+            segments: 1,
+            segment: length,
+            share,
+            more: [0, CARRIED | EXCLUSIVE],
+            cost: 1,
+        };
+        launch.add_to(device)
+    }
+
+    fn compute(&self, inputs: &[Values], outputs: &mut [Values]) {
+        fn of<F: LimbField>(x: &Values, c: &Values, out: &mut Values) {
+            powers(first::<F>(x), first::<F>(c), F::elements_mut(out.limbs_mut()));
+        }
+        let ([x, c], [out]) = (inputs, outputs) else { return };
+        match self.field {
+            Field::Fq => of::<Fq>(x, c, out),
+            Field::Fr => of::<Fr>(x, c, out),
+        }
+    }
+
+    /// One multiplication per element, as many as computing them takes, but all of them independent. No chance of an error.
+    fn first_wrong(&self, inputs: &[Values], outputs: &[Values]) -> Option<(usize, usize)> {
+        fn of<F: LimbField>(x: &Values, c: &Values, out: &Values) -> Option<usize> {
+            powers_first_wrong(first::<F>(x), first::<F>(c), F::elements(out.limbs()))
+        }
+        let ([x, c], [out]) = (inputs, outputs) else { return None };
+        let wrong = match self.field {
+            Field::Fq => of::<Fq>(x, c, out),
+            Field::Fr => of::<Fr>(x, c, out),
+        };
+        wrong.map(|at| (0, at))
+    }
+
+    fn trials(&self) -> Vec<Trial> {
+        let edges = edges(self.field);
+        let lengths = [1, 2, CHUNK, CHUNK + 1, 5 * CHUNK + 3];
+        let trial = |(at, length): (usize, usize)| Trial {
+            task: Arc::new(*self),
+            inputs: [at, at + 2].map(|at| Values::Limbs(edges[edges.len() - 1 - at % edges.len()].clone())).into(),
+            outputs: vec![(Item::Element(self.field), length)],
+        };
+        lengths.into_iter().enumerate().map(trial).collect()
+    }
+}
+
+/// The first element of some limbs.
+fn first<F: LimbField>(values: &Values) -> F {
+    F::elements(values.limbs()).first().copied().unwrap_or(F::ZERO)
+}
+
+impl Task for Evaluated {
+    fn name(&self) -> &'static str {
+        "evaluate_at"
+    }
+
+    fn field(&self) -> Field {
+        self.field
+    }
+
+    fn multiplies(&self) -> Option<Kernel> {
+        Some(Kernel::Scan)
+    }
+
+    /// The coefficients as a matrix of about as many rows as columns: the inner product of each row with the powers of x, and
+    /// then that of those with the powers of x^columns. One multiplication per coefficient, and reductions hardly any.
+    fn lower(&self, device: &mut Lowering, inputs: &[Option<Region>], outputs: &[Option<Region>]) -> Result<(), Error> {
+        let ([polynomial, Some(points)], [Some(out)]) = (inputs, outputs) else { return Ok(()) };
+        let Some(polynomial) = polynomial else {
+            device.batch.zero(out);
+            return Ok(());
+        };
+        let (field, bytes) = (self.field, self.field.bytes() as u64);
+        let row = Reduction::InnerProduct.row();
+        let length = (polynomial.bytes() / bytes) as usize;
+        let bits = bits_below(length);
+        let (columns, rows) = (1 << bits.div_ceil(2), length.div_ceil(1 << bits.div_ceil(2)));
+        let values = device.scratch(rows as u64 * bytes)?;
+        for at in 0..points.bytes() / bytes {
+            let one = |region: &Region| region.slice(at * bytes..(at + 1) * bytes);
+            let (Some(x), Some(out)) = (one(points), one(out)) else { continue };
+            let table = squares(device, field, &x, bits.max(1) as usize)?;
+            let across = sparse_powers(device, field, (&table, None), (columns, 0))?;
+            let down = sparse_powers(device, field, (&table, None), (rows, bits.div_ceil(2)))?;
+            fold(device, (row, field), (polynomial, Some(&across), Second::ForEverySegment), columns, &values)?;
+            fold(device, (row, field), (&values, Some(&down), Second::Whole), rows, &out)?;
+        }
+        Ok(())
+    }
+
+    fn compute(&self, inputs: &[Values], outputs: &mut [Values]) {
+        fn of<F: LimbField>(polynomial: &Values, points: &Values, out: &mut Values) {
+            let polynomial = F::elements(polynomial.limbs());
+            let points = F::elements(points.limbs());
+            F::elements_mut(out.limbs_mut()).iter_mut().zip(points).for_each(|(out, x)| *out = evaluate(polynomial, *x));
+        }
+        let ([polynomial, points], [out]) = (inputs, outputs) else { return };
+        match self.field {
+            Field::Fq => of::<Fq>(polynomial, points, out),
+            Field::Fr => of::<Fr>(polynomial, points, out),
+        }
+    }
+
+    fn trials(&self) -> Vec<Trial> {
+        let edges = edges(self.field);
+        let trial = |(at, length): (usize, usize)| {
+            let polynomial = (0..length).flat_map(|at| edges[(at * at + at) % edges.len()].iter().copied()).collect();
+            Trial {
+                task: Arc::new(*self),
+                inputs: vec![Values::Limbs(polynomial), Values::Limbs(edges[..3 + at % 3].concat())],
+                outputs: vec![(Item::Element(self.field), 3 + at % 3)],
+            }
+        };
+        [0, 1, 2, 3, 16, 17, 1000, 4097].into_iter().enumerate().map(trial).collect()
+    }
+}
+
+impl Recording {
+    /// Records the powers first x^i for i below `length`, into new memory. About one multiplication per element.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if there is no memory.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let mut recording = backend.record();
+    /// let powers = recording.powers(&Fr::from(3u64), &Fr::from(2u64), 4)?;
+    /// recording.submit()?;
+    /// assert_eq!(powers.download()?, [2u64, 6, 18, 54].map(Fr::from));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn powers<F: Element>(&mut self, x: &F, first: &F, length: usize) -> Result<Vector<F>, Error> {
+        let (x, first, out) = (self.constants(&[*x])?, self.constants(&[*first])?, self.backend.vector(length)?);
+        self.powers_into(&x, &first, &out)?;
+        Ok(out)
+    }
+
+    /// Records the powers first x^i, for every position i of `out`; x and first are vectors of one element, which `out` may not
+    /// overlap.
+    ///
+    /// # Errors
+    /// [`Error::LengthMismatch`], [`Error::ForeignVector`], [`Error::Overlap`].
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let (x, first) = (backend.upload(&[Fr::from(3u64)])?, backend.upload(&[Fr::from(2u64)])?);
+    /// let out = backend.zeros(4)?;
+    /// let mut recording = backend.record();
+    /// recording.powers_into(&x, &first, &out)?;
+    /// recording.submit()?;
+    /// assert_eq!(out.download()?, [2u64, 6, 18, 54].map(Fr::from));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn powers_into<F: Element>(&mut self, x: &Vector<F>, first: &Vector<F>, out: &Vector<F>) -> Result<(), Error> {
+        let task = Powers { field: F::FIELD };
+        self.check(task.name(), x, 1)?;
+        self.check(task.name(), first, 1)?;
+        self.check(task.name(), out, out.len())?;
+        if out.is_empty() {
+            return Ok(());
+        }
+        let item = Item::Element(F::FIELD);
+        self.task(Arc::new(task), &[(&x.memory, item), (&first.memory, item)], &[(&out.memory, item)])
+    }
+
+    /// Records the value of a polynomial at a point, into new memory of one element. See [`Recording::evaluate_at_into`].
+    ///
+    /// # Errors
+    /// Those of [`Recording::evaluate_at_into`]; [`Error::Device`] if there is no memory.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// // 2 + 3 X + X^2
+    /// let polynomial = backend.upload(&[2u64, 3, 1].map(Fr::from))?;
+    /// let mut recording = backend.record();
+    /// let value = recording.evaluate_point(&polynomial, &Fr::from(10u64))?;
+    /// recording.submit()?;
+    /// assert_eq!(value.download()?, [Fr::from(132u64)]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn evaluate_point<F: Element>(&mut self, polynomial: &Vector<F>, point: &F) -> Result<Vector<F>, Error> {
+        let (points, out) = (self.constants(&[*point])?, self.backend.vector(1)?);
+        self.evaluate_at_into(polynomial, &points, &out)?;
+        Ok(out)
+    }
+
+    /// Records the values of a polynomial at every point of a vector, into new memory. See [`Recording::evaluate_at_into`].
+    ///
+    /// # Errors
+    /// Those of [`Recording::evaluate_at_into`]; [`Error::Device`] if there is no memory.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let polynomial = backend.upload(&[2u64, 3, 1].map(Fr::from))?;
+    /// let points = backend.upload(&[0u64, 1, 10].map(Fr::from))?;
+    /// let mut recording = backend.record();
+    /// let values = recording.evaluate_at(&polynomial, &points)?;
+    /// recording.submit()?;
+    /// assert_eq!(values.download()?, [2u64, 6, 132].map(Fr::from));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn evaluate_at<F: Element>(&mut self, polynomial: &Vector<F>, points: &Vector<F>) -> Result<Vector<F>, Error> {
+        let out = self.backend.vector(points.len())?;
+        self.evaluate_at_into(polynomial, points, &out)?;
+        Ok(out)
+    }
+
+    /// Records the values of a polynomial, given by its coefficients, the constant one first (of none it is 0), at every point of a
+    /// vector, into `out`, which may overlap neither. One multiplication per coefficient and point, one point after the other; from
+    /// submission until it is done, memory for about four times as many elements as the square root of the number of coefficients, for
+    /// each point.
+    ///
+    /// # Errors
+    /// [`Error::LengthMismatch`], [`Error::ForeignVector`], [`Error::Overlap`].
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let polynomial = backend.upload(&[2u64, 3, 1].map(Fr::from))?;
+    /// let (points, values) = (backend.upload(&[Fr::from(10u64)])?, backend.zeros(1)?);
+    /// let mut recording = backend.record();
+    /// recording.evaluate_at_into(&polynomial, &points, &values)?;
+    /// recording.submit()?;
+    /// assert_eq!(values.download()?, [Fr::from(132u64)]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn evaluate_at_into<F: Element>(
+        &mut self,
+        polynomial: &Vector<F>,
+        points: &Vector<F>,
+        out: &Vector<F>,
+    ) -> Result<(), Error> {
+        let task = Evaluated { field: F::FIELD };
+        self.check(task.name(), polynomial, polynomial.len())?;
+        self.check(task.name(), points, points.len())?;
+        self.check(task.name(), out, points.len())?;
+        if points.is_empty() {
+            return Ok(());
+        }
+        let item = Item::Element(F::FIELD);
+        self.task(Arc::new(task), &[(&polynomial.memory, item), (&points.memory, item)], &[(&out.memory, item)])
+    }
+
+    /// Records the division of a polynomial by X - z: the quotient, of one coefficient less, and the remainder, the
+    /// polynomial's value at z, a vector of one element. Both lie in the same new memory. See [`Recording::divide_by_linear_into`].
+    ///
+    /// # Errors
+    /// Those of [`Recording::divide_by_linear_into`]; [`Error::Device`] if there is no memory.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// // 2 + 3 X + X^2 = (X - 4) (X + 7) + 30
+    /// let polynomial = backend.upload(&[2u64, 3, 1].map(Fr::from))?;
+    /// let mut recording = backend.record();
+    /// let (quotient, remainder) = recording.divide_by_linear(&polynomial, &Fr::from(4u64))?;
+    /// recording.submit()?;
+    /// assert_eq!(quotient.download()?, [7u64, 1].map(Fr::from));
+    /// assert_eq!(remainder.download()?, [Fr::from(30u64)]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn divide_by_linear<F: Element>(&mut self, polynomial: &Vector<F>, z: &F) -> Result<(Vector<F>, Vector<F>), Error> {
+        let both = self.backend.vector(polynomial.len().max(1))?;
+        if polynomial.is_empty() {
+            self.zero(&both)?;
+        } else {
+            let z = self.constants(&[*z])?;
+            self.divide_by_linear_into(polynomial, &z, &both)?;
+        }
+        Ok((both.slice(1..both.len())?, both.slice(0..1)?))
+    }
+
+    /// Records the division of a polynomial by X - z, z a vector of one element, into `out`, which may overlap neither: first the
+    /// remainder, then the coefficients of the quotient, together as many as the polynomial has. As a scan from the highest coefficient
+    /// down: two multiplications and additions per coefficient.
+    ///
+    /// # Errors
+    /// [`Error::LengthMismatch`], [`Error::ForeignVector`], [`Error::Overlap`].
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// // 2 + 3 X + X^2 = (X - 4) (X + 7) + 30
+    /// let polynomial = backend.upload(&[2u64, 3, 1].map(Fr::from))?;
+    /// let (z, out) = (backend.upload(&[Fr::from(4u64)])?, backend.zeros(3)?);
+    /// let mut recording = backend.record();
+    /// recording.divide_by_linear_into(&polynomial, &z, &out)?;
+    /// recording.submit()?;
+    /// assert_eq!(out.download()?, [30u64, 7, 1].map(Fr::from));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn divide_by_linear_into<F: Element>(
+        &mut self,
+        polynomial: &Vector<F>,
+        z: &Vector<F>,
+        out: &Vector<F>,
+    ) -> Result<(), Error> {
+        let walk = Walk { segment: polynomial.len(), exclusive: false, reversed: true };
+        self.scanned(Scanned { field: F::FIELD, carry: Carry::Horner, walk }, polynomial, Some(z), out)
+    }
+
+    /// Elements that the recording brings to the device itself.
+    fn constants<F: Element>(&mut self, elements: &[F]) -> Result<Vector<F>, Error> {
+        let vector = self.backend.vector(elements.len())?;
+        self.write(&vector, elements)?;
+        Ok(vector)
+    }
+}

@@ -1,0 +1,407 @@
+//! Prefix sums and products: everything that a sum or a product becomes on its way through a vector, or through segments of it.
+//!
+//! On a device in passes: the vector is cut into chunks; each invocation folds a chunk; those folds are scanned the same way; each
+//! invocation passes its chunk again, from what precedes it. That is two operations per element and a bit, and three times the
+//! vector's bytes through memory. A single pass, in which workgroups look back at what others have written, would take two thirds of
+//! the memory's time, but needs workgroups that make progress while others wait for them, which Vulkan does not promise; and products are
+//! bound by multiplying, not by memory.
+
+use crate::ark::Element;
+use crate::known_answers::edges;
+use crate::passes::{Launch, Share};
+use crate::step::Item;
+use crate::task::{Lowering, Task, Trial, Values};
+use crate::vector::Vector;
+use crate::{Error, Field, Recording};
+use ark_bls12_381::{Fq, Fr};
+use cpu_reference::{LimbField, Recurrence, Walk, scan, scan_first_wrong};
+use field_kernels::Kernel;
+use gpu_executor::Region;
+use std::sync::Arc;
+
+/// What a scan carries along: the constants of scan.comp.
+pub(crate) const SUM: u32 = 0;
+pub(crate) const PRODUCT: u32 = 1;
+pub(crate) const HORNER: u32 = 2;
+pub(crate) const GEOMETRIC: u32 = 3;
+pub(crate) const SQUARES: u32 = 4;
+pub(crate) const POWER: u32 = 5;
+
+/// Flags of its last parameter.
+pub(crate) const CARRIED: u32 = 1;
+pub(crate) const STARTED: u32 = 2;
+pub(crate) const EXCLUSIVE: u32 = 4;
+pub(crate) const REVERSED: u32 = 8;
+
+/// Its specialization constants.
+pub(crate) fn constants(operation: u32, scans: bool, team: usize) -> Vec<(u32, u32)> {
+    vec![(3, operation), (4, scans.into()), (5, team as u32)]
+}
+
+/// Which prefixes of a vector are folded, and how.
+///
+/// ```
+/// # use ark_bls12_381::Fr;
+/// use bls12_field_gpu::Scan;
+/// let backend = bls12_field_gpu::backend()?;
+/// let vector = backend.upload(&[2u64, 3, 4, 5].map(Fr::from))?;
+/// let mut recording = backend.record();
+/// let all = recording.scan(Scan::product(), &vector)?;
+/// let before = recording.scan(Scan::product().exclusive(), &vector)?;
+/// let pairs = recording.scan(Scan::sum().segments(2), &vector)?;
+/// recording.submit()?;
+/// assert_eq!(all.download()?, [2u64, 6, 24, 120].map(Fr::from));
+/// assert_eq!(before.download()?, [1u64, 2, 6, 24].map(Fr::from));
+/// assert_eq!(pairs.download()?, [2u64, 5, 4, 9].map(Fr::from));
+/// # Ok::<(), bls12_field_gpu::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Scan {
+    product: bool,
+    exclusive: bool,
+    segment: Option<usize>,
+}
+
+impl Scan {
+    /// Sums: out\[i\] = a\[0\] + .. + a\[i\].
+    ///
+    /// ```
+    /// assert_ne!(bls12_field_gpu::Scan::sum(), bls12_field_gpu::Scan::product());
+    /// ```
+    pub const fn sum() -> Self {
+        Self { product: false, exclusive: false, segment: None }
+    }
+
+    /// Products: out\[i\] = a\[0\] .. a\[i\].
+    ///
+    /// ```
+    /// assert_ne!(bls12_field_gpu::Scan::product(), bls12_field_gpu::Scan::sum());
+    /// ```
+    pub const fn product() -> Self {
+        Self { product: true, exclusive: false, segment: None }
+    }
+
+    /// Without the element at the position itself: the first result is 0 or 1.
+    ///
+    /// ```
+    /// let scan = bls12_field_gpu::Scan::product();
+    /// assert_ne!(scan.exclusive(), scan);
+    /// ```
+    #[must_use]
+    pub const fn exclusive(self) -> Self {
+        Self { exclusive: true, ..self }
+    }
+
+    /// From the start again after every so many elements. The vector's length must be a multiple.
+    ///
+    /// ```
+    /// let scan = bls12_field_gpu::Scan::sum();
+    /// assert_ne!(scan.segments(2), scan);
+    /// ```
+    #[must_use]
+    pub const fn segments(self, length: usize) -> Self {
+        Self { segment: Some(length), ..self }
+    }
+}
+
+/// What is carried along a vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carry {
+    Sum,
+    Product,
+    /// x m + e, where m is the element of the second input.
+    Horner,
+}
+
+/// A scan of segments.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scanned {
+    pub(crate) field: Field,
+    pub(crate) carry: Carry,
+    pub(crate) walk: Walk,
+}
+
+impl Carry {
+    const fn operation(self) -> u32 {
+        match self {
+            Carry::Sum => SUM,
+            Carry::Product => PRODUCT,
+            Carry::Horner => HORNER,
+        }
+    }
+
+    fn recurrence<F: LimbField>(self, m: &Values) -> Recurrence<F> {
+        match self {
+            Carry::Sum => Recurrence::Sum,
+            Carry::Product => Recurrence::Product,
+            Carry::Horner => Recurrence::Horner(F::elements(m.limbs()).first().copied().unwrap_or(F::ZERO)),
+        }
+    }
+}
+
+/// Elements to a chunk of the vector itself, and of what its chunks fold to: the more the less there is to scan again, the fewer the
+/// sooner the device is done with one. Powers of two.
+const CHUNK: usize = 32;
+const CHUNK_OF_FOLDS: usize = 8;
+/// So many folds one invocation passes in less time than another two launches take.
+const ALONE: usize = 16;
+
+/// Elements to a chunk, at a level of the recursion.
+const fn chunk(segment: usize, level: u32) -> usize {
+    match level {
+        _ if segment <= ALONE => segment,
+        0 => CHUNK,
+        _ => CHUNK_OF_FOLDS,
+    }
+}
+
+/// Into new memory, x^(2^j) for j below `count`.
+pub(crate) fn squares(lowering: &mut Lowering, field: Field, x: &Region, count: usize) -> Result<Region, Error> {
+    let table = lowering.scratch((count * field.bytes()) as u64)?;
+    Launch {
+        kernel: Kernel::Scan,
+        field,
+        slots: [None, Some(x), None, Some(&table)],
+        written: 16,
+        constants: constants(SQUARES, true, 1),
+        segments: 1,
+        segment: count,
+        share: Share::new(count, 1, count),
+        more: [0, STARTED | EXCLUSIVE],
+        cost: 1,
+    }
+    .add_to(lowering)?;
+    Ok(table)
+}
+
+impl Scanned {
+    fn name_of(carry: Carry) -> &'static str {
+        match carry {
+            Carry::Sum => "prefix_sum",
+            Carry::Product => "prefix_product",
+            Carry::Horner => "divide_by_linear",
+        }
+    }
+
+    /// Adds the scan of a vector to a batch, or, at higher levels, that of the folds of its chunks: `power` is the logarithm of how
+    /// many elements of the vector one of these is.
+    fn scan(
+        &self,
+        lowering: &mut Lowering,
+        (a, table, out): (&Region, Option<&Region>, &Region),
+        walk: Walk,
+        (level, power): (u32, u32),
+    ) -> Result<(), Error> {
+        let field = self.field;
+        let share = Share::new(walk.segment, 1, chunk(walk.segment, level));
+        let segments = (a.bytes() / field.bytes() as u64) as usize / walk.segment;
+        let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+        let launch = |scans: bool, carries: Option<&Region>, r: &Region, lowering: &mut Lowering| {
+            let flags = flag(walk.reversed, REVERSED) | flag(walk.exclusive, EXCLUSIVE) | flag(carries.is_some(), CARRIED);
+            Launch {
+                kernel: Kernel::Scan,
+                field,
+                slots: [Some(a), carries, table, Some(r)],
+                written: 16,
+                constants: constants(self.carry.operation(), scans, 1),
+                segments,
+                segment: walk.segment,
+                share,
+                more: [power, flags],
+                cost: 1,
+            }
+            .add_to(lowering)
+        };
+        if share.chunks == 1 {
+            return launch(true, None, out, lowering);
+        }
+        let bytes = (segments * share.chunks * field.bytes()) as u64;
+        let (folds, carries) = (lowering.scratch(bytes)?, lowering.scratch(bytes)?);
+        launch(false, None, &folds, lowering)?;
+        let above = Walk { segment: share.chunks, exclusive: true, reversed: false };
+        self.scan(lowering, (&folds, table, &carries), above, (level + 1, power + share.steps.ilog2()))?;
+        launch(true, Some(&carries), out, lowering)
+    }
+}
+
+impl Task for Scanned {
+    fn name(&self) -> &'static str {
+        Self::name_of(self.carry)
+    }
+
+    fn field(&self) -> Field {
+        self.field
+    }
+
+    fn multiplies(&self) -> Option<Kernel> {
+        (self.carry != Carry::Sum).then_some(Kernel::Scan)
+    }
+
+    fn lower(&self, device: &mut Lowering, inputs: &[Option<Region>], outputs: &[Option<Region>]) -> Result<(), Error> {
+        let ([Some(a), m @ ..], [Some(out)]) = (inputs, outputs) else { return Ok(()) };
+        // The last factor that is asked for is m to the power of what a chunk of the highest level but one holds.
+        let count = self.walk.segment.ilog2() as usize + 1;
+        let m = m.first().and_then(Option::as_ref);
+        let table = m.map(|m| squares(device, self.field, m, count)).transpose()?;
+        self.scan(device, (a, table.as_ref(), out), self.walk, (0, 0))
+    }
+
+    fn compute(&self, inputs: &[Values], outputs: &mut [Values]) {
+        fn of<F: LimbField>(task: &Scanned, a: &Values, m: &Values, out: &mut Values) {
+            scan(task.carry.recurrence(m), task.walk, F::elements(a.limbs()), F::elements_mut(out.limbs_mut()));
+        }
+        let ([a, ..], [out]) = (inputs, outputs) else { return };
+        let m = inputs.last().unwrap_or(a);
+        match self.field {
+            Field::Fq => of::<Fq>(self, a, m, out),
+            Field::Fr => of::<Fr>(self, a, m, out),
+        }
+    }
+
+    /// One operation per element, all of them independent: about a third of the time of scanning again on one core, and as many cores as
+    /// there are. No chance of an error.
+    fn first_wrong(&self, inputs: &[Values], outputs: &[Values]) -> Option<(usize, usize)> {
+        fn of<F: LimbField>(task: &Scanned, a: &Values, m: &Values, out: &Values) -> Option<usize> {
+            scan_first_wrong(task.carry.recurrence(m), task.walk, F::elements(a.limbs()), F::elements(out.limbs()))
+        }
+        let ([a, ..], [out]) = (inputs, outputs) else { return None };
+        let m = inputs.last().unwrap_or(a);
+        let wrong = match self.field {
+            Field::Fq => of::<Fq>(self, a, m, out),
+            Field::Fr => of::<Fr>(self, a, m, out),
+        };
+        wrong.map(|at| (0, at))
+    }
+
+    fn trials(&self) -> Vec<Trial> {
+        let edges = edges(self.field);
+        // Of products none that is zero, or all that follows would be.
+        let some = if self.carry == Carry::Product { &edges[1..] } else { &edges };
+        let second = CHUNK * CHUNK_OF_FOLDS;
+        let lengths = [1, 2, ALONE, ALONE + 1, CHUNK, CHUNK + 1, CHUNK * ALONE + 1, second * ALONE + 3];
+        let kinds = [(false, false), (true, false), (false, true)];
+        let trial = |(at, &segment): (usize, &usize)| {
+            let (exclusive, reversed) = kinds[at % kinds.len()];
+            let segments = if segment < 100 { 3 } else { 1 };
+            let vector = (0..segment * segments).flat_map(|at| some[(at * at + at) % some.len()].iter().copied()).collect();
+            let m = (self.carry == Carry::Horner).then(|| Values::Limbs(edges[edges.len() - 1 - at % 3].clone()));
+            Trial {
+                task: Arc::new(Scanned { walk: Walk { segment, exclusive, reversed }, ..*self }),
+                inputs: std::iter::once(Values::Limbs(vector)).chain(m).collect(),
+                outputs: vec![(Item::Element(self.field), segment * segments)],
+            }
+        };
+        lengths.iter().enumerate().map(trial).collect()
+    }
+}
+
+impl Recording {
+    /// Records a scan into new memory. See [`Recording::scan_into`].
+    ///
+    /// # Errors
+    /// Those of [`Recording::scan_into`]; [`Error::Device`] if there is no memory.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// use bls12_field_gpu::Scan;
+    /// let vector = backend.upload(&[2u64, 3, 4].map(Fr::from))?;
+    /// let mut recording = backend.record();
+    /// let before = recording.scan(Scan::sum().exclusive(), &vector)?;
+    /// recording.submit()?;
+    /// assert_eq!(before.download()?, [0u64, 2, 5].map(Fr::from));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn scan<F: Element>(&mut self, scan: Scan, a: &Vector<F>) -> Result<Vector<F>, Error> {
+        let out = self.backend.vector(a.len())?;
+        self.scan_into(scan, a, &out)?;
+        Ok(out)
+    }
+
+    /// Records a scan into `out`, which may not overlap `a`: everything that a sum or a product becomes on its way through a vector, or
+    /// through segments of equal length. On a device this takes two operations per element, and, from submission until it is done,
+    /// about a twelfth of the vector's memory. Segments that begin where a mask says are not supported.
+    ///
+    /// # Errors
+    /// [`Error::LengthMismatch`] also if the vector is not so many whole segments, [`Error::ForeignVector`], [`Error::Overlap`].
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// use bls12_field_gpu::Scan;
+    /// let vector = backend.upload(&[2u64, 3, 4, 5].map(Fr::from))?;
+    /// let out = backend.zeros(4)?;
+    /// let mut recording = backend.record();
+    /// recording.scan_into(Scan::product().segments(2), &vector, &out)?;
+    /// recording.submit()?;
+    /// assert_eq!(out.download()?, [2u64, 6, 4, 20].map(Fr::from));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn scan_into<F: Element>(&mut self, scan: Scan, a: &Vector<F>, out: &Vector<F>) -> Result<(), Error> {
+        let carry = if scan.product { Carry::Product } else { Carry::Sum };
+        let segment = scan.segment.unwrap_or(a.len());
+        if segment == 0 && !a.is_empty() || segment > 0 && !a.len().is_multiple_of(segment) {
+            let operation = Scanned::name_of(carry);
+            return Err(Error::LengthMismatch { operation, first: a.len(), other: segment });
+        }
+        let walk = Walk { segment, exclusive: scan.exclusive, reversed: false };
+        self.scanned(Scanned { field: F::FIELD, carry, walk }, a, None, out)
+    }
+
+    pub(crate) fn scanned<F: Element>(
+        &mut self,
+        task: Scanned,
+        a: &Vector<F>,
+        m: Option<&Vector<F>>,
+        out: &Vector<F>,
+    ) -> Result<(), Error> {
+        let operation = task.name();
+        self.check(operation, a, a.len())?;
+        m.map_or(Ok(()), |m| self.check(operation, m, 1))?;
+        self.check(operation, out, a.len())?;
+        if a.is_empty() {
+            return Ok(());
+        }
+        let item = Item::Element(F::FIELD);
+        let inputs: Vec<_> = std::iter::once(a).chain(m).map(|vector| (&vector.memory, item)).collect();
+        self.task(Arc::new(task), &inputs, &[(&out.memory, item)])
+    }
+
+    /// Records the prefix sums a\[0\] + .. + a\[i\], into new memory. See [`Recording::scan_into`].
+    ///
+    /// # Errors
+    /// Those of [`Recording::scan`].
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let vector = backend.upload(&[2u64, 3, 4].map(Fr::from))?;
+    /// let mut recording = backend.record();
+    /// let sums = recording.prefix_sum(&vector)?;
+    /// recording.submit()?;
+    /// assert_eq!(sums.download()?, [2u64, 5, 9].map(Fr::from));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn prefix_sum<F: Element>(&mut self, a: &Vector<F>) -> Result<Vector<F>, Error> {
+        self.scan(Scan::sum(), a)
+    }
+
+    /// Records the prefix products a\[0\] .. a\[i\], into new memory. See [`Recording::scan_into`].
+    ///
+    /// # Errors
+    /// Those of [`Recording::scan`].
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let vector = backend.upload(&[2u64, 3, 4].map(Fr::from))?;
+    /// let mut recording = backend.record();
+    /// let products = recording.prefix_product(&vector)?;
+    /// recording.submit()?;
+    /// assert_eq!(products.download()?, [2u64, 6, 24].map(Fr::from));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn prefix_product<F: Element>(&mut self, a: &Vector<F>) -> Result<Vector<F>, Error> {
+        self.scan(Scan::product(), a)
+    }
+}
