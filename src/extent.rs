@@ -128,7 +128,7 @@ impl Task for Extent {
             return Ok(());
         };
         /// Elements to an invocation at most.
-        const MOST: usize = 64;
+        const MOST: usize = 128;
         let segments = (out.bytes() / FLAG as u64) as usize;
         let (mut a, mut segment, mut option) = (a.clone(), self.segment, 0);
         loop {

@@ -160,16 +160,20 @@ impl Task for Evaluated {
         let (field, bytes) = (self.field, self.field.bytes() as u64);
         let row = Reduction::InnerProduct.row();
         let length = (polynomial.bytes() / bytes) as usize;
-        let bits = bits_below(length);
-        let (columns, rows) = (1 << bits.div_ceil(2), length.div_ceil(1 << bits.div_ceil(2)));
+        // Twice as many columns as rows: the rows are left for the second pass.
+        let bits = bits_below(length) / 2 + 1;
+        let (columns, rows) = (1 << bits, length.div_ceil(1 << bits));
         let values = device.scratch(rows as u64 * bytes)?;
         for at in 0..points.bytes() / bytes {
-            let one = |region: &Region| region.slice(at * bytes..(at + 1) * bytes);
-            let (Some(x), Some(out)) = (one(points), one(out)) else { continue };
-            let table = squares(device, field, &x, bits.max(1) as usize)?;
+            let one = |region: &Region, at: u64| region.slice(at * bytes..(at + 1) * bytes);
+            let (Some(x), Some(out)) = (one(points, at), one(out, at)) else { continue };
+            // In this order, what the second pass needs is made beside what the first one does.
+            let table = squares(device, field, &x, bits as usize + 1)?;
+            let Some(x_columns) = one(&table, bits.into()) else { continue };
             let across = sparse_powers(device, field, (&table, None), (columns, 0))?;
-            let down = sparse_powers(device, field, (&table, None), (rows, bits.div_ceil(2)))?;
+            let above = squares(device, field, &x_columns, bits_below(rows).max(1) as usize)?;
             fold(device, (row, field), (polynomial, Some(&across), Second::ForEverySegment), columns, &values)?;
+            let down = sparse_powers(device, field, (&above, None), (rows, 0))?;
             fold(device, (row, field), (&values, Some(&down), Second::Whole), rows, &out)?;
         }
         Ok(())

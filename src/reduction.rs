@@ -141,7 +141,7 @@ pub(crate) fn fold(
     output: &Region,
 ) -> Result<(), Error> {
     /// More only keep fewer invocations busy.
-    const MOST: usize = 64;
+    const MOST: usize = 128;
     let bytes = field.bytes() as u64;
     let mut length = (a.bytes() / bytes) as usize;
     let segments = length.div_ceil(segment);

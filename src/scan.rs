@@ -8,7 +8,7 @@
 
 use crate::ark::Element;
 use crate::known_answers::edges;
-use crate::passes::{Launch, Share};
+use crate::passes::{Launch, SINGLE, Share};
 use crate::step::Item;
 use crate::task::{Lowering, Task, Trial, Values};
 use crate::vector::Vector;
@@ -35,7 +35,8 @@ pub(crate) const REVERSED: u32 = 8;
 
 /// Its specialization constants.
 pub(crate) fn constants(operation: u32, scans: bool, team: usize) -> Vec<(u32, u32)> {
-    vec![(3, operation), (4, scans.into()), (5, team as u32)]
+    let tiled = team == 1 && (scans || operation <= HORNER);
+    vec![(3, operation), (4, scans.into()), (5, team as u32), (6, if tiled { SINGLE as u32 } else { 1 })]
 }
 
 /// Which prefixes of a vector are folded, and how.
@@ -155,7 +156,7 @@ const fn chunk(segment: usize, level: u32) -> usize {
     }
 }
 
-/// Into new memory, x^(2^j) for j below `count`.
+/// Into new memory, x^(2^j) for j below `count`, one after the other.
 pub(crate) fn squares(lowering: &mut Lowering, field: Field, x: &Region, count: usize) -> Result<Region, Error> {
     let table = lowering.scratch((count * field.bytes()) as u64)?;
     Launch {
