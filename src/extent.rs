@@ -166,7 +166,8 @@ impl Task for Extent {
 
     fn trials(&self) -> Vec<Trial> {
         // (elements in a segment, segments, which of all is not zero): single invocations, several of them, teams, several.
-        let shapes = [(0, 1, 0), (1, 2, 1), (5, 3, 7), (64, 2, 64), (65, 1, 64), (1024, 1, 129), (2500, 2, 2499), (2500, 1, 0)];
+        let shapes =
+            [(0, 1, 0), (1, 2, 1), (5, 3, 7), (64, 2, 64), (65, 1, 64), (1024, 1, 129), (2500, 2, 2499), (2500, 1, 0)];
         let trial = |(segment, segments, at): (usize, usize, usize)| {
             let mut values = Values::zeroed(Item::Element(self.field), segment * segments);
             // In any of its words.

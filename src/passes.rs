@@ -9,8 +9,8 @@ use gpu_executor::{Region, Shape, SlotUse};
 /// Invocations in a team, a workgroup's: every device has so many, and a tree through shared memory takes a power of two.
 pub(crate) const TEAM: usize = 128;
 
-/// Invocations in a workgroup of single ones: with four elements of each they fill most of 16 KiB of shared memory.
-pub(crate) const SINGLE: usize = 64;
+/// Invocations in a workgroup of `SumScan`: with four elements of each they fill most of 16 KiB of shared memory.
+const SUM_SCAN: usize = 64;
 
 /// How segments are shared out: to single invocations or to teams, so many elements to each invocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl Launch<'_> {
             formulation: if several { lowering.formulation } else { Formulation::Words },
             slots: uses,
             shape: Shape::Invocations,
-            workgroup_size: Some(if share.team > 1 { TEAM } else { SINGLE } as u32),
+            workgroup_size: Some(if kernel == Kernel::SumScan { SUM_SCAN } else { TEAM } as u32),
             constants: self.constants,
         })?;
         let invocations = segments * share.chunks * share.team;

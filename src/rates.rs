@@ -360,7 +360,8 @@ impl Vulkan {
         let input = self.uploaded(&random(field, length, 2))?;
         let output = Some(self.device().allocate(field.bytes() as u64)?);
         let inputs = vec![Some(input); row.vectors];
-        let add = |batch: &mut Batch| self.lower_in(backend, &task, formulation, batch, (&inputs, std::slice::from_ref(&output)));
+        let add =
+            |batch: &mut Batch| self.lower_in(backend, &task, formulation, batch, (&inputs, std::slice::from_ref(&output)));
         Ok(length as f64 / self.seconds_each(5, add)?)
     }
 

@@ -401,7 +401,13 @@ impl Recording {
         self.check_operand(operation, &mask.backend, mask.len(), length)
     }
 
-    pub(crate) fn check_operand(&self, operation: &'static str, of: &Backend, other: usize, first: usize) -> Result<(), Error> {
+    pub(crate) fn check_operand(
+        &self,
+        operation: &'static str,
+        of: &Backend,
+        other: usize,
+        first: usize,
+    ) -> Result<(), Error> {
         if !self.backend.is(of) {
             return Err(Error::ForeignVector { operation });
         }

@@ -157,8 +157,7 @@ pub(crate) fn fold(
             Kernel::Scan => (scan::constants(scan::PRODUCT, false, share.team), [0, 0]),
             _ => (vec![(3, share.team as u32)], [length as u32, option]),
         };
-        let launch =
-            Launch { kernel, field, slots, written: 16, constants, segments, segment, share, more, cost: row.cost };
+        let launch = Launch { kernel, field, slots, written: 16, constants, segments, segment, share, more, cost: row.cost };
         launch.add_to(lowering)?;
         if share.chunks == 1 {
             return Ok(());

@@ -8,7 +8,7 @@
 
 use crate::ark::Element;
 use crate::known_answers::edges;
-use crate::passes::{Launch, SINGLE, Share};
+use crate::passes::{Launch, Share};
 use crate::step::Item;
 use crate::task::{Lowering, Task, Trial, Values};
 use crate::vector::Vector;
@@ -20,7 +20,6 @@ use gpu_executor::Region;
 use std::sync::Arc;
 
 /// What a scan carries along: the constants of scan.comp.
-pub(crate) const SUM: u32 = 0;
 pub(crate) const PRODUCT: u32 = 1;
 pub(crate) const HORNER: u32 = 2;
 pub(crate) const GEOMETRIC: u32 = 3;
@@ -35,8 +34,7 @@ pub(crate) const REVERSED: u32 = 8;
 
 /// Its specialization constants.
 pub(crate) fn constants(operation: u32, scans: bool, team: usize) -> Vec<(u32, u32)> {
-    let tiled = team == 1 && (scans || operation <= HORNER);
-    vec![(3, operation), (4, scans.into()), (5, team as u32), (6, if tiled { SINGLE as u32 } else { 1 })]
+    vec![(3, operation), (4, scans.into()), (5, team as u32)]
 }
 
 /// Which prefixes of a vector are folded, and how.
@@ -123,11 +121,12 @@ pub(crate) struct Scanned {
 }
 
 impl Carry {
-    const fn operation(self) -> u32 {
+    /// The kernel, and its constants.
+    fn kernel(self, scans: bool) -> (Kernel, Vec<(u32, u32)>) {
         match self {
-            Carry::Sum => SUM,
-            Carry::Product => PRODUCT,
-            Carry::Horner => HORNER,
+            Carry::Sum => (Kernel::SumScan, vec![(4, scans.into())]),
+            Carry::Product => (Kernel::Scan, constants(PRODUCT, scans, 1)),
+            Carry::Horner => (Kernel::Scan, constants(HORNER, scans, 1)),
         }
     }
 
@@ -199,12 +198,13 @@ impl Scanned {
         let flag = |set: bool, flag: u32| if set { flag } else { 0 };
         let launch = |scans: bool, carries: Option<&Region>, r: &Region, lowering: &mut Lowering| {
             let flags = flag(walk.reversed, REVERSED) | flag(walk.exclusive, EXCLUSIVE) | flag(carries.is_some(), CARRIED);
+            let (kernel, constants) = self.carry.kernel(scans);
             Launch {
-                kernel: Kernel::Scan,
+                kernel,
                 field,
                 slots: [Some(a), carries, table, Some(r)],
                 written: 16,
-                constants: constants(self.carry.operation(), scans, 1),
+                constants,
                 segments,
                 segment: walk.segment,
                 share,
@@ -280,7 +280,8 @@ impl Task for Scanned {
         let some = if self.carry == Carry::Product { &edges[1..] } else { &edges };
         let second = CHUNK * CHUNK_OF_FOLDS;
         let lengths = [1, 2, ALONE, ALONE + 1, CHUNK, CHUNK + 1, CHUNK * ALONE + 1, second * ALONE + 3];
-        let kinds = [(false, false), (true, false), (false, true)];
+        // Only linear recurrences are asked for from the end.
+        let kinds = [(false, false), (true, false), (false, self.carry == Carry::Horner)];
         let trial = |(at, &segment): (usize, &usize)| {
             let (exclusive, reversed) = kinds[at % kinds.len()];
             let segments = if segment < 100 { 3 } else { 1 };

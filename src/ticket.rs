@@ -93,7 +93,11 @@ impl sealed::Landing for bool {
 
 impl sealed::Landing for usize {
     fn extract(landed: Landed) -> Option<Vec<Self>> {
-        if let Landed::Flags(counts) = landed { Some(counts.into_iter().map(|count| count as usize).collect()) } else { None }
+        if let Landed::Flags(counts) = landed {
+            Some(counts.into_iter().map(|count| count as usize).collect())
+        } else {
+            None
+        }
     }
 }
 

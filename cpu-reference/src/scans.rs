@@ -96,7 +96,11 @@ fn scan_segment<F: LimbField>(recurrence: Recurrence<F>, walk: Walk, elements: &
         x = recurrence.steps(x, fold, piece.len());
     };
     let both = before.iter_mut().zip(elements.chunks(PIECE));
-    if walk.reversed { both.rev().for_each(&mut precede) } else { both.for_each(&mut precede) }
+    if walk.reversed {
+        both.rev().for_each(&mut precede)
+    } else {
+        both.for_each(&mut precede)
+    }
     let pieces = out.par_chunks_mut(PIECE).zip(elements.par_chunks(PIECE)).zip(&before);
     pieces.for_each(|((out, elements), before)| walked(*before, out, elements));
 }
@@ -184,7 +188,8 @@ mod tests {
                     }
                     assert_eq!(out, expected, "{recurrence:?} {walk:?} of {length}");
                     assert_eq!(scan_first_wrong(recurrence, walk, &elements, &out), None);
-                    for wrong in [0, 1, out.len() / 2, out.len().saturating_sub(1)].into_iter().filter(|&at| at < out.len()) {
+                    for wrong in [0, 1, out.len() / 2, out.len().saturating_sub(1)].into_iter().filter(|&at| at < out.len())
+                    {
                         let mut out = out.clone();
                         out[wrong] += F::ONE;
                         let found = scan_first_wrong(recurrence, walk, &elements, &out).unwrap();

@@ -6,7 +6,8 @@ use ark_bls12_381::{Fq, Fr};
 use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::rates::Trial;
 use bls12_field_gpu::{
-    Backend, CacheDirectory, DeviceChoice, Engine, Field, Form, Formulation, Operation, Options, REDUCTIONS, Reduction, Vector, Verify,
+    Backend, CacheDirectory, DeviceChoice, Engine, Field, Form, Formulation, Operation, Options, REDUCTIONS, Reduction,
+    Vector, Verify,
 };
 use field_kernels::{Kernel, permutations};
 use rayon::prelude::*;

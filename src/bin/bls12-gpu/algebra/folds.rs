@@ -13,7 +13,8 @@ pub(crate) fn measure(bench: &Bench) -> Outcome<Vec<Row>> {
 
 fn of<F: Element>(bench: &Bench, names: [&'static str; 4]) -> Outcome<Vec<Row>> {
     let length = bench.size(1 << 24);
-    let (a, b) = (bench.backend.upload(&bench.elements::<F>(length, 1))?, bench.backend.upload(&bench.elements::<F>(length, 2))?);
+    let (a, b) =
+        (bench.backend.upload(&bench.elements::<F>(length, 1))?, bench.backend.upload(&bench.elements::<F>(length, 2))?);
     let out = bench.backend.zeros(1)?;
     let rate = |seconds: f64| length as f64 / seconds / 1e9;
     let row = |name, seconds: f64| Row {
