@@ -29,8 +29,8 @@ impl Share {
     /// For a fold: by teams where that gives each invocation some elements, of which it gets the more the more there are, up
     /// to `most`: the device wants to be filled, and the tree to be a small part of it all.
     pub(crate) fn of_fold(segment: usize, segments: usize, most: usize) -> Self {
-        /// Workgroups that fill any device. Chosen on the H200, which has room for about 500 to 2000 at a time: with fewer, what is
-        /// left for the second pass is less.
+        /// Workgroups that fill any device. Chosen on the H200, which has room for about 500 to 2000 at a time: with fewer,
+        /// what is left for the second pass is less.
         const WORKGROUPS: usize = 1024;
         if segment < 8 * TEAM {
             // So few that one invocation, or two passes of such, will do.
@@ -84,7 +84,7 @@ impl Launch<'_> {
             constants: self.constants,
         })?;
         let invocations = segments * share.chunks * share.team;
-        let most = lowering.vulkan.launch_invocations(self.cost * share.steps as u64);
+        let most = lowering.vulkan.launch_invocations(self.cost, share.steps);
         for first in (0..invocations).step_by(most) {
             let count = most.min(invocations - first);
             let slots: Vec<_> = slots.iter().enumerate().map(|(at, slot)| Some(((*slot)?.clone(), at == 3))).collect();
@@ -97,8 +97,8 @@ impl Launch<'_> {
 }
 
 impl Vulkan {
-    /// The most invocations of so many multiplications that one launch should have: whole workgroups.
-    fn launch_invocations(&self, cost: u64) -> usize {
-        (self.device().launch_elements(cost) / TEAM).max(1) * TEAM
+    /// The most invocations that one launch should have, each of so many elements of this cost: whole workgroups.
+    fn launch_invocations(&self, cost: u64, steps: usize) -> usize {
+        (self.device().launch_elements(cost) / (TEAM * steps.max(1))).max(1) * TEAM
     }
 }

@@ -1,4 +1,5 @@
-//! Polynomials as vectors of their coefficients, the constant one first: powers of an element, values at points, division by X - z.
+//! Polynomials as vectors of their coefficients, the constant one first: powers of an element, values at points, division by X
+//! - z.
 
 use crate::ark::Element;
 use crate::known_answers::edges;
@@ -27,8 +28,8 @@ struct Evaluated {
     field: Field,
 }
 
-/// Elements to an invocation of `Powers`: a power of two. Each begins with a power that takes as many multiplications as their number
-/// has bits.
+/// Elements to an invocation of `Powers`: a power of two. Each begins with a power that takes as many multiplications as their
+/// number has bits.
 const CHUNK: usize = 64;
 
 /// How many bits the numbers below `count` have.
@@ -300,10 +301,10 @@ impl Recording {
         Ok(out)
     }
 
-    /// Records the values of a polynomial, given by its coefficients, the constant one first (of none it is 0), at every point of a
-    /// vector, into `out`, which may overlap neither. One multiplication per coefficient and point, one point after the other; from
-    /// submission until it is done, memory for about four times as many elements as the square root of the number of coefficients, for
-    /// each point.
+    /// Records the values of a polynomial, given by its coefficients, the constant one first (of none it is 0), at every point
+    /// of a vector, into `out`, which may overlap neither. One multiplication per coefficient and point, one point after the
+    /// other; from submission until it is done, memory for about four times as many elements as the square root of the number
+    /// of coefficients, for each point.
     ///
     /// # Errors
     /// [`Error::LengthMismatch`], [`Error::ForeignVector`], [`Error::Overlap`].
@@ -337,7 +338,8 @@ impl Recording {
     }
 
     /// Records the division of a polynomial by X - z: the quotient, of one coefficient less, and the remainder, the
-    /// polynomial's value at z, a vector of one element. Both lie in the same new memory. See [`Recording::divide_by_linear_into`].
+    /// polynomial's value at z, a vector of one element. Both lie in the same new memory. See
+    /// [`Recording::divide_by_linear_into`].
     ///
     /// # Errors
     /// Those of [`Recording::divide_by_linear_into`]; [`Error::Device`] if there is no memory.
@@ -365,9 +367,9 @@ impl Recording {
         Ok((both.slice(1..both.len())?, both.slice(0..1)?))
     }
 
-    /// Records the division of a polynomial by X - z, z a vector of one element, into `out`, which may overlap neither: first the
-    /// remainder, then the coefficients of the quotient, together as many as the polynomial has. As a scan from the highest coefficient
-    /// down: two multiplications and additions per coefficient.
+    /// Records the division of a polynomial by X - z, z a vector of one element, into `out`, which may overlap neither: first
+    /// the remainder, then the coefficients of the quotient, together as many as the polynomial has. As a scan from the highest
+    /// coefficient down: two multiplications and additions per coefficient.
     ///
     /// # Errors
     /// [`Error::LengthMismatch`], [`Error::ForeignVector`], [`Error::Overlap`].

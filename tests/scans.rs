@@ -1,5 +1,5 @@
-//! Scans, powers, polynomials and extents of resident vectors, at every length at which chunks, levels or workgroups change, on every
-//! engine and in every formulation, against loops.
+//! Scans, powers, polynomials and extents of resident vectors, at every length at which chunks, levels or workgroups change, on
+//! every engine and in every formulation, against loops.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 #![allow(dead_code, reason = "this test needs part of the support")]
@@ -163,7 +163,8 @@ fn what_is_wrong_is_refused() {
     let (a, foreign) = (backend.upload(&numbers::<Fr>(10, 1)).unwrap(), other.upload(&numbers::<Fr>(10, 1)).unwrap());
     let out = backend.zeros::<Fr>(11).unwrap();
     let mut recording = backend.record();
-    let mismatch = |first, other| move |error: Error| matches!(error, Error::LengthMismatch { first: f, other: o, .. } if (f, o) == (first, other));
+    let mismatch =
+        |a, b| move |error: Error| matches!(error, Error::LengthMismatch { first, other, .. } if (first, other) == (a, b));
     assert!(mismatch(10, 3)(recording.scan(Scan::sum().segments(3), &a).unwrap_err()));
     assert!(mismatch(10, 0)(recording.scan(Scan::sum().segments(0), &a).unwrap_err()));
     assert!(mismatch(10, 11)(recording.scan_into(Scan::sum(), &a, &out).unwrap_err()));

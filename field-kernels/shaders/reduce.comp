@@ -1,10 +1,11 @@
 // Reductions in which the order does not matter: sums, sums of products, and where the last element is that is not zero; of
-// segments of equal length (the last may be shorter), each on its own. Launched again on what it leaves, until there is one result for
-// each segment. The build defines one KERNEL_*, and the macros of field.glsl and io.glsl; src/kernel.rs lists every combination.
+// segments of equal length (the last may be shorter), each on its own. Launched again on what it leaves, until there is one
+// result for each segment. The build defines one KERNEL_*, and the macros of field.glsl and io.glsl; src/kernel.rs lists every
+// combination.
 //
 // A segment is cut into chunks of STEPS elements for each invocation of a team. An invocation folds every TEAMth element of its
-// chunk, so that neighbours read neighbours; then the team folds what its invocations have, in a tree through shared memory. The
-// order is the same whatever the device does when.
+// chunk, so that neighbours read neighbours; then the team folds what its invocations have, in a tree through shared memory.
+// The order is the same whatever the device does when.
 //
 // Sums are not reduced modulo p until all terms are there: STEPS of them, below p, or below p^2, have room in one word more.
 #version 460

@@ -1,11 +1,12 @@
-// Folds and scans in which the order of the elements matters, or that multiply: sums, products, and linear recurrences
-// x = m x + a ("Horner"), of segments of equal length, each on its own. The build defines one KERNEL_*, and the macros of field.glsl and
-// io.glsl; src/kernel.rs lists every combination.
+// Folds and scans in which the order of the elements matters, or that multiply: sums, products, and linear recurrences x = m x
+// + a ("Horner"), of segments of equal length, each on its own. The build defines one KERNEL_*, and the macros of field.glsl
+// and io.glsl; src/kernel.rs lists every combination.
 //
-// A segment is cut into chunks of STEPS elements. One launch folds each chunk, one invocation each; the same, again, folds those
-// until there is one chunk; and back: each invocation walks through its chunk once more, from what precedes it, and writes
-// what it passes. No invocation waits for one of another workgroup. Whole folds are quicker by teams: a workgroup folds STEPS elements
-// for each of its invocations, neighbours next to each other, and then what these have, in a tree through shared memory.
+// A segment is cut into chunks of STEPS elements. One launch folds each chunk, one invocation each; the same, again, folds
+// those until there is one chunk; and back: each invocation walks through its chunk once more, from what precedes it, and
+// writes what it passes. No invocation waits for one of another workgroup. Whole folds are quicker by teams: a workgroup folds
+// STEPS elements for each of its invocations, neighbours next to each other, and then what these have, in a tree through shared
+// memory.
 //
 // There is one loop for all of it, around one multiplication: kernels are large because of their multiplications.
 #version 460
@@ -55,10 +56,10 @@ const uint REVERSED = 8u;   // from the last element of a segment to its first; 
 #define IS(flag) ((push.params[5] & flag) != 0u)
 
 #if defined(KERNEL_SUM_SCAN)
-// Single invocations walk through chunks that lie next to each other: what they touch in one step lies far apart. So a workgroup
-// fetches the next elements of each of its invocations into shared memory, quad by quad, where each replaces them by what it
-// writes, and the workgroup puts that back, neighbours by neighbours. On the H200 that is 24 instead of 12 G additions a second. Products
-// have no registers to spare for it, and are slower so: 12 instead of 15.
+// Single invocations walk through chunks that lie next to each other: what they touch in one step lies far apart. So a
+// workgroup fetches the next elements of each of its invocations into shared memory, quad by quad, where each replaces them by
+// what it writes, and the workgroup puts that back, neighbours by neighbours. On the H200 that is 24 instead of 12 G additions
+// a second. Products have no registers to spare for it, and are slower so: 12 instead of 15.
 const uint INVOCATIONS = 64u; // in a workgroup
 const uint AHEAD = 4u;
 const uint ROW_QUADS = AHEAD * uint(QUADS);
