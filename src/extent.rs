@@ -1,5 +1,5 @@
-//! Where a vector has its last element that is not zero, and whether it has one: the degree of a polynomial, without its coefficients
-//! coming back to the host.
+//! Where a vector has its last element that is not zero, and whether it has one: the degree of a polynomial, without its
+//! coefficients coming back to the host.
 
 use crate::ark::Element;
 use crate::mask::{FLAG, Mask};
@@ -128,7 +128,7 @@ impl Task for Extent {
             return Ok(());
         };
         /// Elements to an invocation at most.
-        const MOST: usize = 64;
+        const MOST: usize = 128;
         let segments = (out.bytes() / FLAG as u64) as usize;
         let (mut a, mut segment, mut option) = (a.clone(), self.segment, 0);
         loop {
@@ -183,12 +183,12 @@ impl Task for Extent {
 }
 
 impl Recording {
-    /// Records, for each of several segments of equal length, how many elements it has up to its last one that is not zero, into new
-    /// memory: of a polynomial, one more than its degree, and 0 of the zero polynomial. Reads the vector once.
+    /// Records, for each of several segments of equal length, how many elements it has up to its last one that is not zero,
+    /// into new memory: of a polynomial, one more than its degree, and 0 of the zero polynomial. Reads the vector once.
     ///
     /// # Errors
-    /// [`Error::LengthMismatch`] if the vector cannot be cut into as many equal segments, [`Error::ForeignVector`]; [`Error::Device`]
-    /// if there is no memory.
+    /// [`Error::LengthMismatch`] if the vector cannot be cut into as many equal segments, [`Error::ForeignVector`];
+    /// [`Error::Device`] if there is no memory.
     ///
     /// ```
     /// # use ark_bls12_381::Fr;
@@ -206,8 +206,8 @@ impl Recording {
         Ok(Counts { backend: self.backend.clone(), memory, length: segments })
     }
 
-    /// Records whether each of several segments of equal length has an element that is not zero, into a new mask. Reads the vector
-    /// once.
+    /// Records whether each of several segments of equal length has an element that is not zero, into a new mask. Reads the
+    /// vector once.
     ///
     /// # Errors
     /// Those of [`Recording::extents`].

@@ -196,8 +196,8 @@ fn guess(info: &DeviceInfo, kernel: Kernel, field: Field, candidates: &[Formulat
     let full_rate = info.name.split([' ', '-']).any(|word| FULL_RATE_DOUBLES.contains(&word));
     let doubles = full_rate && candidates.contains(&Formulation::Doubles);
     match (field, kernel) {
-        (Field::Fq, _) if doubles => Formulation::Doubles,
-        (Field::Fq, _) | (Field::Fr, Kernel::Pow) => Formulation::Digits,
+        (Field::Fq, _) | (Field::Fr, Kernel::Scan) if doubles => Formulation::Doubles,
+        (Field::Fq, _) | (Field::Fr, Kernel::Pow | Kernel::Scan) => Formulation::Digits,
         // So short that converting to digits and back costs more than it gains.
         (Field::Fr, _) => Formulation::Words,
     }

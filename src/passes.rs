@@ -6,9 +6,11 @@ use crate::{Error, Field};
 use field_kernels::{Formulation, Kernel};
 use gpu_executor::{Region, Shape, SlotUse};
 
-/// Invocations in a workgroup of these kernels, and in a team: every device has so many, and a tree through shared memory takes a
-/// power of two.
+/// Invocations in a team, a workgroup's: every device has so many, and a tree through shared memory takes a power of two.
 pub(crate) const TEAM: usize = 128;
+
+/// Invocations in a workgroup of `SumScan`: with four elements of each they fill most of 16 KiB of shared memory.
+const SUM_SCAN: usize = 64;
 
 /// How segments are shared out: to single invocations or to teams, so many elements to each invocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +29,9 @@ impl Share {
     /// For a fold: by teams where that gives each invocation some elements, of which it gets the more the more there are, up
     /// to `most`: the device wants to be filled, and the tree to be a small part of it all.
     pub(crate) fn of_fold(segment: usize, segments: usize, most: usize) -> Self {
-        /// Workgroups that fill any device. Chosen on the H200, which has room for about 1000 to 2000 at a time.
-        const WORKGROUPS: usize = 2048;
+        /// Workgroups that fill any device. Chosen on the H200, which has room for about 500 to 2000 at a time: with fewer,
+        /// what is left for the second pass is less.
+        const WORKGROUPS: usize = 1024;
         if segment < 8 * TEAM {
             // So few that one invocation, or two passes of such, will do.
             return Self::new(segment, 1, if segment <= 64 { segment.max(1) } else { 32 });
@@ -36,7 +39,7 @@ impl Share {
         let steps = (segment * segments / (TEAM * WORKGROUPS)).clamp(8, most);
         let whole = segment.div_ceil(TEAM);
         // One pass rather than two if it does for many segments.
-        let one_pass = whole <= most && segments >= WORKGROUPS / 4;
+        let one_pass = whole <= most && segments >= WORKGROUPS / 2;
         Self::new(segment, TEAM, if one_pass { whole } else { steps })
     }
 }
@@ -77,11 +80,11 @@ impl Launch<'_> {
             formulation: if several { lowering.formulation } else { Formulation::Words },
             slots: uses,
             shape: Shape::Invocations,
-            workgroup_size: Some(TEAM as u32),
+            workgroup_size: Some(if kernel == Kernel::SumScan { SUM_SCAN } else { TEAM } as u32),
             constants: self.constants,
         })?;
         let invocations = segments * share.chunks * share.team;
-        let most = lowering.vulkan.launch_invocations(self.cost * share.steps as u64);
+        let most = lowering.vulkan.launch_invocations(self.cost, share.steps);
         for first in (0..invocations).step_by(most) {
             let count = most.min(invocations - first);
             let slots: Vec<_> = slots.iter().enumerate().map(|(at, slot)| Some(((*slot)?.clone(), at == 3))).collect();
@@ -94,8 +97,8 @@ impl Launch<'_> {
 }
 
 impl Vulkan {
-    /// The most invocations of so many multiplications that one launch should have: whole workgroups.
-    fn launch_invocations(&self, cost: u64) -> usize {
-        (self.device().launch_elements(cost) / TEAM).max(1) * TEAM
+    /// The most invocations that one launch should have, each of so many elements of this cost: whole workgroups.
+    fn launch_invocations(&self, cost: u64, steps: usize) -> usize {
+        (self.device().launch_elements(cost) / (TEAM * steps.max(1))).max(1) * TEAM
     }
 }

@@ -1,4 +1,5 @@
-//! Polynomials as vectors of their coefficients, the constant one first: powers of an element, values at points, division by X - z.
+//! Polynomials as vectors of their coefficients, the constant one first: powers of an element, values at points, division by X
+//! - z.
 
 use crate::ark::Element;
 use crate::known_answers::edges;
@@ -27,8 +28,8 @@ struct Evaluated {
     field: Field,
 }
 
-/// Elements to an invocation of `Powers`: a power of two. Each begins with a power that takes as many multiplications as their number
-/// has bits.
+/// Elements to an invocation of `Powers`: a power of two. Each begins with a power that takes as many multiplications as their
+/// number has bits.
 const CHUNK: usize = 64;
 
 /// How many bits the numbers below `count` have.
@@ -160,16 +161,20 @@ impl Task for Evaluated {
         let (field, bytes) = (self.field, self.field.bytes() as u64);
         let row = Reduction::InnerProduct.row();
         let length = (polynomial.bytes() / bytes) as usize;
-        let bits = bits_below(length);
-        let (columns, rows) = (1 << bits.div_ceil(2), length.div_ceil(1 << bits.div_ceil(2)));
+        // Twice as many columns as rows: the rows are left for the second pass.
+        let bits = bits_below(length) / 2 + 1;
+        let (columns, rows) = (1 << bits, length.div_ceil(1 << bits));
         let values = device.scratch(rows as u64 * bytes)?;
         for at in 0..points.bytes() / bytes {
-            let one = |region: &Region| region.slice(at * bytes..(at + 1) * bytes);
-            let (Some(x), Some(out)) = (one(points), one(out)) else { continue };
-            let table = squares(device, field, &x, bits.max(1) as usize)?;
+            let one = |region: &Region, at: u64| region.slice(at * bytes..(at + 1) * bytes);
+            let (Some(x), Some(out)) = (one(points, at), one(out, at)) else { continue };
+            // In this order, what the second pass needs is made beside what the first one does.
+            let table = squares(device, field, &x, bits as usize + 1)?;
+            let Some(x_columns) = one(&table, bits.into()) else { continue };
             let across = sparse_powers(device, field, (&table, None), (columns, 0))?;
-            let down = sparse_powers(device, field, (&table, None), (rows, bits.div_ceil(2)))?;
+            let above = squares(device, field, &x_columns, bits_below(rows).max(1) as usize)?;
             fold(device, (row, field), (polynomial, Some(&across), Second::ForEverySegment), columns, &values)?;
+            let down = sparse_powers(device, field, (&above, None), (rows, 0))?;
             fold(device, (row, field), (&values, Some(&down), Second::Whole), rows, &out)?;
         }
         Ok(())
@@ -296,10 +301,10 @@ impl Recording {
         Ok(out)
     }
 
-    /// Records the values of a polynomial, given by its coefficients, the constant one first (of none it is 0), at every point of a
-    /// vector, into `out`, which may overlap neither. One multiplication per coefficient and point, one point after the other; from
-    /// submission until it is done, memory for about four times as many elements as the square root of the number of coefficients, for
-    /// each point.
+    /// Records the values of a polynomial, given by its coefficients, the constant one first (of none it is 0), at every point
+    /// of a vector, into `out`, which may overlap neither. One multiplication per coefficient and point, one point after the
+    /// other; from submission until it is done, memory for about four times as many elements as the square root of the number
+    /// of coefficients, for each point.
     ///
     /// # Errors
     /// [`Error::LengthMismatch`], [`Error::ForeignVector`], [`Error::Overlap`].
@@ -333,7 +338,8 @@ impl Recording {
     }
 
     /// Records the division of a polynomial by X - z: the quotient, of one coefficient less, and the remainder, the
-    /// polynomial's value at z, a vector of one element. Both lie in the same new memory. See [`Recording::divide_by_linear_into`].
+    /// polynomial's value at z, a vector of one element. Both lie in the same new memory. See
+    /// [`Recording::divide_by_linear_into`].
     ///
     /// # Errors
     /// Those of [`Recording::divide_by_linear_into`]; [`Error::Device`] if there is no memory.
@@ -361,9 +367,9 @@ impl Recording {
         Ok((both.slice(1..both.len())?, both.slice(0..1)?))
     }
 
-    /// Records the division of a polynomial by X - z, z a vector of one element, into `out`, which may overlap neither: first the
-    /// remainder, then the coefficients of the quotient, together as many as the polynomial has. As a scan from the highest coefficient
-    /// down: two multiplications and additions per coefficient.
+    /// Records the division of a polynomial by X - z, z a vector of one element, into `out`, which may overlap neither: first
+    /// the remainder, then the coefficients of the quotient, together as many as the polynomial has. As a scan from the highest
+    /// coefficient down: two multiplications and additions per coefficient.
     ///
     /// # Errors
     /// [`Error::LengthMismatch`], [`Error::ForeignVector`], [`Error::Overlap`].

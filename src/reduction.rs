@@ -1,5 +1,5 @@
-//! Reductions: operations that fold vectors, or segments of them, into one element each. Each is one row, with its kernels, its CPU
-//! twin and its cost.
+//! Reductions: operations that fold vectors, or segments of them, into one element each. Each is one row, with its kernels, its
+//! CPU twin and its cost.
 
 use crate::ark::Element;
 use crate::known_answers::edges;
@@ -131,8 +131,9 @@ pub(crate) enum Second {
     ForEverySegment,
 }
 
-/// Adds a reduction of segments, of which the last may be shorter, to a batch: passes that fold chunks into one element each, until
-/// there is one for each segment. What they leave to each other lies in memory from the device's pool, until the batch is done.
+/// Adds a reduction of segments, of which the last may be shorter, to a batch: passes that fold chunks into one element each,
+/// until there is one for each segment. What they leave to each other lies in memory from the device's pool, until the batch is
+/// done.
 pub(crate) fn fold(
     lowering: &mut Lowering,
     (row, field): (&ReductionRow, Field),
@@ -141,7 +142,7 @@ pub(crate) fn fold(
     output: &Region,
 ) -> Result<(), Error> {
     /// More only keep fewer invocations busy.
-    const MOST: usize = 64;
+    const MOST: usize = 128;
     let bytes = field.bytes() as u64;
     let mut length = (a.bytes() / bytes) as usize;
     let segments = length.div_ceil(segment);
@@ -237,8 +238,8 @@ impl Task for Reduce {
 }
 
 impl Recording {
-    /// Records any reduction into a vector of one element, which may be part of the inputs. On a device this takes two or
-    /// three passes, and in all about an addition or a multiplication per element; what the passes leave to each other takes less
+    /// Records any reduction into a vector of one element, which may be part of the inputs. On a device this takes two or three
+    /// passes, and in all about an addition or a multiplication per element; what the passes leave to each other takes less
     /// than a hundredth of the input's memory, from submission until it is done.
     ///
     /// # Errors
@@ -266,8 +267,8 @@ impl Recording {
         self.reduce_segments_into(reduction, inputs, output)
     }
 
-    /// Records a reduction of each of several segments of equal length, one after another in the inputs: as many as `output` has
-    /// elements. The output may be part of the inputs. Costs as [`Recording::reduce_into`] does.
+    /// Records a reduction of each of several segments of equal length, one after another in the inputs: as many as `output`
+    /// has elements. The output may be part of the inputs. Costs as [`Recording::reduce_into`] does.
     ///
     /// # Errors
     /// Those of [`Recording::reduce_into`]; [`Error::LengthMismatch`] if the inputs cannot be cut into as many equal segments.

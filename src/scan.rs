@@ -1,10 +1,10 @@
 //! Prefix sums and products: everything that a sum or a product becomes on its way through a vector, or through segments of it.
 //!
-//! On a device in passes: the vector is cut into chunks; each invocation folds a chunk; those folds are scanned the same way; each
-//! invocation passes its chunk again, from what precedes it. That is two operations per element and a bit, and three times the
-//! vector's bytes through memory. A single pass, in which workgroups look back at what others have written, would take two thirds of
-//! the memory's time, but needs workgroups that make progress while others wait for them, which Vulkan does not promise; and products are
-//! bound by multiplying, not by memory.
+//! On a device in passes: the vector is cut into chunks; each invocation folds a chunk; those folds are scanned the same way;
+//! each invocation passes its chunk again, from what precedes it. That is two operations per element and a bit, and three times
+//! the vector's bytes through memory. A single pass, in which workgroups look back at what others have written, would take two
+//! thirds of the memory's time, but needs workgroups that make progress while others wait for them, which Vulkan does not
+//! promise; and products are bound by multiplying, not by memory.
 
 use crate::ark::Element;
 use crate::known_answers::edges;
@@ -20,7 +20,6 @@ use gpu_executor::Region;
 use std::sync::Arc;
 
 /// What a scan carries along: the constants of scan.comp.
-pub(crate) const SUM: u32 = 0;
 pub(crate) const PRODUCT: u32 = 1;
 pub(crate) const HORNER: u32 = 2;
 pub(crate) const GEOMETRIC: u32 = 3;
@@ -122,11 +121,12 @@ pub(crate) struct Scanned {
 }
 
 impl Carry {
-    const fn operation(self) -> u32 {
+    /// The kernel, and its constants.
+    fn kernel(self, scans: bool) -> (Kernel, Vec<(u32, u32)>) {
         match self {
-            Carry::Sum => SUM,
-            Carry::Product => PRODUCT,
-            Carry::Horner => HORNER,
+            Carry::Sum => (Kernel::SumScan, vec![(4, scans.into())]),
+            Carry::Product => (Kernel::Scan, constants(PRODUCT, scans, 1)),
+            Carry::Horner => (Kernel::Scan, constants(HORNER, scans, 1)),
         }
     }
 
@@ -139,8 +139,8 @@ impl Carry {
     }
 }
 
-/// Elements to a chunk of the vector itself, and of what its chunks fold to: the more the less there is to scan again, the fewer the
-/// sooner the device is done with one. Powers of two.
+/// Elements to a chunk of the vector itself, and of what its chunks fold to: the more the less there is to scan again, the
+/// fewer the sooner the device is done with one. Powers of two.
 const CHUNK: usize = 32;
 const CHUNK_OF_FOLDS: usize = 8;
 /// So many folds one invocation passes in less time than another two launches take.
@@ -155,7 +155,7 @@ const fn chunk(segment: usize, level: u32) -> usize {
     }
 }
 
-/// Into new memory, x^(2^j) for j below `count`.
+/// Into new memory, x^(2^j) for j below `count`, one after the other.
 pub(crate) fn squares(lowering: &mut Lowering, field: Field, x: &Region, count: usize) -> Result<Region, Error> {
     let table = lowering.scratch((count * field.bytes()) as u64)?;
     Launch {
@@ -183,8 +183,8 @@ impl Scanned {
         }
     }
 
-    /// Adds the scan of a vector to a batch, or, at higher levels, that of the folds of its chunks: `power` is the logarithm of how
-    /// many elements of the vector one of these is.
+    /// Adds the scan of a vector to a batch, or, at higher levels, that of the folds of its chunks: `power` is the logarithm of
+    /// how many elements of the vector one of these is.
     fn scan(
         &self,
         lowering: &mut Lowering,
@@ -198,12 +198,13 @@ impl Scanned {
         let flag = |set: bool, flag: u32| if set { flag } else { 0 };
         let launch = |scans: bool, carries: Option<&Region>, r: &Region, lowering: &mut Lowering| {
             let flags = flag(walk.reversed, REVERSED) | flag(walk.exclusive, EXCLUSIVE) | flag(carries.is_some(), CARRIED);
+            let (kernel, constants) = self.carry.kernel(scans);
             Launch {
-                kernel: Kernel::Scan,
+                kernel,
                 field,
                 slots: [Some(a), carries, table, Some(r)],
                 written: 16,
-                constants: constants(self.carry.operation(), scans, 1),
+                constants,
                 segments,
                 segment: walk.segment,
                 share,
@@ -258,8 +259,8 @@ impl Task for Scanned {
         }
     }
 
-    /// One operation per element, all of them independent: about a third of the time of scanning again on one core, and as many cores as
-    /// there are. No chance of an error.
+    /// One operation per element, all of them independent: about a third of the time of scanning again on one core, and as many
+    /// cores as there are. No chance of an error.
     fn first_wrong(&self, inputs: &[Values], outputs: &[Values]) -> Option<(usize, usize)> {
         fn of<F: LimbField>(task: &Scanned, a: &Values, m: &Values, out: &Values) -> Option<usize> {
             scan_first_wrong(task.carry.recurrence(m), task.walk, F::elements(a.limbs()), F::elements(out.limbs()))
@@ -279,7 +280,8 @@ impl Task for Scanned {
         let some = if self.carry == Carry::Product { &edges[1..] } else { &edges };
         let second = CHUNK * CHUNK_OF_FOLDS;
         let lengths = [1, 2, ALONE, ALONE + 1, CHUNK, CHUNK + 1, CHUNK * ALONE + 1, second * ALONE + 3];
-        let kinds = [(false, false), (true, false), (false, true)];
+        // Only linear recurrences are asked for from the end.
+        let kinds = [(false, false), (true, false), (false, self.carry == Carry::Horner)];
         let trial = |(at, &segment): (usize, &usize)| {
             let (exclusive, reversed) = kinds[at % kinds.len()];
             let segments = if segment < 100 { 3 } else { 1 };
@@ -318,12 +320,13 @@ impl Recording {
         Ok(out)
     }
 
-    /// Records a scan into `out`, which may not overlap `a`: everything that a sum or a product becomes on its way through a vector, or
-    /// through segments of equal length. On a device this takes two operations per element, and, from submission until it is done,
-    /// about a twelfth of the vector's memory. Segments that begin where a mask says are not supported.
+    /// Records a scan into `out`, which may not overlap `a`: everything that a sum or a product becomes on its way through a
+    /// vector, or through segments of equal length. On a device this takes two operations per element, and, from submission
+    /// until it is done, about a twelfth of the vector's memory. Segments that begin where a mask says are not supported.
     ///
     /// # Errors
-    /// [`Error::LengthMismatch`] also if the vector is not so many whole segments, [`Error::ForeignVector`], [`Error::Overlap`].
+    /// [`Error::LengthMismatch`] also if the vector is not so many whole segments, [`Error::ForeignVector`],
+    /// [`Error::Overlap`].
     ///
     /// ```
     /// # use ark_bls12_381::Fr;

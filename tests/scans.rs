@@ -1,4 +1,5 @@
-//! Scans and polynomials on resident vectors: on every engine what a loop over arkworks' elements gives.
+//! Scans, powers, polynomials and extents of resident vectors, at every length at which chunks, levels or workgroups change, on
+//! every engine and in every formulation, against loops.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 #![allow(dead_code, reason = "this test needs part of the support")]
@@ -8,116 +9,196 @@ mod support;
 use ark_bls12_381::{Fq, Fr};
 use ark_ff::Field as _;
 use bls12_field_gpu::ark::Element;
-use bls12_field_gpu::{Backend, Error, Formulation, Options, Scan, Validation};
-use support::{cpu, engines, numbers};
+use bls12_field_gpu::{Backend, Error, Formulation, Options, Reduction, Scan, Validation, Vector};
+use proptest::prelude::*;
+use std::sync::LazyLock;
+use support::{Watched, cpu, edges, engines, numbers, unwatched};
 
-/// Around the lengths of chunks, workgroups, and what a level of workgroups folds.
-const LENGTHS: [usize; 12] = [0, 1, 2, 15, 16, 17, 255, 257, 1023, 1031, 4097, 9001];
+/// Chunks of 32, then of 8; up to 16 are one. Workgroups of 64 or 128.
+const LENGTHS: [usize; 13] = [0, 1, 2, 15, 16, 17, 32, 33, 511, 513, 2048, 2049, 4100];
 
-fn loops<F: Element>(a: &[F], segment: usize, one: F, step: impl Fn(F, F) -> F) -> (Vec<F>, Vec<F>) {
-    let (mut inclusive, mut exclusive) = (Vec::new(), Vec::new());
-    for part in a.chunks(segment.max(1)) {
-        let mut carried = one;
-        for x in part {
-            exclusive.push(carried);
-            carried = step(carried, *x);
-            inclusive.push(carried);
+fn scanned<F: Element>(product: bool, exclusive: bool, elements: &[F]) -> Vec<F> {
+    let mut x = if product { F::ONE } else { F::ZERO };
+    let pass = |e: &F| {
+        let before = x;
+        if product {
+            x *= e
+        } else {
+            x += e
         }
-    }
-    (inclusive, exclusive)
+        if exclusive { before } else { x }
+    };
+    elements.iter().map(pass).collect()
 }
 
-fn scans<F: Element>(backend: &Backend, length: usize) {
-    let a = numbers::<F>(length, 3);
-    let vector = backend.upload(&a).unwrap();
-    for segment in [length, 1, length / 3, 17].into_iter().filter(|&s| s > 0 && length.is_multiple_of(s)) {
-        for (scan, (inclusive, exclusive)) in [
-            (Scan::sum(), loops(&a, segment, F::ZERO, |x, y| x + y)),
-            (Scan::product(), loops(&a, segment, F::ONE, |x, y| x * y)),
-        ] {
-            let mut recording = backend.record();
-            let scanned = recording.scan(scan.segments(segment), &vector).unwrap();
-            let before = recording.scan(scan.segments(segment).exclusive(), &vector).unwrap();
-            recording.submit_verified().unwrap().wait().unwrap();
-            assert_eq!(scanned.download().unwrap(), inclusive, "{scan:?} of {length} in segments of {segment}");
-            assert_eq!(before.download().unwrap(), exclusive, "{scan:?} of {length} in segments of {segment}");
-        }
-    }
+fn horner<F: Element>(polynomial: &[F], x: F) -> F {
+    polynomial.iter().rev().fold(F::ZERO, |value, coefficient| value * x + coefficient)
 }
 
-fn polynomials<F: Element>(backend: &Backend, length: usize) {
-    let a = numbers::<F>(length, 5);
-    let (polynomial, points) = (backend.upload(&a).unwrap(), [F::ZERO, F::ONE, -F::ONE, F::from(7u64).inverse().unwrap()]);
-    let values = points.map(|z| a.iter().rev().fold(F::ZERO, |sum, x| sum * z + x));
-    let several = backend.upload(&points).unwrap();
+/// The remainder, then the quotient, by X - z.
+fn divided<F: Element>(polynomial: &[F], z: F) -> Vec<F> {
+    let mut x = F::ZERO;
+    let mut out: Vec<F> = polynomial
+        .iter()
+        .rev()
+        .map(|e| {
+            x = x * z + e;
+            x
+        })
+        .collect();
+    out.reverse();
+    out
+}
+
+/// Everything, of the first `length` elements of `a`, in one verified recording.
+fn check<F: Element>(backend: &Backend, a: &[F], x: F, lengths: &[usize]) {
+    let there = backend.upload(a).unwrap();
+    let points: Vec<F> = vec![x, F::ZERO, F::ONE];
+    let points_there = backend.upload(&points).unwrap();
     let mut recording = backend.record();
-    let together = recording.evaluate_at(&polynomial, &several).unwrap();
-    let mut divided = Vec::new();
-    for z in &points {
-        let value = recording.evaluate_point(&polynomial, z).unwrap();
-        divided.push((value, recording.divide_by_linear(&polynomial, z).unwrap()));
+    let mut asked: Vec<(String, Vector<F>, Vec<F>)> = Vec::new();
+    let mut extents = Vec::new();
+    for &length in lengths {
+        let (part, known) = (there.slice(0..length).unwrap(), &a[..length]);
+        for (scan, product) in [(Scan::sum(), false), (Scan::product(), true)] {
+            let expected = |exclusive| scanned(product, exclusive, known);
+            asked.push((format!("{scan:?} of {length}"), recording.scan(scan, &part).unwrap(), expected(false)));
+            let out = recording.scan(scan.exclusive(), &part).unwrap();
+            asked.push((format!("exclusive {scan:?} of {length}"), out, expected(true)));
+        }
+        let (quotient, remainder) = recording.divide_by_linear(&part, &x).unwrap();
+        let both = divided(known, x);
+        asked.push((format!("quotient of {length}"), quotient, both.get(1..).unwrap_or(&[]).to_vec()));
+        asked.push((format!("remainder of {length}"), remainder, vec![both.first().copied().unwrap_or(F::ZERO)]));
+        asked.push((format!("value of {length}"), recording.evaluate_point(&part, &x).unwrap(), vec![horner(known, x)]));
+        let values = recording.evaluate_at(&part, &points_there).unwrap();
+        asked.push((format!("values of {length}"), values, points.iter().map(|x| horner(known, *x)).collect()));
+        let powers = recording.powers(&x, &points[2], length).unwrap();
+        asked.push((format!("{length} powers"), powers, (0..length as u64).map(|i| x.pow([i])).collect()));
+        let extent = known.iter().rposition(|x| *x != F::ZERO).map_or(0, |at| at + 1);
+        extents.push((recording.extents(&part, 1).unwrap(), recording.any_nonzero(&part, 1).unwrap(), extent));
     }
-    let powers = recording.powers(&points[3], &points[2], length).unwrap();
     recording.submit_verified().unwrap().wait().unwrap();
-    assert_eq!(together.download().unwrap(), values);
-    for ((z, expected), (value, (quotient, remainder))) in points.iter().zip(values).zip(divided) {
-        assert_eq!(value.download().unwrap(), [expected]);
-        assert_eq!(remainder.download().unwrap(), [expected]);
-        let quotient = quotient.download().unwrap();
-        // (X - z) q + r, coefficient by coefficient.
-        let shifted = std::iter::once(expected).chain(quotient.iter().copied());
-        let again: Vec<F> = shifted.zip(quotient.iter().copied().chain([F::ZERO])).map(|(q, next)| q - next * z).collect();
-        assert_eq!(again[..length], a[..]);
+    for (what, got, expected) in asked {
+        assert!(got.download().unwrap() == expected, "{what} on {backend}");
     }
-    let mut power = points[2];
-    for got in powers.download().unwrap() {
-        assert_eq!(got, power);
-        power *= points[3];
+    for (counts, any, expected) in extents {
+        assert_eq!((counts.download().unwrap(), any.download().unwrap()), (vec![expected], vec![expected > 0]));
     }
 }
 
 #[test]
-fn scans_are_loops() {
+fn lengths_around_chunks_and_levels() {
     for backend in engines(Validation::On).iter().map(|watched| &**watched).chain([&cpu()]) {
-        for length in LENGTHS {
-            scans::<Fr>(backend, length);
-            scans::<Fq>(backend, length);
-        }
+        check::<Fq>(backend, &numbers(4100, 1), Fq::from(7u64).inverse().unwrap(), &LENGTHS);
+        check::<Fr>(backend, &numbers(4100, 1), -Fr::from(7u64).inverse().unwrap(), &LENGTHS);
     }
 }
 
 #[test]
-fn polynomials_are_what_horner_says() {
-    for backend in engines(Validation::On).iter().map(|watched| &**watched).chain([&cpu()]) {
-        for length in [0, 1, 2, 17, 1023, 4099] {
-            polynomials::<Fr>(backend, length);
-            polynomials::<Fq>(backend, length);
-        }
-    }
-}
-
-#[test]
-fn in_every_formulation() {
+fn in_every_formulation_at_the_edges() {
     for formulation in Formulation::ALL {
-        match Backend::new(&support::alone(Options::new().formulation(formulation))) {
-            Ok(backend) => {
-                scans::<Fq>(&backend, 1031);
-                scans::<Fr>(&backend, 1031);
-                polynomials::<Fr>(&backend, 1031);
+        // The device may have no doubles, or not round as they need it.
+        let Ok(backend) = Backend::new(&support::alone(Options::new().formulation(formulation))) else { continue };
+        fn at_edges<F: Element>(backend: &Backend) {
+            let edges: Vec<F> = edges(F::FIELD).iter().flat_map(|limbs| F::elements(limbs).to_vec()).collect();
+            let nonzero: Vec<F> = edges.iter().copied().filter(|x| *x != F::ZERO).collect();
+            let a: Vec<F> = (0..1100).map(|i| nonzero[(i * i + i) % nonzero.len()]).collect();
+            let x = nonzero[nonzero.len() - 1];
+            check(backend, &a, x, &[edges.len(), 64, 1100]);
+            check(backend, &vec![-F::ONE; 700], -F::ONE, &[700]);
+            check(backend, &[edges, vec![F::ZERO; 90]].concat(), F::ZERO, &[20, 100]);
+        }
+        at_edges::<Fq>(&backend);
+        at_edges::<Fr>(&backend);
+    }
+}
+
+#[test]
+fn long_vectors_are_cut_into_launches() {
+    for chunk in [1, 3000] {
+        let backend = Watched::new(Options::new().chunk_elements(chunk));
+        check::<Fq>(&backend, &numbers(7000, 2), Fq::from(3u64), &[7000]);
+    }
+}
+
+#[test]
+fn segments_begin_anew() {
+    for backend in engines(Validation::On).iter().map(|watched| &**watched).chain([&cpu()]) {
+        let a: Vec<Fr> = numbers(4096, 3);
+        let there = backend.upload(&a).unwrap();
+        let mut recording = backend.record();
+        let mut asked = Vec::new();
+        for segment in [1, 2, 16, 32, 64, 1024, 4096] {
+            let scans = [(false, false), (true, true)].map(|(product, exclusive)| {
+                let scan = if product { Scan::product() } else { Scan::sum() }.segments(segment);
+                let out = recording.scan(if exclusive { scan.exclusive() } else { scan }, &there).unwrap();
+                (out, a.chunks(segment).flat_map(|part| scanned(product, exclusive, part)).collect::<Vec<Fr>>())
+            });
+            let folds = [Reduction::Sum, Reduction::Product, Reduction::SumOfSquares].map(|reduction| {
+                let out = backend.zeros(4096 / segment).unwrap();
+                recording.reduce_segments_into(reduction, &[&there], &out).unwrap();
+                let fold = |part: &[Fr]| match reduction {
+                    Reduction::Sum => part.iter().sum(),
+                    Reduction::Product => part.iter().product(),
+                    _ => part.iter().map(|x| x.square()).sum::<Fr>(),
+                };
+                (out, a.chunks(segment).map(fold).collect::<Vec<Fr>>())
+            });
+            asked.push((segment, recording.extents(&there, 4096 / segment).unwrap(), scans.into_iter().chain(folds)));
+        }
+        recording.submit_verified().unwrap().wait().unwrap();
+        for (segment, extents, asked) in asked {
+            for (got, expected) in asked {
+                assert!(got.download().unwrap() == expected, "segments of {segment} on {backend}");
             }
-            Err(Error::InvalidOption { .. }) if formulation == Formulation::Doubles => {}
-            Err(error) => panic!("{error}"),
+            assert_eq!(extents.download().unwrap(), vec![segment; 4096 / segment]);
         }
     }
 }
 
 #[test]
-fn what_cannot_be_scanned_is_refused() {
-    let backend = cpu();
-    let vector = backend.upload(&numbers::<Fr>(10, 1)).unwrap();
+fn what_is_wrong_is_refused() {
+    let (backend, other) = (cpu(), cpu());
+    let (a, foreign) = (backend.upload(&numbers::<Fr>(10, 1)).unwrap(), other.upload(&numbers::<Fr>(10, 1)).unwrap());
+    let out = backend.zeros::<Fr>(11).unwrap();
     let mut recording = backend.record();
-    assert!(matches!(recording.scan(Scan::sum().segments(3), &vector), Err(Error::LengthMismatch { .. })));
-    assert!(matches!(recording.scan(Scan::sum().segments(0), &vector), Err(Error::LengthMismatch { .. })));
-    assert!(matches!(recording.scan_into(Scan::sum(), &vector, &vector), Err(Error::Overlap { .. })));
+    let mismatch =
+        |a, b| move |error: Error| matches!(error, Error::LengthMismatch { first, other, .. } if (first, other) == (a, b));
+    assert!(mismatch(10, 3)(recording.scan(Scan::sum().segments(3), &a).unwrap_err()));
+    assert!(mismatch(10, 0)(recording.scan(Scan::sum().segments(0), &a).unwrap_err()));
+    assert!(mismatch(10, 11)(recording.scan_into(Scan::sum(), &a, &out).unwrap_err()));
+    assert!(mismatch(10, 3)(recording.extents(&a, 3).unwrap_err()));
+    assert!(mismatch(1, 10)(recording.powers_into(&a, &a, &out).unwrap_err()));
+    assert!(mismatch(1, 10)(recording.divide_by_linear_into(&a, &a, &a).unwrap_err()));
+    assert!(matches!(recording.scan(Scan::sum(), &foreign), Err(Error::ForeignVector { operation: "prefix_sum" })));
+    assert!(matches!(recording.scan_into(Scan::product(), &a, &a), Err(Error::Overlap { operation: "prefix_product" })));
+    let point = a.slice(0..1).unwrap();
+    assert!(matches!(recording.evaluate_at_into(&a, &point, &point), Err(Error::Overlap { operation: "evaluate_at" })));
     assert!(recording.is_empty());
+}
+
+static DEVICE: LazyLock<Backend> = LazyLock::new(|| unwatched(Options::new()));
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Slices of a vector, cut anywhere.
+    #[test]
+    fn slices_are_scanned_where_they_lie(start in 0usize..200, length in 0usize..1500, x in any::<u64>()) {
+        let all: Vec<Fq> = numbers(1700, x % 7);
+        let (part, x) = (&all[start..start + length], Fq::from(x));
+        let there = DEVICE.upload(&all).unwrap().slice(start..start + length).unwrap();
+        let out = DEVICE.zeros::<Fq>(1700).unwrap().slice(200..200 + length).unwrap();
+        let mut recording = DEVICE.record();
+        recording.scan_into(Scan::product(), &there, &out).unwrap();
+        let sums = recording.prefix_sum(&there).unwrap();
+        let value = recording.evaluate_point(&there, &x).unwrap();
+        let product = recording.product(&there).unwrap();
+        recording.submit().unwrap().wait().unwrap();
+        prop_assert_eq!(out.download().unwrap(), scanned(true, false, part));
+        prop_assert_eq!(sums.download().unwrap(), scanned(false, false, part));
+        prop_assert_eq!(value.download().unwrap(), [horner(part, x)]);
+        prop_assert_eq!(product.download().unwrap(), [part.iter().product::<Fq>()]);
+    }
 }

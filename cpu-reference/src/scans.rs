@@ -97,9 +97,9 @@ fn scan_segment<F: LimbField>(recurrence: Recurrence<F>, walk: Walk, elements: &
     };
     let both = before.iter_mut().zip(elements.chunks(PIECE));
     if walk.reversed {
-        both.rev().for_each(&mut precede)
+        both.rev().for_each(&mut precede);
     } else {
-        both.for_each(&mut precede)
+        both.for_each(&mut precede);
     }
     let pieces = out.par_chunks_mut(PIECE).zip(elements.par_chunks(PIECE)).zip(&before);
     pieces.for_each(|((out, elements), before)| walked(*before, out, elements));
@@ -134,8 +134,8 @@ pub fn powers<F: LimbField>(x: F, c: F, out: &mut [F]) {
     });
 }
 
-/// The first position at which `out` is not what [`powers`] gives: each is compared with x times the one before it. No chance of an
-/// error.
+/// The first position at which `out` is not what [`powers`] gives: each is compared with x times the one before it. No chance
+/// of an error.
 pub fn powers_first_wrong<F: LimbField>(x: F, c: F, out: &[F]) -> Option<usize> {
     let right = |at: usize| if at == 0 { c } else { out[at - 1] * x };
     (0..out.len()).into_par_iter().with_min_len(PIECE).find_first(|&at| out[at] != right(at))

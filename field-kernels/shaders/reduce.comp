@@ -1,10 +1,11 @@
 // Reductions in which the order does not matter: sums, sums of products, and where the last element is that is not zero; of
-// segments of equal length (the last may be shorter), each on its own. Launched again on what it leaves, until there is one result for
-// each segment. The build defines one KERNEL_*, and the macros of field.glsl and io.glsl; src/kernel.rs lists every combination.
+// segments of equal length (the last may be shorter), each on its own. Launched again on what it leaves, until there is one
+// result for each segment. The build defines one KERNEL_*, and the macros of field.glsl and io.glsl; src/kernel.rs lists every
+// combination.
 //
 // A segment is cut into chunks of STEPS elements for each invocation of a team. An invocation folds every TEAMth element of its
-// chunk, so that neighbours read neighbours; then the team folds what its invocations have, in a tree through shared memory. The
-// order is the same whatever the device does when.
+// chunk, so that neighbours read neighbours; then the team folds what its invocations have, in a tree through shared memory.
+// The order is the same whatever the device does when.
 //
 // Sums are not reduced modulo p until all terms are there: STEPS of them, below p, or below p^2, have room in one word more.
 #version 460
@@ -89,11 +90,11 @@ Fe reduced(uint t[WORDS + 1], int bits) {
 Fe folded(uint start, uint offset, uint end) {
     uint t[2 * WORDS + 1];
     [[unroll]] for (int i = 0; i <= 2 * WORDS; ++i) { t[i] = 0u; }
+    uint other = OPTION != 0u ? 0u : start;
     [[dont_unroll]] for (uint at = offset; at < end; at += TEAM) {
         Fe a, b;
         LOAD(SLOT_A, start + at, a)
-        uint other = OPTION != 0u ? at : start + at;
-        LOAD(SLOT_B, other, b)
+        LOAD(SLOT_B, other + at, b)
         uint above = 0u; // the carry into word i + WORDS
         [[unroll]] for (int i = 0; i < WORDS; ++i) {
             uint high = 0u;
@@ -119,61 +120,15 @@ Fe folded(uint start, uint offset, uint end) {
 
 #elif defined(KERNEL_SUM)
 
-// What a team fetches in its order, quad by quad, and what it adds up, the same way: sums of quads, and their carries.
-const uint TILE = TEAM > 1u ? TEAM : 1u;
-shared uvec4 quad_sums[uint(QUADS) * TILE];
-shared uint quad_carries[uint(QUADS) * TILE];
-
-// Quads that an invocation asks for before it waits for one: QUADS times as many.
-const int AHEAD = 4;
-
 Fe folded(uint start, uint offset, uint end) {
     uint sum[WORDS + 1];
     [[unroll]] for (int i = 0; i <= WORDS; ++i) { sum[i] = 0u; }
-    if (TEAM == 1u) {
-        [[dont_unroll]] for (uint at = offset; at < end; ++at) {
-            Fe a;
-            LOAD(SLOT_A, start + at, a)
-            uint carry = 0u;
-            [[unroll]] for (int i = 0; i < WORDS; ++i) { sum[i] = carrying_add(sum[i], a.w[i], carry); }
-            sum[WORDS] += carry;
-        }
-    } else {
-        // Quads that are TEAM QUADS apart are the same ones of their elements.
-        uint lane = gl_LocalInvocationID.x;
-        uint at = uint(QUADS) * (start + offset - lane) + lane;
-        uint stop = uint(QUADS) * (start + end);
-        uint quads[QUADS][5];
-        [[unroll]] for (int q = 0; q < QUADS; ++q) {
-            [[unroll]] for (int i = 0; i < 5; ++i) { quads[q][i] = 0u; }
-        }
-        [[dont_unroll]] for (; at < stop; at += uint(AHEAD * QUADS) * TEAM) {
-            uvec4 fetched[AHEAD * QUADS];
-            [[unroll]] for (int q = 0; q < AHEAD * QUADS; ++q) {
-                fetched[q] = uvec4(0u);
-                if (at + uint(q) * TEAM < stop) { fetched[q] = SLOT_A.quad[BASE_SLOT_A / 4u + at + uint(q) * TEAM]; }
-            }
-            [[unroll]] for (int q = 0; q < AHEAD * QUADS; ++q) {
-                uint carry = 0u;
-                [[unroll]] for (int i = 0; i < 4; ++i) {
-                    quads[q % QUADS][i] = carrying_add(quads[q % QUADS][i], fetched[q][i], carry);
-                }
-                quads[q % QUADS][4] += carry;
-            }
-        }
-        [[unroll]] for (int q = 0; q < QUADS; ++q) {
-            uint to = uint(q) * TEAM + lane;
-            quad_sums[to] = uvec4(quads[q][0], quads[q][1], quads[q][2], quads[q][3]);
-            quad_carries[to] = quads[q][4];
-        }
-        barrier();
-        uint carry = 0u, below = 0u;
-        [[unroll]] for (int i = 0; i < WORDS; ++i) {
-            uint from = uint(QUADS) * lane + uint(i / 4);
-            sum[i] = carrying_add(quad_sums[from][i % 4], below, carry);
-            below = i % 4 == 3 ? quad_carries[from] : 0u;
-        }
-        sum[WORDS] = below + carry;
+    [[dont_unroll]] for (uint at = offset; at < end; at += TEAM) {
+        Fe a;
+        LOAD(SLOT_A, start + at, a)
+        uint carry = 0u;
+        [[unroll]] for (int i = 0; i < WORDS; ++i) { sum[i] = carrying_add(sum[i], a.w[i], carry); }
+        sum[WORDS] += carry;
     }
     return reduced(sum, findMSB(STEPS) + 1);
 }

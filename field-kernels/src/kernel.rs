@@ -61,7 +61,9 @@ pub enum Kernel {
     Compact,
     /// number r = how many of a team's a there are up to the last one that is not zero
     Extent,
-    /// r = a fold of a, or all that it passes: sums, products, linear recurrences, powers
+    /// r = sums of a, or all that they pass
+    SumScan,
+    /// r = folds of a, or all that they pass: products, linear recurrences, powers
     Scan,
     /// r = a ^ b, bit by bit: what moving the operands takes. This one and those that follow only measure; the steps are the
     /// launch's parameter.
@@ -202,6 +204,7 @@ kernels! {
     Compact "compact" "KERNEL_COMPACT" "compact" [Fq Fr] ["int64" "int32"];
     InnerProduct "inner_product" "KERNEL_INNER_PRODUCT" "reduce" [Fq Fr] ["int64" "int32"];
     Extent "extent" "KERNEL_EXTENT" "reduce" [Fq Fr] ["int64" "int32"];
+    SumScan "sum_scan" "KERNEL_SUM_SCAN" "scan" [Fq Fr] ["int64" "int32"];
     Scan "scan" "KERNEL_SCAN" "scan" [Fq Fr] ["int64" "int32" "digits" "doubles"];
     Xor "xor" "KERNEL_XOR" "probe" [Fq Fr] ["int64" "int32"];
     MulChain "mul_chain" "KERNEL_MUL_CHAIN" "probe" [Fq Fr] ["int64" "digits" "doubles"];
