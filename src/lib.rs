@@ -85,6 +85,7 @@ mod choice;
 mod error;
 mod formulations;
 mod future;
+mod inversion;
 mod known_answers;
 mod limbs;
 mod mask;
@@ -119,6 +120,7 @@ pub use gpu_executor::{
 };
 #[cfg(feature = "test-faults")]
 pub use gpu_executor::{CallClass, Failure, Faults, Injection};
+pub use inversion::Zeros;
 pub use limbs::{Limbs, fq, fr};
 pub use mask::Mask;
 pub use operation::{Operation, Output, Parameter, Row, TABLE};

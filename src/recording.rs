@@ -398,7 +398,7 @@ impl Recording {
     /// ```
     pub fn download<F: Element>(&mut self, vector: &Vector<F>) -> Result<Download<F>, Error> {
         self.check("download", vector, vector.len())?;
-        Ok(self.fetch(&vector.memory, Item::Element(F::FIELD), vector.len()))
+        Ok(self.fetch(&vector.memory, Item::Element(F::FIELD), vector.len(), false))
     }
 
     /// Records that what a mask holds at this point is downloaded, as [`Recording::download`] does for vectors.
@@ -418,12 +418,12 @@ impl Recording {
     /// ```
     pub fn download_mask(&mut self, mask: &Mask) -> Result<Download<bool>, Error> {
         self.check_mask("download", mask, mask.len())?;
-        Ok(self.fetch(&mask.memory, Item::Flag, mask.len()))
+        Ok(self.fetch(&mask.memory, Item::Flag, mask.len(), false))
     }
 
-    fn fetch<T>(&mut self, from: &Memory, item: Item, length: usize) -> Download<T> {
+    pub(crate) fn fetch<T>(&mut self, from: &Memory, item: Item, length: usize, refuses: bool) -> Download<T> {
         let key = Arc::new(());
-        self.steps.push(Step::Fetch(Fetch { key: key.clone(), from: from.clone(), item, length }));
+        self.steps.push(Step::Fetch(Fetch { key: key.clone(), from: from.clone(), item, length, refuses }));
         Download::new(key)
     }
 

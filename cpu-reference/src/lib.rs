@@ -15,11 +15,13 @@
 //! assert_eq!((twin.first_wrong)(&operands, &sum, &[], Positions::All), None);
 //! ```
 
+mod inversions;
 mod layout;
 pub mod probes;
 mod reductions;
 mod twins;
 
+pub use inversions::{first_wrong_inverse, inverses};
 pub use layout::{LimbField, zeroed_vec};
 pub use reductions::{Fold, inner_product, sum};
 pub use twins::{

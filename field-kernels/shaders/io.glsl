@@ -8,10 +8,16 @@
 
 layout(local_size_x_id = 0) in;
 
+#if defined(OUTPUTS_ARE_READ)
+#define OUTPUT
+#else
+#define OUTPUT writeonly
+#endif
+
 #if ADDRESSES
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Source { uvec4 quad[]; };
-layout(buffer_reference, std430, buffer_reference_align = 16) writeonly buffer Sink { uvec4 quad[]; };
-layout(buffer_reference, std430, buffer_reference_align = 4) writeonly buffer Flags { uint flag[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) OUTPUT buffer Sink { uvec4 quad[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) OUTPUT buffer Flags { uint flag[]; };
 #define SLOT_A push.a
 #define SLOT_B push.b
 #define SLOT_C push.c
@@ -32,14 +38,14 @@ layout(buffer_reference, std430, buffer_reference_align = 4) writeonly buffer Fl
 layout(set = 0, binding = 0, std430) readonly buffer SourceA { uvec4 quad[]; } slot_a;
 layout(set = 1, binding = 0, std430) readonly buffer SourceB { uvec4 quad[]; } slot_b;
 #if defined(MASK_IN_C)
-layout(set = 2, binding = 0, std430) writeonly buffer FlagsC { uint flag[]; } slot_c;
+layout(set = 2, binding = 0, std430) OUTPUT buffer FlagsC { uint flag[]; } slot_c;
 #else
 layout(set = 2, binding = 0, std430) readonly buffer SourceC { uvec4 quad[]; } slot_c;
 #endif
 #if defined(MASK_IN_R)
-layout(set = 3, binding = 0, std430) writeonly buffer FlagsR { uint flag[]; } slot_r;
+layout(set = 3, binding = 0, std430) OUTPUT buffer FlagsR { uint flag[]; } slot_r;
 #else
-layout(set = 3, binding = 0, std430) writeonly buffer SinkR { uvec4 quad[]; } slot_r;
+layout(set = 3, binding = 0, std430) OUTPUT buffer SinkR { uvec4 quad[]; } slot_r;
 #endif
 #endif
 

@@ -5,7 +5,8 @@ use crate::{Field, Formulation};
 /// A kernel: what it computes from its slots a, b, c into r.
 ///
 /// Most are element-wise (`shaders/elementwise.comp`): one invocation computes one r. Reductions (`shaders/reduce.comp`) fold
-/// the elements of one workgroup into one r, and have slots a, b and r only. So have those that only measure
+/// the elements of one workgroup into one r, and have slots a, b and r only. [`Kernel::BatchInverse`] (`shaders/inversion.comp`) is
+/// neither: its invocations have many elements each. So have those that only measure
 /// (`shaders/probe.comp`), which are element-wise.
 ///
 /// Specialization constants: 0 is the workgroup size. Of element-wise kernels 1, `CANONICAL`, says that elements are canonical
@@ -29,6 +30,8 @@ pub enum Kernel {
     MulAdd,
     /// r = a^e, e in the launch's parameters
     Pow,
+    /// r = 1 / a, and 0 where a is 0
+    Inverse,
     /// r = a^e with e = (p + 1) / 4 in the launch's parameters; flag c = (r^2 = a). Fq only.
     Sqrt,
     /// flag r = (a = b)
@@ -37,6 +40,8 @@ pub enum Kernel {
     Sum,
     /// r = the sum of a workgroup's a b
     InnerProduct,
+    /// r = 1 / a, and 0 where a is 0, many at a time
+    BatchInverse,
     /// r = a ^ b, bit by bit: what moving the operands takes. This one and those that follow only measure; the steps are the
     /// launch's parameter.
     Xor,
@@ -162,10 +167,12 @@ kernels! {
     Square "square" "KERNEL_SQUARE" "elementwise" [Fq Fr] ["int64" "int32" "digits" "doubles"];
     MulAdd "mul_add" "KERNEL_MUL_ADD" "elementwise" [Fq Fr] ["int64" "int32" "digits" "doubles"];
     Pow "pow" "KERNEL_POW" "elementwise" [Fq Fr] ["int64" "int32" "digits" "doubles"];
+    Inverse "inverse" "KERNEL_INVERSE" "elementwise" [Fq Fr] ["int64" "int32"];
     Sqrt "sqrt" "KERNEL_SQRT" "elementwise" [Fq] ["int64" "int32" "digits" "doubles"];
     Equal "equal" "KERNEL_EQUAL" "elementwise" [Fq Fr] ["int64" "int32"];
     Sum "sum" "KERNEL_SUM" "reduce" [Fq Fr] ["int64" "int32"];
     InnerProduct "inner_product" "KERNEL_INNER_PRODUCT" "reduce" [Fq Fr] ["int64" "int32" "digits" "doubles"];
+    BatchInverse "batch_inverse" "KERNEL_BATCH_INVERSE" "inversion" [Fq Fr] ["int64" "int32" "digits" "doubles"];
     Xor "xor" "KERNEL_XOR" "probe" [Fq Fr] ["int64" "int32"];
     MulChain "mul_chain" "KERNEL_MUL_CHAIN" "probe" [Fq Fr] ["int64" "digits" "doubles"];
     SquareChain "square_chain" "KERNEL_SQUARE_CHAIN" "probe" [Fq Fr] ["int64" "digits" "doubles"];

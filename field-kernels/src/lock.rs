@@ -1,14 +1,16 @@
 //! The hashes of every shader source, of every generated text and of every compiled kernel, so that drift between the two is caught on
 //! machines that have no shader compiler.
 
-use crate::{Field, Formulation, formulation};
+use crate::{Field, Formulation, divsteps, formulation};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
 /// The GLSL sources, by file name.
-pub const SOURCES: [(&str, &str); 9] = [
+pub const SOURCES: [(&str, &str); 11] = [
+    ("divsteps.glsl", include_str!("../shaders/divsteps.glsl")),
     ("elementwise.comp", include_str!("../shaders/elementwise.comp")),
     ("field.glsl", include_str!("../shaders/field.glsl")),
+    ("inversion.comp", include_str!("../shaders/inversion.comp")),
     ("io.glsl", include_str!("../shaders/io.glsl")),
     ("power.glsl", include_str!("../shaders/power.glsl")),
     ("probe.comp", include_str!("../shaders/probe.comp")),
@@ -25,6 +27,8 @@ pub fn field_macros(field: Field) -> Vec<(&'static str, String)> {
         ("MODULUS", word_array(field.modulus())),
         ("ONE", word_array(field.r())),
         ("R2", word_array(field.r2())),
+        ("MODULUS_DIGITS", digit_array(field.modulus())),
+        ("DIVSTEPS", field.divsteps().to_string()),
         ("N0", format!("{:#010x}u", field.n0())),
     ]
 }
@@ -39,6 +43,12 @@ fn word_array(limbs: &[u64]) -> String {
     let words: Vec<String> =
         limbs.iter().flat_map(|&limb| [limb as u32, (limb >> 32) as u32]).map(|word| format!("{word:#010x}u")).collect();
     format!("uint[{}]({})", words.len(), words.join(", "))
+}
+
+/// Digits of 30 bits, as `shaders/divsteps.glsl` has them.
+fn digit_array(limbs: &[u64]) -> String {
+    let digits: Vec<String> = divsteps::digits(limbs).iter().map(|digit| format!("{digit:#010x}")).collect();
+    format!("int[{}]({})", digits.len(), digits.join(", "))
 }
 
 /// The text of the file `LOCK` for the sources in this build and the given compiled kernels.

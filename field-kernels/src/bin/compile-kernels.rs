@@ -4,7 +4,7 @@
 //! fq_digits_karatsuba_1`, that of a variant.
 
 use field_kernels::formulation::{Variant, glsl_with};
-use field_kernels::{Field, Formulation, Permutation, Width, lock, permutations};
+use field_kernels::{Field, Formulation, Kernel, Permutation, Width, lock, permutations};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -18,10 +18,13 @@ fn compile(compiler: &shaderc::Compiler, which: &Permutation) -> Result<Vec<u8>,
     let Permutation { kernel, field, width, formulation, shader } = *which;
     let mut options = shaderc::CompileOptions::new()?;
     options.set_target_env(shaderc::TargetEnv::Vulkan, shaderc::EnvVersion::Vulkan1_2 as u32);
-    // Loops stay loops in what is for few devices: a tenth of the size.
-    options.set_optimization_level(match width {
-        Width::Int64 => shaderc::OptimizationLevel::Performance,
-        Width::Int32 => shaderc::OptimizationLevel::Zero,
+    // Loops stay loops in what is for few devices, and in division steps: a tenth of the size.
+    let divides = matches!(kernel, Kernel::Inverse | Kernel::BatchInverse);
+    options.set_optimization_level(match (width, formulation) {
+        (Width::Int32, _) => shaderc::OptimizationLevel::Zero,
+        (Width::Int64, Formulation::Words) if divides => shaderc::OptimizationLevel::Zero,
+        (Width::Int64, _) if divides => shaderc::OptimizationLevel::Size,
+        (Width::Int64, _) => shaderc::OptimizationLevel::Performance,
     });
     options.set_include_callback(|requested, _, _, _| {
         let text = match requested {

@@ -4,6 +4,8 @@ use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::{Backend, Error, Options, Recording};
 use std::time::Instant;
 
+mod inversion;
+
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// One measurement.
@@ -18,7 +20,7 @@ pub(crate) struct Row {
 /// A group of measurements: all of some family of operations, at full size or, to see that it works, at small ones.
 type Family = fn(&Bench) -> Outcome<Vec<Row>>;
 
-const FAMILIES: [(&str, Family); 0] = [];
+const FAMILIES: [(&str, Family); 1] = [("inversion", inversion::measure)];
 
 /// Where is measured.
 pub(crate) struct Bench {
