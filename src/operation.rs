@@ -149,7 +149,7 @@ impl Row {
 
     /// Division steps take about as long as so many multiplications.
     const fn inverse(self) -> Self {
-        Self { form_matters: true, cost: 30, ..self }
+        Self { form_matters: true, cost: 40, ..self }
     }
 
     const fn by(self, fixed: Fixed) -> Self {

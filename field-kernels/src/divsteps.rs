@@ -180,7 +180,11 @@ mod tests {
                 for c in [&one, &r2] {
                     let got = twin.divided(c, a);
                     assert!(got < p && got.sign() != Sign::Minus);
-                    assert_eq!(&got * a % &p, if *a == BigInt::ZERO { BigInt::ZERO } else { c.clone() }, "{field} {c} / {a}");
+                    assert_eq!(
+                        &got * a % &p,
+                        if *a == BigInt::ZERO { BigInt::ZERO } else { c.clone() },
+                        "{field} {c} / {a}"
+                    );
                 }
             }
             println!("{field}: {} steps, columns up to 2^{:.2}", field.divsteps(), (twin.column as f64).log2());

@@ -104,7 +104,7 @@ const fn suffix(width: Width, formulation: Formulation) -> Option<&'static str> 
 }
 
 macro_rules! kernels {
-    ($($kernel:ident $name:literal $macro_name:literal $source:literal [$($field:ident)+] $variants:tt;)+) => {
+    ($($kernel:ident $name:literal $macro_name:literal $source:literal $([$($field:ident)+] $variants:tt)+;)+) => {
         impl Kernel {
             /// Every kernel.
             pub const ALL: &[Kernel] = &[$(Kernel::$kernel),+];
@@ -129,7 +129,7 @@ macro_rules! kernels {
                 let suffix = suffix(width, formulation)?;
                 match self {
                     $(Kernel::$kernel => match field {
-                        $(Field::$field => kernels!(@of $field $name suffix $variants),)+
+                        $($(Field::$field => kernels!(@of $field $name suffix $variants),)+)+
                         #[allow(unreachable_patterns, reason = "some kernels exist for both fields")]
                         _ => None,
                     }),+
@@ -157,7 +157,9 @@ macro_rules! kernels {
     };
 }
 
-// A row: the kernel, its name, its macro and its source; its fields; the variants, as file names end.
+// A row: the kernel, its name, its macro and its source; fields and their variants, as file names end. Inverses gain nothing from the
+// formulations that are missing: on the H200, of 2^22, 4.9 G/s in digits and 4.5 in words for Fq, 10.5 in doubles and 10.6 in
+// words for Fr.
 kernels! {
     Add "add" "KERNEL_ADD" "elementwise" [Fq Fr] ["int64" "int32"];
     Sub "sub" "KERNEL_SUB" "elementwise" [Fq Fr] ["int64" "int32"];
@@ -172,7 +174,7 @@ kernels! {
     Equal "equal" "KERNEL_EQUAL" "elementwise" [Fq Fr] ["int64" "int32"];
     Sum "sum" "KERNEL_SUM" "reduce" [Fq Fr] ["int64" "int32"];
     InnerProduct "inner_product" "KERNEL_INNER_PRODUCT" "reduce" [Fq Fr] ["int64" "int32" "digits" "doubles"];
-    BatchInverse "batch_inverse" "KERNEL_BATCH_INVERSE" "inversion" [Fq Fr] ["int64" "int32" "digits" "doubles"];
+    BatchInverse "batch_inverse" "KERNEL_BATCH_INVERSE" "inversion" [Fq] ["int64" "int32" "doubles"] [Fr] ["int64" "int32"];
     Xor "xor" "KERNEL_XOR" "probe" [Fq Fr] ["int64" "int32"];
     MulChain "mul_chain" "KERNEL_MUL_CHAIN" "probe" [Fq Fr] ["int64" "digits" "doubles"];
     SquareChain "square_chain" "KERNEL_SQUARE_CHAIN" "probe" [Fq Fr] ["int64" "digits" "doubles"];

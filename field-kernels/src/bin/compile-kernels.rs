@@ -50,7 +50,23 @@ fn compile(compiler: &shaderc::Compiler, which: &Permutation) -> Result<Vec<u8>,
         "main",
         Some(&options),
     )?;
-    Ok(artifact.as_binary_u8().to_vec())
+    Ok(without_names(artifact.as_binary()).iter().flat_map(|word| word.to_le_bytes()).collect())
+}
+
+/// A module without names and other text for debuggers, a seventh of what is not optimized.
+fn without_names(module: &[u32]) -> Vec<u32> {
+    // OpSourceContinued to OpLine, OpNoLine, OpModuleProcessed.
+    let is_text = |opcode: u32| matches!(opcode, 2..=8 | 317 | 330);
+    let (header, mut rest) = module.split_at(module.len().min(5));
+    let mut kept = header.to_vec();
+    while let Some(first) = rest.first() {
+        let (instruction, others) = rest.split_at((*first as usize >> 16).clamp(1, rest.len()));
+        if !is_text(first & 0xffff) {
+            kept.extend(instruction);
+        }
+        rest = others;
+    }
+    kept
 }
 
 /// The text of the formulation or variant called FIELD_NAME.

@@ -24,7 +24,12 @@ pub(super) fn measure(bench: &Bench) -> Outcome<Vec<Row>> {
     Ok(rows)
 }
 
-fn of_field<F: Element>(bench: &Bench, rows: &mut Vec<Row>, rates: [&'static str; 3], latencies: [&'static str; 3]) -> Outcome<()> {
+fn of_field<F: Element>(
+    bench: &Bench,
+    rows: &mut Vec<Row>,
+    rates: [&'static str; 3],
+    latencies: [&'static str; 3],
+) -> Outcome<()> {
     let batch: Record<F> = |recording, a, _, out| recording.batch_inverse_into(a, Zeros::Keep, out);
     let divide: Record<F> = |recording, a, b, out| recording.divide_into(b, a, Zeros::Keep, out);
     let single: Record<F> = |recording, a, _, out| recording.inverse_or_zero_into(a, out);
@@ -47,7 +52,8 @@ fn of_field<F: Element>(bench: &Bench, rows: &mut Vec<Row>, rates: [&'static str
             return Err(format!("{name} is wrong").into());
         }
         let detail = format!("{length} elements, {:.1} us", 1e6 * seconds);
-        let (value, unit) = if length > 1 << 16 { (length as f64 / seconds / 1e9, "G elements/s") } else { (1e6 * seconds, "us") };
+        let (value, unit) =
+            if length > 1 << 16 { (length as f64 / seconds / 1e9, "G elements/s") } else { (1e6 * seconds, "us") };
         rows.push(Row { name, value, unit, detail });
     }
     Ok(())
