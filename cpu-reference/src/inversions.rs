@@ -32,7 +32,7 @@ pub fn first_wrong_inverse<F: LimbField>(a: &[u64], inverses: &[u64]) -> Option<
 mod tests {
     use super::*;
     use ark_bls12_381::{Fq, Fr};
-    use ark_ff::{AdditiveGroup as _, Field as _};
+    use ark_ff::{Field as _, PrimeField as _};
 
     fn agree_one_by_one<F: LimbField>() {
         for length in [0u64, 1, 2, 1023, 1024, 1025, 3000] {
