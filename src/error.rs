@@ -97,6 +97,53 @@ pub enum Error {
         /// Elements in the vector.
         length: usize,
     },
+    /// An index, or a column of a sparse matrix, is not below the bound that was given with it.
+    #[error("index {position} is {index} and not below {bound}")]
+    IndexOutOfRange {
+        /// Which index.
+        position: usize,
+        /// The index.
+        index: usize,
+        /// What it must be below.
+        bound: usize,
+    },
+    /// The indices of an operation may be positions in a longer vector than it has.
+    #[error("{operation}: the indices are below {bound}, the vector has {length} elements")]
+    IndexBound {
+        /// The operation.
+        operation: &'static str,
+        /// What the indices are known to be below.
+        bound: usize,
+        /// Elements in the vector.
+        length: usize,
+    },
+    /// Two elements would be written to the same place.
+    #[error("{operation}: the indices are not distinct")]
+    RepeatedIndices {
+        /// The operation.
+        operation: &'static str,
+    },
+    /// The operation needs a length that is a power of two.
+    #[error("{operation}: {length} is not a power of two")]
+    NotAPowerOfTwo {
+        /// The operation.
+        operation: &'static str,
+        /// Elements in the vector.
+        length: usize,
+    },
+    /// Where the rows of a sparse matrix begin is not told by numbers that start with 0, never fall, and end with the number of its values; or
+    /// there are 2^32 values or more.
+    #[error("row offset {position} of a sparse matrix is {offset}, between {least} and {most} expected")]
+    RowOffset {
+        /// Which offset.
+        position: usize,
+        /// The offset.
+        offset: usize,
+        /// The least that it may be.
+        least: usize,
+        /// The most that it may be.
+        most: usize,
+    },
     /// Zero has no inverse.
     #[error("inverse: element {index} is zero")]
     ZeroInverse {

@@ -82,13 +82,17 @@ mod backend;
 mod call;
 mod choice;
 mod error;
+mod expression;
 mod formulations;
 mod future;
+mod indices;
 mod inversion;
 mod known_answers;
 mod limbs;
 mod mask;
+mod matrix;
 mod memory;
+mod movement;
 mod on_device;
 #[cfg(feature = "oneshot")]
 pub mod oneshot;
@@ -111,6 +115,7 @@ pub use call::Call;
 pub use choice::{Candidate, Decision, Evidence, Place, Reason, Setting, Thoroughness};
 pub use cpu_reference::Form;
 pub use error::{Error, ErrorKind};
+pub use expression::{Condition, Expression};
 pub use field_kernels::{Field, Formulation, Width};
 pub use formulations::{Because, Multiplication};
 pub use gpu_executor::{
@@ -119,9 +124,11 @@ pub use gpu_executor::{
 };
 #[cfg(feature = "test-faults")]
 pub use gpu_executor::{CallClass, Failure, Faults, Injection};
+pub use indices::Indices;
 pub use inversion::Zeros;
 pub use limbs::{Limbs, fq, fr};
 pub use mask::Mask;
+pub use matrix::SparseMatrix;
 pub use operation::{Operation, Output, Parameter, Row, TABLE};
 #[cfg(feature = "test-faults")]
 pub use options::Fault;

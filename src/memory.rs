@@ -25,7 +25,7 @@ pub(crate) struct Host {
 }
 
 /// A range of bytes of a buffer, which is told apart from all others by a number.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     pub(crate) buffer: usize,
     pub(crate) bytes: Range<u64>,

@@ -10,6 +10,7 @@ use crate::reduction::{REDUCTIONS, Reducer};
 use crate::task::Specialized;
 use crate::{Error, Field, Form};
 use cpu_reference::{Positions, Results};
+use field_kernels::expression::{Node, Root};
 use field_kernels::{Formulation, Shader, Width};
 use gpu_executor::{Device, Job, Kernel, Landed, Program, Reach, Shape, Slot, SlotUse, Stage, Threads, Watch};
 use parking_lot::Mutex;
@@ -30,6 +31,8 @@ pub(crate) struct Vulkan {
     pub(crate) reducers: Vec<Mutex<HashMap<Formulation, Reducer>>>,
     /// Programs of tasks.
     pub(crate) specialized: Mutex<HashMap<Specialized, Program>>,
+    /// Programs of expressions: field, formulation, what is computed.
+    pub(crate) expressions: Mutex<HashMap<(Field, Formulation, Vec<Node>, Root), Program>>,
     /// Tasks that have passed their trials: name, field, variant, formulation.
     pub(crate) tested: Mutex<HashSet<(&'static str, Field, String, Formulation)>>,
 }
@@ -47,6 +50,7 @@ impl Vulkan {
             fused: OnceLock::new(),
             reducers,
             specialized: Mutex::default(),
+            expressions: Mutex::default(),
             tested: Mutex::default(),
         }
     }
@@ -131,7 +135,7 @@ impl Vulkan {
     ) -> Result<Kernel, Error> {
         let not_available = Error::NotAvailable { operation: row.name, field };
         let shader = row.kernel.shader(field, self.width, formulation).ok_or(not_available)?;
-        Ok(self.element_wise(shader, field, slots(row, field), (canonical, row.has_scalar()), size))
+        Ok(self.element_wise(shader, field, &slots(row, field), (canonical, row.has_scalar()), size))
     }
 
     /// An element-wise kernel, specialized.
@@ -139,7 +143,7 @@ impl Vulkan {
         &self,
         shader: Shader,
         field: Field,
-        slots: [SlotUse; 4],
+        slots: &[SlotUse],
         (canonical, scalar): (bool, bool),
         size: u32,
     ) -> Kernel {

@@ -148,7 +148,7 @@ impl Backend {
             let Some(row) = TABLE.iter().find(|row| row.kernel == made.kernel && usable) else { continue };
             let slots = crate::on_device::slots(row, made.field);
             for canonical in if row.form_matters { &[false, true][..] } else { &[false] } {
-                let kernel = vulkan.element_wise(made.shader, made.field, slots, (*canonical, false), size);
+                let kernel = vulkan.element_wise(made.shader, made.field, &slots, (*canonical, false), size);
                 let begin = Instant::now();
                 // SAFETY: as in `Vulkan::program_in`.
                 unsafe { vulkan.device().prepare(&kernel) }?;
@@ -197,7 +197,7 @@ impl Vulkan {
         }
         let Some(shader) = kernel.shader(field, self.width, formulation) else { return Ok(None) };
         let size = self.device().workgroup_size();
-        let kernel = self.element_wise(shader, field, trial.slots(), (false, false), size);
+        let kernel = self.element_wise(shader, field, &trial.slots(), (false, false), size);
         // SAFETY: as in `Vulkan::program_in`; probe.comp keeps to a trial's slots.
         let program = unsafe { self.device().prepare(&kernel) }?;
         let inputs = trial.inputs.iter().map(|vector| self.uploaded(vector)).collect::<Result<Vec<Region>, _>>()?;

@@ -40,7 +40,7 @@ impl Backend {
 #[derive(Clone)]
 pub struct Recording {
     pub(crate) backend: Backend,
-    steps: Vec<Step>,
+    pub(crate) steps: Vec<Step>,
 }
 
 impl Recording {
@@ -435,7 +435,13 @@ impl Recording {
         self.check_operand(operation, &mask.backend, mask.len(), length)
     }
 
-    fn check_operand(&self, operation: &'static str, of: &Backend, other: usize, first: usize) -> Result<(), Error> {
+    pub(crate) fn check_operand(
+        &self,
+        operation: &'static str,
+        of: &Backend,
+        other: usize,
+        first: usize,
+    ) -> Result<(), Error> {
         if !self.backend.is(of) {
             return Err(Error::ForeignVector { operation });
         }

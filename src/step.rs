@@ -76,7 +76,7 @@ pub(crate) struct Fetch {
 }
 
 /// What memory holds.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Item {
     Element(Field),
     Flag,

@@ -102,7 +102,7 @@ fn zeros<F: Element>() {
     everywhere(&edges);
     everywhere(&edges[1..]);
     let zero = F::from(0u64);
-    everywhere(&vec![zero; 700]);
+    everywhere(&[zero; 700]);
     for at in [0, 1, 511, 512, 600, 1299] {
         let mut a: Vec<F> = (0..1300).map(|i| F::from(i + 1u64)).collect();
         a[at] = zero;

@@ -17,6 +17,8 @@
 
 mod inversions;
 mod layout;
+pub mod matrices;
+pub mod movement;
 pub mod probes;
 mod reductions;
 mod twins;

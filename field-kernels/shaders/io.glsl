@@ -18,6 +18,10 @@ layout(local_size_x_id = 0) in;
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Source { uvec4 quad[]; };
 layout(buffer_reference, std430, buffer_reference_align = 16) OUTPUT buffer Sink { uvec4 quad[]; };
 layout(buffer_reference, std430, buffer_reference_align = 4) OUTPUT buffer Flags { uint flag[]; };
+#if defined(EXPRESSION)
+layout(buffer_reference, std430, buffer_reference_align = 4) readonly buffer Words { uint word[]; };
+#endif
+layout(buffer_reference, std430, buffer_reference_align = 4) readonly buffer Indices { uint index[]; };
 #define SLOT_A push.a
 #define SLOT_B push.b
 #define SLOT_C push.c
@@ -36,13 +40,19 @@ layout(buffer_reference, std430, buffer_reference_align = 4) OUTPUT buffer Flags
 #define BASE_SLOT_C push.base[4]
 #define BASE_SLOT_R push.base[6]
 layout(set = 0, binding = 0, std430) readonly buffer SourceA { uvec4 quad[]; } slot_a;
+#if defined(INDICES_IN_B)
+layout(set = 1, binding = 0, std430) readonly buffer IndicesB { uint index[]; } slot_b;
+#else
 layout(set = 1, binding = 0, std430) readonly buffer SourceB { uvec4 quad[]; } slot_b;
+#endif
 #if defined(MASK_IN_C)
 layout(set = 2, binding = 0, std430) OUTPUT buffer FlagsC { uint flag[]; } slot_c;
+#elif defined(INDICES_IN_C)
+layout(set = 2, binding = 0, std430) readonly buffer IndicesC { uint index[]; } slot_c;
 #else
 layout(set = 2, binding = 0, std430) readonly buffer SourceC { uvec4 quad[]; } slot_c;
 #endif
-#if defined(MASK_IN_R)
+#if defined(MASK_IN_R) || defined(EXPRESSION)
 layout(set = 3, binding = 0, std430) OUTPUT buffer FlagsR { uint flag[]; } slot_r;
 #else
 layout(set = 3, binding = 0, std430) OUTPUT buffer SinkR { uvec4 quad[]; } slot_r;
@@ -50,11 +60,19 @@ layout(set = 3, binding = 0, std430) OUTPUT buffer SinkR { uvec4 quad[]; } slot_
 #endif
 
 layout(push_constant, std430) uniform Push {
-#if ADDRESSES
+#if ADDRESSES && defined(EXPRESSION)
+    uvec2 place[12];   // of twelve slots, whatever they hold; the last is written
+#elif ADDRESSES
     Source a;
+#if defined(INDICES_IN_B)
+    Indices b;
+#else
     Source b;
+#endif
 #if defined(MASK_IN_C)
     Flags c;
+#elif defined(INDICES_IN_C)
+    Indices c;
 #else
     Source c;
 #endif
@@ -67,7 +85,11 @@ layout(push_constant, std430) uniform Push {
     uint base[8];      // base[2 k] is where slot k begins in its buffer, in words
 #endif
     uint count;        // elements in this launch
+#if ADDRESSES && defined(EXPRESSION)
+    uint params[7];
+#else
     uint params[23];   // first an element (the scalar operand) or an exponent, least significant word first
+#endif
 } push;
 
 // Elements are WORDS / 4 quads, one after another: the bytes of little-endian 64-bit limbs.

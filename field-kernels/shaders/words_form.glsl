@@ -15,6 +15,8 @@
 //   Fe op_product(Op a, Op b)   op_result(op_mul(a, b))
 
 #define Op Fe
+// Sums of more than two products are in this formulation only: see Sum below.
+#define LONG_SUMS
 
 Op op_left(Fe a) { return a; }
 Op op_right(Fe b) { return b; }
@@ -82,4 +84,47 @@ Op op_mul2(Op a, Op b, Op c, Op d) {
         above = over + more + last;
     }
     return fe_reduce_once(t);
+}
+
+// A sum of products that is not reduced yet: WORDS^2 wide multiplications for each product, and WORDS^2 + WORDS for all of them.
+//
+// Bound: k products below p^2 each, reduced, are below k p^2 / R + p, which must be below 4p: for Fr k may be 6, for Fq 29. All the
+// more they fit 2 WORDS words and one.
+struct Sum { uint t[2 * WORDS + 1]; };
+
+Sum sum_zero() {
+    Sum s;
+    [[unroll]] for (int i = 0; i <= 2 * WORDS; ++i) { s.t[i] = 0u; }
+    return s;
+}
+
+Sum sum_add(Sum s, Op a, Op b) {
+    uint above = 0u; // the carry into word i + WORDS
+    [[unroll]] for (int i = 0; i < WORDS; ++i) {
+        uint high = 0u;
+        [[unroll]] for (int j = 0; j < WORDS; ++j) { s.t[i + j] = carrying_mul_add(a.w[j], b.w[i], s.t[i + j], high); }
+        s.t[i + WORDS] = carrying_add(s.t[i + WORDS], high, above);
+    }
+    s.t[2 * WORDS] += above;
+    return s;
+}
+
+Op sum_result(Sum s) {
+    uint above = 0u;
+    [[unroll]] for (int i = 0; i < WORDS; ++i) {
+        uint m = s.t[i] * N0;
+        uint high = 0u;
+        [[unroll]] for (int j = 0; j < WORDS; ++j) { s.t[i + j] = carrying_mul_add(m, P[j], s.t[i + j], high); }
+        s.t[i + WORDS] = carrying_add(s.t[i + WORDS], high, above);
+    }
+    above += s.t[2 * WORDS];
+    // Less 2p, if it is not below; then it is below 2p.
+    Fe whole, reduced;
+    uint borrow = 0u;
+    [[unroll]] for (int i = 0; i < WORDS; ++i) {
+        whole.w[i] = s.t[i + WORDS];
+        uint twice = (P[i] << 1) | (i > 0 ? P[i > 0 ? i - 1 : 0] >> 31 : 0u);
+        reduced.w[i] = borrowing_sub(whole.w[i], twice, borrow);
+    }
+    return fe_reduce_once(fe_select(above >= borrow, reduced, whole));
 }

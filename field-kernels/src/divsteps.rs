@@ -19,9 +19,7 @@ impl Field {
     /// genproofhd.md, for all 0 <= g <= f <= p: sets of real (f, g), one for each delta, that a step maps into each other shrunk by
     /// a factor, until |g| < 1. The smaller bound for 256 bits, 590, was also proved in Coq.
     pub(crate) const fn divsteps(self) -> usize {
-        let limbs = self.modulus();
-        let bits = 64 * limbs.len() - limbs[limbs.len() - 1].leading_zeros() as usize;
-        (45907 * bits + 26313) / 19929
+        (45907 * self.bits() + 26313) / 19929
     }
 }
 

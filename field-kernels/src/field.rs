@@ -18,6 +18,10 @@ pub struct Constants<const N: usize> {
     pub r: [u64; N],
     /// R^2 mod p: multiplying by it takes an integer into Montgomery form.
     pub r2: [u64; N],
+    /// The bits of p.
+    pub bits: usize,
+    /// 2^(2 bits) mod p: what the multiples of 2^(2 bits) in a sum of products are worth.
+    pub fold: [u64; N],
     /// -p^-1 mod 2^32: the factor that clears a low 32-bit word.
     pub n0: u32,
 }
@@ -43,9 +47,15 @@ const _: () = assert!(FQ.modulus[0] & 3 == 3);
 
 impl<const N: usize> Constants<N> {
     const fn derive(modulus: [u64; N]) -> Self {
-        let bits = 64 * N;
-        let r = power_of_two(bits, &modulus);
-        Self { modulus, r, r2: power_of_two(2 * bits, &modulus), n0: negated_inverse(modulus[0] as u32) }
+        let bits = 64 * N - modulus[N - 1].leading_zeros() as usize;
+        Self {
+            modulus,
+            r: power_of_two(64 * N, &modulus),
+            r2: power_of_two(128 * N, &modulus),
+            bits,
+            fold: power_of_two(2 * bits, &modulus),
+            n0: negated_inverse(modulus[0] as u32),
+        }
     }
 
     const fn suits_the_kernels(&self) -> bool {
@@ -140,6 +150,22 @@ impl Field {
         match self {
             Field::Fq => &FQ.r2,
             Field::Fr => &FR.r2,
+        }
+    }
+
+    /// The bits of the modulus: 381 for Fq, 255 for Fr.
+    pub const fn bits(self) -> usize {
+        match self {
+            Field::Fq => FQ.bits,
+            Field::Fr => FR.bits,
+        }
+    }
+
+    /// 2^(2 bits) mod p.
+    pub const fn fold(self) -> &'static [u64] {
+        match self {
+            Field::Fq => &FQ.fold,
+            Field::Fr => &FR.fold,
         }
     }
 

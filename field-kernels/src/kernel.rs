@@ -5,9 +5,9 @@ use crate::{Field, Formulation};
 /// A kernel: what it computes from its slots a, b, c into r.
 ///
 /// Most are element-wise (`shaders/elementwise.comp`): one invocation computes one r. Reductions (`shaders/reduce.comp`) fold
-/// the elements of one workgroup into one r, and have slots a, b and r only. [`Kernel::BatchInverse`] (`shaders/inversion.comp`) is
-/// neither: its invocations have many elements each. So have those that only measure
-/// (`shaders/probe.comp`), which are element-wise.
+/// the elements of one workgroup into one r, and have slots a, b and r only. So have those that only measure
+/// (`shaders/probe.comp`), which are element-wise. Movements (`shaders/movement.comp`, `shaders/compact.comp`) and dot products
+/// (`shaders/dot.comp`), and inverses of many elements (`shaders/inversion.comp`), say there what their invocations do, and what their constants and parameters are.
 ///
 /// Specialization constants: 0 is the workgroup size. Of element-wise kernels 1, `CANONICAL`, says that elements are canonical
 /// integers rather than in Montgomery form; 2, `SCALAR`, replaces slot b by the one element in the launch's parameters. Of
@@ -42,6 +42,25 @@ pub enum Kernel {
     InnerProduct,
     /// r = 1 / a, and 0 where a is 0, many at a time
     BatchInverse,
+    /// No kernel, but the functions that [`expression`](crate::expression) makes kernels of.
+    Expression,
+    /// The outputs r, each the sum of products of elements of a and of c: rows of a matrix times columns of another, or, sparse, a row's
+    /// values times the elements that its indices in b name.
+    Dot,
+    /// r[i] = a[j] with j a function of i: affine, or i's bits reversed. One invocation moves 16 bytes.
+    Move,
+    /// r = the transpose of a, or its permutation by reversed bits; one workgroup moves a square of elements.
+    Transpose,
+    /// r[i] = a[b[i]]
+    Gather,
+    /// r[b[i]] = a[i]
+    Scatter,
+    /// r = how many of a workgroup's flags b are set
+    Count,
+    /// r = the sums of all that come before each of b, and at the end that of all
+    Offsets,
+    /// r = the elements of a whose flags b are set, then zeros; c is what [`Kernel::Offsets`] made
+    Compact,
     /// r = a ^ b, bit by bit: what moving the operands takes. This one and those that follow only measure; the steps are the
     /// launch's parameter.
     Xor,
@@ -175,6 +194,15 @@ kernels! {
     Sum "sum" "KERNEL_SUM" "reduce" [Fq Fr] ["int64" "int32"];
     InnerProduct "inner_product" "KERNEL_INNER_PRODUCT" "reduce" [Fq Fr] ["int64" "int32" "digits" "doubles"];
     BatchInverse "batch_inverse" "KERNEL_BATCH_INVERSE" "inversion" [Fq] ["int64" "int32" "doubles"] [Fr] ["int64" "int32"];
+    Expression "expression" "KERNEL_EXPRESSION" "expression" [Fq Fr] ["int64" "int32" "digits" "doubles"];
+    Dot "dot" "KERNEL_DOT" "dot" [Fq Fr] ["int64" "int32"];
+    Move "move" "KERNEL_MOVE" "movement" [Fq Fr] ["int64" "int32"];
+    Transpose "transpose" "KERNEL_TRANSPOSE" "movement" [Fq Fr] ["int64" "int32"];
+    Gather "gather" "KERNEL_GATHER" "movement" [Fq Fr] ["int64" "int32"];
+    Scatter "scatter" "KERNEL_SCATTER" "movement" [Fq Fr] ["int64" "int32"];
+    Count "count" "KERNEL_COUNT" "compact" [Fr] ["int64" "int32"];
+    Offsets "offsets" "KERNEL_OFFSETS" "compact" [Fr] ["int64" "int32"];
+    Compact "compact" "KERNEL_COMPACT" "compact" [Fq Fr] ["int64" "int32"];
     Xor "xor" "KERNEL_XOR" "probe" [Fq Fr] ["int64" "int32"];
     MulChain "mul_chain" "KERNEL_MUL_CHAIN" "probe" [Fq Fr] ["int64" "digits" "doubles"];
     SquareChain "square_chain" "KERNEL_SQUARE_CHAIN" "probe" [Fq Fr] ["int64" "digits" "doubles"];

@@ -7,6 +7,7 @@
 //! one in `shaders/field.glsl` are GLSL that [`formulation`] generates.
 
 mod divsteps;
+pub mod expression;
 mod field;
 pub mod formulation;
 mod kernel;

@@ -6,12 +6,16 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
 /// The GLSL sources, by file name.
-pub const SOURCES: [(&str, &str); 11] = [
+pub const SOURCES: &[(&str, &str)] = &[
+    ("compact.comp", include_str!("../shaders/compact.comp")),
     ("divsteps.glsl", include_str!("../shaders/divsteps.glsl")),
+    ("dot.comp", include_str!("../shaders/dot.comp")),
     ("elementwise.comp", include_str!("../shaders/elementwise.comp")),
+    ("expression.comp", include_str!("../shaders/expression.comp")),
     ("field.glsl", include_str!("../shaders/field.glsl")),
     ("inversion.comp", include_str!("../shaders/inversion.comp")),
     ("io.glsl", include_str!("../shaders/io.glsl")),
+    ("movement.comp", include_str!("../shaders/movement.comp")),
     ("power.glsl", include_str!("../shaders/power.glsl")),
     ("probe.comp", include_str!("../shaders/probe.comp")),
     ("reduce.comp", include_str!("../shaders/reduce.comp")),
@@ -27,6 +31,8 @@ pub fn field_macros(field: Field) -> Vec<(&'static str, String)> {
         ("MODULUS", word_array(field.modulus())),
         ("ONE", word_array(field.r())),
         ("R2", word_array(field.r2())),
+        ("BITS", field.bits().to_string()),
+        ("FOLD", word_array(field.fold())),
         ("MODULUS_DIGITS", digit_array(field.modulus())),
         ("DIVSTEPS", field.divsteps().to_string()),
         ("N0", format!("{:#010x}u", field.n0())),
@@ -61,7 +67,7 @@ pub fn lock<'a>(compiled: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Stri
         }
         let _ = writeln!(text, "  {what}/{name}");
     };
-    for (name, source) in SOURCES {
+    for (name, source) in SOURCES.iter().copied() {
         line("shaders", name, source.as_bytes());
     }
     for field in Field::ALL {

@@ -5,6 +5,8 @@
 
 use field_kernels::formulation::{Variant, glsl_with};
 use field_kernels::{Field, Formulation, Kernel, Permutation, Width, lock, permutations};
+use std::collections::HashSet;
+use std::ops::Range;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -18,13 +20,18 @@ fn compile(compiler: &shaderc::Compiler, which: &Permutation) -> Result<Vec<u8>,
     let Permutation { kernel, field, width, formulation, shader } = *which;
     let mut options = shaderc::CompileOptions::new()?;
     options.set_target_env(shaderc::TargetEnv::Vulkan, shaderc::EnvVersion::Vulkan1_2 as u32);
-    // Loops stay loops in what is for few devices, and in division steps: a tenth of the size.
-    let divides = matches!(kernel, Kernel::Inverse | Kernel::BatchInverse);
-    options.set_optimization_level(match (width, formulation) {
-        (Width::Int32, _) => shaderc::OptimizationLevel::Zero,
-        (Width::Int64, Formulation::Words) if divides => shaderc::OptimizationLevel::Zero,
-        (Width::Int64, _) if divides => shaderc::OptimizationLevel::Size,
-        (Width::Int64, _) => shaderc::OptimizationLevel::Performance,
+    // Loops that stay loops make modules a fifth as long, which drivers unroll as well: so for devices of which there are few, and for
+    // long kernels in words, of which the H200 runs none.
+    let long = [Kernel::Pow, Kernel::Sqrt, Kernel::MulChain, Kernel::SquareChain, Kernel::Mul2Chain].contains(&kernel);
+    // Likewise division steps, which are as quick unrolled.
+    let divides = [Kernel::Inverse, Kernel::BatchInverse].contains(&kernel);
+    // The functions of expressions stay functions.
+    let as_it_is =
+        kernel == Kernel::Expression || width == Width::Int32 || ((long || divides) && formulation == Formulation::Words);
+    options.set_optimization_level(match (as_it_is, divides) {
+        (true, _) => shaderc::OptimizationLevel::Zero,
+        (false, true) => shaderc::OptimizationLevel::Size,
+        (false, false) => shaderc::OptimizationLevel::Performance,
     });
     options.set_include_callback(|requested, _, _, _| {
         let text = match requested {
@@ -50,23 +57,30 @@ fn compile(compiler: &shaderc::Compiler, which: &Permutation) -> Result<Vec<u8>,
         "main",
         Some(&options),
     )?;
-    Ok(without_names(artifact.as_binary()).iter().flat_map(|word| word.to_le_bytes()).collect())
+    Ok(stripped(artifact.as_binary(), kernel == Kernel::Expression))
 }
 
-/// A module without names and other text for debuggers, a seventh of what is not optimized.
-fn without_names(module: &[u32]) -> Vec<u32> {
-    // OpSourceContinued to OpLine, OpNoLine, OpModuleProcessed.
-    let is_text = |opcode: u32| matches!(opcode, 2..=8 | 317 | 330);
+/// A module without what is for debuggers only: a third of what is not optimized. The names of functions stay if they are looked for.
+fn stripped(module: &[u32], keep_functions: bool) -> Vec<u8> {
+    const SOURCE: Range<u32> = 3..5;
+    const NAME: u32 = 5;
+    const MEMBER_NAME: u32 = 6;
+    const FUNCTION: u32 = 54;
     let (header, mut rest) = module.split_at(module.len().min(5));
-    let mut kept = header.to_vec();
+    let mut instructions = Vec::new();
     while let Some(first) = rest.first() {
-        let (instruction, others) = rest.split_at((*first as usize >> 16).clamp(1, rest.len()));
-        if !is_text(first & 0xffff) {
-            kept.extend(instruction);
-        }
-        rest = others;
+        let (instruction, after) = rest.split_at((*first as usize >> 16).clamp(1, rest.len()));
+        instructions.push(instruction);
+        rest = after;
     }
-    kept
+    let functions = instructions.iter().filter(|instruction| instruction[0] & 0xffff == FUNCTION);
+    let functions: HashSet<u32> = functions.map(|instruction| instruction[2]).collect();
+    let kept = |instruction: &&&[u32]| match instruction[0] & 0xffff {
+        NAME => keep_functions && functions.contains(&instruction[1]),
+        opcode => opcode != MEMBER_NAME && !SOURCE.contains(&opcode),
+    };
+    let words = instructions.iter().filter(kept).copied().flatten();
+    header.iter().chain(words).flat_map(|word| word.to_le_bytes()).collect()
 }
 
 /// The text of the formulation or variant called FIELD_NAME.

@@ -1,10 +1,11 @@
 //! `bls12-gpu algebra`: the vector algebra on resident vectors, timed and checked.
 
+mod fusion;
+mod inversion;
+
 use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::{Backend, Error, Options, Recording};
 use std::time::{Duration, Instant};
-
-mod inversion;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -20,10 +21,10 @@ pub(crate) struct Row {
 /// A group of measurements: all of some family of operations, at full size or, to see that it works, at small ones.
 type Family = fn(&Bench) -> Outcome<Vec<Row>>;
 
-const FAMILIES: [(&str, Family); 1] = [("inversion", inversion::measure)];
+const FAMILIES: [(&str, Family); 2] = [("fusion", fusion::measure), ("inversion", inversion::measure)];
 
 /// How long the device is kept busy before anything is timed.
-const WARM: Duration = Duration::from_millis(200);
+const WARM: Duration = Duration::from_millis(800);
 
 /// Where is measured.
 pub(crate) struct Bench {

@@ -1,0 +1,116 @@
+// Dot products: outputs that are each a sum of products, the entries of a product of matrices. The build defines KERNEL_DOT, and the
+// macros of field.glsl and io.glsl; src/kernel.rs lists every combination.
+//
+// An output is shared by 2^params[0] invocations, its parts, of which each adds the products whose number leaves the part's own as
+// the remainder. Of one part the outputs lie in r as they are numbered; of several, all parts of output 0, all of output 1 and so on.
+// params[1] is the number of the launch's first invocation.
+//
+//   SPARSE = false   r = a c: params[2] rows, of params[3] products each, and params[4] columns. Invocations take outputs by tiles of
+//                    2^params[5] rows and 2^params[6] columns, so that neighbours read the same rows and columns; caches do the rest.
+//                    b is not read.
+//   SPARSE = true    b has where each row's values begin and, at the end, where the last one's end; from params[3] on each value's column;
+//                    from params[4] on, unless it is 0, where in a each value is, which otherwise lie there in order. Outputs are rows of no more
+//                    than params[2] values; or, unless params[5] is 0, all the rows that b has from there on. c is the vector.
+//
+// Sums are not reduced before they are complete: WORDS^2 wide multiplications a product, and WORDS^2 + WORDS an output, where
+// Montgomery products would take 2 WORDS^2 + WORDS each. That is why there is one formulation only: no other has room to wait.
+#version 460
+#extension GL_EXT_control_flow_attributes : require
+#if INT64
+#extension GL_EXT_shader_explicit_arithmetic_types_int64 : require
+#endif
+#if ADDRESSES
+#extension GL_EXT_buffer_reference : require
+#endif
+#extension GL_GOOGLE_include_directive : require
+
+#define INDICES_IN_B
+
+#include "words.glsl"
+#include "field.glsl"
+#include "io.glsl"
+
+layout(constant_id = 3) const bool SPARSE = false;
+
+// A sum of less than 2^32 products: below 2^32 p^2 < 2^(64 WORDS + 32).
+struct Wide { uint w[2 * WORDS + 1]; };
+
+Wide wide_zero() {
+    Wide t;
+    [[unroll]] for (int i = 0; i < 2 * WORDS + 1; ++i) { t.w[i] = 0u; }
+    return t;
+}
+
+Wide wide_mul_add(Wide t, Fe a, Fe b) {
+    uint above = 0u; // the carry into word i + WORDS of what is added so far
+    [[unroll]] for (int i = 0; i < WORDS; ++i) {
+        uint high = 0u;
+        [[unroll]] for (int j = 0; j < WORDS; ++j) { t.w[i + j] = carrying_mul_add(a.w[j], b.w[i], t.w[i + j], high); }
+        t.w[i + WORDS] = carrying_add(t.w[i + WORDS], high, above);
+    }
+    t.w[2 * WORDS] += above;
+    return t;
+}
+
+// t / R mod p.
+//
+// Bound: p < 2^BITS, so what lies above bit 2 BITS of a sum of less than 2^32 products fits a word, h. FOLD = 2^(2 BITS) mod p; with h FOLD
+// in its stead t is below 2^(2 BITS) + 2^32 p. Montgomery reduction (as in op_square) adds less than R p and divides by R: what is left is
+// below 2^(2 BITS) / R + p and a little, less than 2p, since 2^BITS is less than R / 2 and than 2p.
+Fe wide_reduce(Wide t) {
+    const int SHIFT = 2 * BITS - 32 * (2 * WORDS - 1);
+    const uint FOLDED[WORDS] = FOLD;
+    uint h = t.w[2 * WORDS - 1] >> SHIFT | t.w[2 * WORDS] << (32 - SHIFT);
+    t.w[2 * WORDS - 1] &= (1u << SHIFT) - 1u;
+    uint high = 0u, carry = 0u;
+    [[unroll]] for (int j = 0; j < WORDS; ++j) { t.w[j] = carrying_mul_add(FOLDED[j], h, t.w[j], high); }
+    t.w[WORDS] = carrying_add(t.w[WORDS], high, carry);
+    [[unroll]] for (int j = WORDS + 1; j < 2 * WORDS; ++j) { t.w[j] = carrying_add(t.w[j], 0u, carry); }
+    uint above = 0u;
+    [[unroll]] for (int i = 0; i < WORDS; ++i) {
+        uint m = t.w[i] * N0;
+        high = 0u;
+        [[unroll]] for (int j = 0; j < WORDS; ++j) { t.w[i + j] = carrying_mul_add(m, P[j], t.w[i + j], high); }
+        t.w[i + WORDS] = carrying_add(t.w[i + WORDS], high, above);
+    }
+    Fe r;
+    [[unroll]] for (int i = 0; i < WORDS; ++i) { r.w[i] = t.w[i + WORDS]; }
+    return fe_reduce_once(r);
+}
+
+void main() {
+    uint at = WORKGROUP_INDEX * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
+    if (at >= push.count) { return; }
+    at += push.params[1];
+    uint parts = 1u << push.params[0], part = at & (parts - 1u), number = at >> push.params[0];
+    uint row, column = 0u, first = 0u, end;
+    uint columns = SPARSE ? push.params[3] : push.params[4], codes = push.params[4];
+    if (SPARSE) {
+        row = push.params[5] == 0u ? number : SLOT_B.index[BASE_SLOT_B + push.params[5] + number];
+        first = SLOT_B.index[BASE_SLOT_B + row];
+        end = SLOT_B.index[BASE_SLOT_B + row + 1u];
+        if (end - first > push.params[2] && push.params[5] == 0u) { return; }
+    } else {
+        uint across = (columns - 1u >> push.params[6]) + 1u;
+        uint tile = number >> (push.params[5] + push.params[6]), inside = number & (1u << push.params[5] + push.params[6]) - 1u;
+        row = (tile / across << push.params[5]) + (inside >> push.params[6]);
+        column = (tile % across << push.params[6]) + (inside & (1u << push.params[6]) - 1u);
+        if (row >= push.params[2] || column >= columns) { return; }
+        end = push.params[3];
+        number = row * columns + column;
+    }
+    Wide sum = wide_zero();
+    [[dont_unroll]] for (uint j = first + part; j < end; j += parts) {
+        uint left = row * end + j, right = j * columns + column;
+        if (SPARSE) {
+            left = codes == 0u ? j : SLOT_B.index[BASE_SLOT_B + codes + j];
+            right = SLOT_B.index[BASE_SLOT_B + columns + j];
+        }
+        Fe a, c;
+        LOAD(SLOT_A, left, a)
+        LOAD(SLOT_C, right, c)
+        sum = wide_mul_add(sum, a, c);
+    }
+    Fe r = wide_reduce(sum);
+    STORE(SLOT_R, number * parts + part, r)
+}

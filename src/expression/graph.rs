@@ -1,0 +1,200 @@
+//! An expression as plain data: terms made from earlier terms, each once; and what it is, computed by arkworks.
+
+use crate::Field;
+use crate::memory::{Memory, Place};
+use crate::step::Item;
+use crate::task::Values;
+use ark_bls12_381::{Fq, Fr};
+use cpu_reference::LimbField;
+use rayon::prelude::*;
+use std::collections::HashMap;
+
+/// A term. Inputs and scalars are numbered; operands are positions of earlier terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Term {
+    /// The elements of an input.
+    Vector(usize),
+    /// Those so many positions further on, around its end.
+    Rotated {
+        input: usize,
+        by: usize,
+    },
+    /// The one element of an input.
+    Entry(usize),
+    /// An element known to the host.
+    Scalar(usize),
+    Add(usize, usize),
+    Sub(usize, usize),
+    Neg(usize),
+    Mul(usize, usize),
+    /// By the flags of an input.
+    Select {
+        flags: usize,
+        yes: usize,
+        no: usize,
+    },
+}
+
+impl Term {
+    pub(crate) fn operands(self) -> impl Iterator<Item = usize> {
+        let (a, b) = match self {
+            Term::Vector(_) | Term::Rotated { .. } | Term::Entry(_) | Term::Scalar(_) => (None, None),
+            Term::Neg(a) => (Some(a), None),
+            Term::Add(a, b) | Term::Sub(a, b) | Term::Mul(a, b) | Term::Select { yes: a, no: b, .. } => (Some(a), Some(b)),
+        };
+        a.into_iter().chain(b)
+    }
+}
+
+/// What is computed of the terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Root {
+    Elements(usize),
+    /// Flags: whether two terms are equal.
+    Equal(usize, usize),
+}
+
+impl Root {
+    pub(crate) fn operands(self) -> impl Iterator<Item = usize> {
+        let (a, b) = match self {
+            Root::Elements(a) => (a, None),
+            Root::Equal(a, b) => (a, Some(b)),
+        };
+        std::iter::once(a).chain(b)
+    }
+}
+
+/// Terms and what they are made from.
+#[derive(Clone, Debug)]
+pub(crate) struct Graph {
+    pub(crate) field: Field,
+    pub(crate) terms: Vec<Term>,
+    pub(crate) root: Root,
+    /// What each input holds.
+    pub(crate) items: Vec<Item>,
+    /// Limbs of the scalars, one after another.
+    pub(crate) scalars: Vec<u64>,
+}
+
+/// Builds a graph in which nothing is there twice.
+pub(crate) struct Builder {
+    field: Field,
+    terms: Vec<Term>,
+    known: HashMap<Term, usize>,
+    pub(crate) inputs: Vec<(Memory, Item)>,
+    /// By place, and whether it is one element for all positions.
+    places: HashMap<(Option<Place>, bool), usize>,
+    scalars: Vec<u64>,
+}
+
+impl Builder {
+    pub(crate) fn new(field: Field) -> Self {
+        let (terms, known, inputs, places, scalars) = (Vec::new(), HashMap::new(), Vec::new(), HashMap::new(), Vec::new());
+        Self { field, terms, known, inputs, places, scalars }
+    }
+
+    /// The number of an input, read position by position or, an entry, at one.
+    pub(crate) fn input(&mut self, memory: &Memory, item: Item, entry: bool) -> usize {
+        *self.places.entry((memory.place(), entry)).or_insert_with(|| {
+            self.inputs.push((memory.clone(), item));
+            self.inputs.len() - 1
+        })
+    }
+
+    /// The number of a scalar.
+    pub(crate) fn scalar(&mut self, limbs: &[u64]) -> usize {
+        let width = self.field.limbs();
+        self.scalars.chunks_exact(width).position(|known| known == limbs).unwrap_or_else(|| {
+            self.scalars.extend_from_slice(limbs);
+            self.scalars.len() / width - 1
+        })
+    }
+
+    /// The position of a term.
+    pub(crate) fn term(&mut self, term: Term) -> usize {
+        // Sums and products are the same either way round.
+        let term = match term {
+            Term::Add(a, b) => Term::Add(a.min(b), a.max(b)),
+            Term::Mul(a, b) => Term::Mul(a.min(b), a.max(b)),
+            other => other,
+        };
+        *self.known.entry(term).or_insert_with(|| {
+            self.terms.push(term);
+            self.terms.len() - 1
+        })
+    }
+
+    pub(crate) fn finish(self, root: Root) -> (Graph, Vec<(Memory, Item)>) {
+        let items = self.inputs.iter().map(|(_, item)| *item).collect();
+        (Graph { field: self.field, terms: self.terms, root, items, scalars: self.scalars }, self.inputs)
+    }
+}
+
+/// Positions that are computed together, term after term.
+const BLOCK: usize = 256;
+
+impl Graph {
+    /// What tells its kernels from those of other expressions: everything but scalars and by how much is rotated.
+    pub(crate) fn structure(&self) -> String {
+        let abstracted = |term: &Term| match *term {
+            Term::Rotated { input, .. } => Term::Rotated { input, by: 0 },
+            other => other,
+        };
+        let terms: Vec<Term> = self.terms.iter().map(abstracted).collect();
+        format!("{:?} of {terms:?}", self.root)
+    }
+
+    /// Computes it, in parallel.
+    pub(crate) fn compute(&self, inputs: &[Values], output: &mut Values) {
+        match self.field {
+            Field::Fq => self.compute_in::<Fq>(inputs, output),
+            Field::Fr => self.compute_in::<Fr>(inputs, output),
+        }
+    }
+
+    fn compute_in<F: LimbField>(&self, inputs: &[Values], output: &mut Values) {
+        match (self.root, output) {
+            (Root::Elements(root), Values::Limbs(limbs)) => {
+                F::elements_mut(limbs).par_chunks_mut(BLOCK).enumerate().for_each(|(block, out)| {
+                    let values = self.block::<F>(inputs, block * BLOCK, out.len());
+                    out.copy_from_slice(&values[root]);
+                });
+            }
+            (Root::Equal(a, b), Values::Words(flags)) => {
+                flags.par_chunks_mut(BLOCK).enumerate().for_each(|(block, out)| {
+                    let values = self.block::<F>(inputs, block * BLOCK, out.len());
+                    let equal = values[a].iter().zip(&values[b]).map(|(a, b)| u32::from(a == b));
+                    out.iter_mut().zip(equal).for_each(|(flag, equal)| *flag = equal);
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// The values of all terms at so many positions.
+    fn block<F: LimbField>(&self, inputs: &[Values], start: usize, length: usize) -> Vec<Vec<F>> {
+        let mut values: Vec<Vec<F>> = Vec::with_capacity(self.terms.len());
+        for term in &self.terms {
+            let each = |of: &dyn Fn(usize) -> F| (0..length).map(of).collect();
+            let value: Vec<F> = match *term {
+                Term::Vector(input) => F::elements(inputs[input].limbs())[start..start + length].to_vec(),
+                Term::Rotated { input, by } => {
+                    let elements = F::elements(inputs[input].limbs());
+                    each(&|at| elements[(start + at + by) % elements.len()])
+                }
+                Term::Entry(input) => vec![F::elements(inputs[input].limbs())[0]; length],
+                Term::Scalar(scalar) => vec![F::elements(&self.scalars)[scalar]; length],
+                Term::Add(a, b) => each(&|at| values[a][at] + values[b][at]),
+                Term::Sub(a, b) => each(&|at| values[a][at] - values[b][at]),
+                Term::Neg(a) => each(&|at| -values[a][at]),
+                Term::Mul(a, b) => each(&|at| values[a][at] * values[b][at]),
+                Term::Select { flags, yes, no } => {
+                    let flags = inputs[flags].words();
+                    each(&|at| if flags[start + at] != 0 { values[yes][at] } else { values[no][at] })
+                }
+            };
+            values.push(value);
+        }
+        values
+    }
+}

@@ -1,0 +1,399 @@
+//! Sparse matrices, compressed by rows.
+
+use super::{Dots, LOG_FOLD};
+use crate::ark::Element;
+use crate::mask::FLAG;
+use crate::memory::Memory;
+use crate::movement::{ANYWHERE, QUAD, part, specialized, told_apart};
+use crate::recording::Recording;
+use crate::step::{Item, Step};
+use crate::task::{Lowering, Task, Trial, Values};
+use crate::vector::Vector;
+use crate::{Backend, Error, Field};
+use ark_bls12_381::{Fq, Fr};
+use cpu_reference::{LimbField, matrices};
+use field_kernels::Kernel;
+use gpu_executor::{Region, Shape, SlotUse};
+use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// Values of a row that one invocation takes; of longer rows, at most as many on average. Neighbouring rows wait for each other as long
+/// as the longest takes. Chosen, not measured.
+const SHORT: usize = 64;
+
+/// Of so many different values a table is kept, and each place has a number in it: 4 bytes in place of an element.
+const MOST_KINDS: usize = 1 << 16;
+
+/// A sparse matrix that lies where its [`Backend`] computes, compressed by rows: the values that are not zero, row by row, the column of
+/// each, and where each row begins. Of values that repeat, as the coefficients of constraint systems do, each is kept once.
+///
+/// Clones share the memory.
+///
+/// ```
+/// use ark_bls12_381::Fr;
+/// let backend = bls12_field_gpu::backend()?;
+/// // 2 0 3
+/// // 0 0 0
+/// // 0 5 0
+/// let values = [2, 3, 5].map(|n: u64| Fr::from(n));
+/// let matrix = backend.upload_sparse(&[0, 2, 2, 3], &[0, 2, 1], &values, 3)?;
+/// let x = backend.upload(&[1, 10, 100].map(|n: u64| Fr::from(n)))?;
+/// let mut recording = backend.record();
+/// let y = recording.sparse_vector(&matrix, &x)?;
+/// recording.submit()?;
+/// assert_eq!(y.download()?, [302, 0, 50].map(|n: u64| Fr::from(n)));
+/// # Ok::<(), bls12_field_gpu::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct SparseMatrix<F> {
+    backend: Backend,
+    values: Memory,
+    words: Memory,
+    product: Arc<SparseProduct>,
+    field: PhantomData<F>,
+}
+
+/// y = A x; inputs the values of A or their table, the words that say where they are, and x.
+///
+/// The words are where rows begin, `rows` + 1 of them; the columns of values; if `coded`, the place in the table of each; then rows that
+/// are shared by several invocations.
+#[derive(Clone, Debug)]
+struct SparseProduct {
+    field: Field,
+    rows: usize,
+    columns: usize,
+    nonzeros: usize,
+    coded: bool,
+    shared: Vec<SharedRows>,
+}
+
+/// Rows of which each is shared by 2^log_parts invocations.
+#[derive(Clone, Debug)]
+struct SharedRows {
+    log_parts: u32,
+    /// Which of the words is the first row, and how many there are.
+    first: usize,
+    rows: usize,
+}
+
+impl Backend {
+    /// Copies a sparse matrix to the device: row i has the values from `row_offsets[i]` to `row_offsets[i + 1]`, in these `columns`, of which
+    /// there are `width`. Values may be zero, columns of a row in any order, and the same column come twice, whose values add up.
+    ///
+    /// Everything is read once or twice; values that repeat are looked up in a table.
+    ///
+    /// # Errors
+    /// [`Error::RowOffset`] if the offsets do not begin with 0, fall, or do not end with the number of values;
+    /// [`Error::IndexOutOfRange`] if a column is not below `width`; [`Error::LengthMismatch`] if there are not as many columns as values;
+    /// [`Error::Device`] if the matrix does not fit the device's memory, or values or columns one allocation.
+    ///
+    /// ```
+    /// use ark_bls12_381::Fr;
+    /// use bls12_field_gpu::Error;
+    /// let backend = bls12_field_gpu::backend()?;
+    /// let one = Fr::from(1u64);
+    /// assert_eq!(backend.upload_sparse(&[0, 1, 2], &[3, 0], &[one, one], 4)?.rows(), 2);
+    /// let refused = backend.upload_sparse(&[0, 1, 2], &[3, 4], &[one, one], 4);
+    /// assert!(matches!(refused, Err(Error::IndexOutOfRange { position: 1, index: 4, bound: 4 })));
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn upload_sparse<F: Element>(
+        &self,
+        row_offsets: &[u32],
+        columns: &[u32],
+        values: &[F],
+        width: usize,
+    ) -> Result<SparseMatrix<F>, Error> {
+        let (product, table, words) = compressed(row_offsets, columns, values, width)?;
+        let limbs = F::limbs(table.as_deref().unwrap_or(values));
+        let placed = |bytes: &[u8], item| -> Result<(Memory, Option<Step>), Error> {
+            let memory = Memory::new(self, bytes.len() as u64)?;
+            let write = |to| Step::Write { bytes: bytes.into(), to, item };
+            Ok((memory.clone(), (!bytes.is_empty()).then(|| write(memory))))
+        };
+        let (values, write_values) = placed(bytemuck::cast_slice(limbs), Item::Element(F::FIELD))?;
+        let (words, write_words) = placed(bytemuck::cast_slice(&words), Item::Index)?;
+        let mut recording = self.record();
+        recording.steps.extend(write_values.into_iter().chain(write_words));
+        recording.submit()?;
+        Ok(SparseMatrix { backend: self.clone(), values, words, product: Arc::new(product), field: PhantomData })
+    }
+}
+
+/// The task, the table of values, if they repeat, and the words.
+fn compressed<F: Element>(
+    offsets: &[u32],
+    columns: &[u32],
+    values: &[F],
+    width: usize,
+) -> Result<(SparseProduct, Option<Vec<F>>, Vec<u32>), Error> {
+    if columns.len() != values.len() {
+        return Err(Error::LengthMismatch { operation: "upload_sparse", first: columns.len(), other: values.len() });
+    }
+    let (rows, nonzeros) = (offsets.len().saturating_sub(1), values.len());
+    let mut least = 0;
+    for position in 0..offsets.len().max(1) {
+        let most = if position == 0 { 0 } else { nonzeros };
+        least = if position == rows { nonzeros.max(least) } else { least };
+        // Nothing says as much as one offset of 0 does: no rows.
+        let offset = offsets.get(position).map_or(0, |&offset| offset as usize);
+        if offset < least || offset > most {
+            return Err(Error::RowOffset { position, offset, least, most });
+        }
+        least = offset;
+    }
+    if let Some(position) = columns.iter().position(|&column| column as usize >= width) {
+        return Err(Error::IndexOutOfRange { position, index: columns[position] as usize, bound: width });
+    }
+    let coded = table_of(values);
+    let (table, codes) = coded.map_or((None, Vec::new()), |(table, codes)| (Some(table), codes));
+    let mut words = [if offsets.is_empty() { &[0] } else { offsets }, columns, &codes].concat();
+    let mut shared = Vec::new();
+    let lengths = || offsets.windows(2).map(|pair| (pair[1] - pair[0]) as usize).enumerate();
+    let longest = lengths().map(|(_, length)| length).max().unwrap_or(0);
+    let (mut most, mut log_parts) = (SHORT, LOG_FOLD);
+    while longest > most {
+        let (above, first) = (most, words.len());
+        most <<= LOG_FOLD;
+        words.extend(lengths().filter(|(_, length)| *length > above && *length <= most).map(|(row, _)| row as u32));
+        shared.push(SharedRows { log_parts, first, rows: words.len() - first });
+        log_parts += LOG_FOLD;
+    }
+    let coded = table.is_some();
+    Ok((SparseProduct { field: F::FIELD, rows, columns: width, nonzeros, coded, shared }, table, words))
+}
+
+/// The different values and, of each value, which it is; `None` if too few are the same.
+fn table_of<F: Element>(values: &[F]) -> Option<(Vec<F>, Vec<u32>)> {
+    let most = MOST_KINDS.min(values.len() / 4);
+    let (mut table, mut known) = (Vec::new(), HashMap::new());
+    let code = |value: &F| {
+        let code = *known.entry(*value).or_insert(table.len() as u32);
+        if code as usize == table.len() {
+            table.push(*value);
+        }
+        (table.len() <= most).then_some(code)
+    };
+    let codes = values.iter().map(code).collect::<Option<Vec<u32>>>()?;
+    (!values.is_empty()).then_some((table, codes))
+}
+
+impl SparseProduct {
+    /// The parameters of [`Kernel::Dot`] for the rows from one of the words on, or for all that are short.
+    fn dots(&self, outputs: usize, log_parts: u32, listed: usize) -> Dots {
+        let columns = self.rows + 1;
+        let codes = if self.coded { columns + self.nonzeros } else { 0 };
+        let params = [SHORT as u32, columns as u32, codes as u32, listed as u32, 0];
+        Dots { outputs, log_parts, cost: SHORT as u64, params }
+    }
+}
+
+impl Task for SparseProduct {
+    fn name(&self) -> &'static str {
+        "sparse_vector"
+    }
+
+    fn field(&self) -> Field {
+        self.field
+    }
+
+    fn multiplies(&self) -> Option<Kernel> {
+        Some(Kernel::Dot)
+    }
+
+    fn lower(&self, device: &mut Lowering, inputs: &[Option<Region>], outputs: &[Option<Region>]) -> Result<(), Error> {
+        let [Some(y)] = outputs else { return Ok(()) };
+        let [Some(values), Some(words), Some(x)] = inputs else {
+            device.batch.zero(y);
+            return Ok(());
+        };
+        let (field, bytes) = (self.field, self.field.bytes());
+        device.dot(field, true, [values, words, x, y], &self.dots(self.rows, 0, 0))?;
+        for SharedRows { log_parts, first, rows } in self.shared.iter().filter(|shared| shared.rows > 0) {
+            // As many at a time as leave no more partial sums than there may be values.
+            let most = (self.nonzeros >> log_parts).max(1);
+            for start in (*first..first + rows).step_by(most) {
+                let rows = most.min(first + rows - start);
+                let parts = device.scratch(((rows * bytes) as u64) << log_parts)?;
+                device.dot(field, true, [values, words, x, &parts], &self.dots(rows, *log_parts, start))?;
+                let sums = device.fold(field, parts, *log_parts)?;
+                let uses = [SlotUse::Reads(QUAD), SlotUse::ReadsAnywhere(FLAG), SlotUse::None, ANYWHERE.1];
+                let program = device.program(&specialized(Kernel::Scatter, field, uses, Shape::Invocations, vec![]))?;
+                device.launch_quads(&program, (field, rows), |range| {
+                    let places = part(words, FLAG, start + range.start..start + range.end).map(|places| (places, false));
+                    let sums = part(&sums, bytes, range).map(|sums| (sums, false));
+                    ([sums, places, None, Some((y.clone(), true))], Vec::new())
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// (Random combinations of the rows, r A x = (r A) x, would take as many multiplications as the product itself: it is computed again
+    /// to be checked.)
+    fn compute(&self, inputs: &[Values], outputs: &mut [Values]) {
+        fn product<F: LimbField>(of: &SparseProduct, inputs: &[Values], outputs: &mut [Values]) {
+            let (values, words, x) = (F::elements(inputs[0].limbs()), inputs[1].words(), F::elements(inputs[2].limbs()));
+            let (offsets, words) = words.split_at(of.rows + 1);
+            let (columns, codes) = words.split_at(of.nonzeros);
+            let value = |n: usize| if of.coded { values[codes[n] as usize] } else { values[n] };
+            matrices::sparse_product(offsets, columns, value, x, F::elements_mut(outputs[0].limbs_mut()));
+        }
+        match self.field {
+            Field::Fq => product::<Fq>(self, inputs, outputs),
+            Field::Fr => product::<Fr>(self, inputs, outputs),
+        }
+    }
+
+    fn trials(&self) -> Vec<Trial> {
+        fn of<F: Element>() -> Vec<Trial> {
+            let item = Item::Element(F::FIELD);
+            let width = 150;
+            let x = told_apart(F::FIELD, width);
+            let trial = |lengths: &[usize], kinds: usize| {
+                let ends = lengths.iter().scan(0, |end, length| {
+                    *end += length;
+                    Some(*end as u32)
+                });
+                let offsets: Vec<u32> = std::iter::once(0).chain(ends).collect();
+                let nonzeros: usize = lengths.iter().sum();
+                let columns: Vec<u32> = (0..nonzeros).map(|n| (n * n % width) as u32).collect();
+                let Values::Limbs(values) = told_apart(F::FIELD, kinds.min(nonzeros)) else { return None };
+                let values: Vec<F> = F::elements(&values).iter().cycle().take(nonzeros).copied().collect();
+                let (task, table, words) = compressed(&offsets, &columns, &values, width).ok()?;
+                let values = Values::Limbs(F::limbs(table.as_deref().unwrap_or(&values)).to_vec());
+                let outputs = vec![(item, lengths.len())];
+                Some(Trial { task: Arc::new(task), inputs: vec![values, Values::Words(words), x.clone()], outputs })
+            };
+            let lengths: [(&[usize], usize); 4] = [
+                (&[1], 1),
+                (&[0, 3, 1, 0, SHORT, SHORT + 1, 0, 2, 300], usize::MAX),
+                (&[5, SHORT * SHORT + 1, 4], usize::MAX),
+                (&[7, 0, 90, 1, 1, 1], 20),
+            ];
+            lengths.into_iter().filter_map(|(lengths, kinds)| trial(lengths, kinds)).collect()
+        }
+        match self.field {
+            Field::Fq => of::<Fq>(),
+            Field::Fr => of::<Fr>(),
+        }
+    }
+}
+
+impl<F: Element> SparseMatrix<F> {
+    /// How many rows it has.
+    ///
+    /// ```
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let empty = backend.upload_sparse::<ark_bls12_381::Fr>(&[0, 0, 0], &[], &[], 5)?;
+    /// assert_eq!(empty.rows(), 2);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn rows(&self) -> usize {
+        self.product.rows
+    }
+
+    /// How many columns it has.
+    ///
+    /// ```
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let empty = backend.upload_sparse::<ark_bls12_381::Fr>(&[0, 0, 0], &[], &[], 5)?;
+    /// assert_eq!(empty.columns(), 5);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn columns(&self) -> usize {
+        self.product.columns
+    }
+
+    /// How many values it was given.
+    ///
+    /// ```
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let empty = backend.upload_sparse::<ark_bls12_381::Fr>(&[0, 0, 0], &[], &[], 5)?;
+    /// assert_eq!(empty.nonzeros(), 0);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn nonzeros(&self) -> usize {
+        self.product.nonzeros
+    }
+
+    /// Bytes that it takes where it lies.
+    ///
+    /// ```
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let empty = backend.upload_sparse::<ark_bls12_381::Fr>(&[0, 0, 0], &[], &[], 5)?;
+    /// assert_eq!(empty.bytes(), 12);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn bytes(&self) -> u64 {
+        self.values.bytes() + self.words.bytes()
+    }
+}
+
+impl Recording {
+    /// Records the product of a sparse matrix and a vector, into new memory. A multiplication for each of the matrix's values, about half of
+    /// one whose product is reduced, and half of one for each row. Long rows are shared by many invocations.
+    ///
+    /// # Errors
+    /// [`Error::LengthMismatch`] if `x` has not as many elements as the matrix has columns, [`Error::ForeignVector`]; [`Error::Device`] if
+    /// there is no memory.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let x = backend.upload(&[3, 4].map(|n: u64| Fr::from(n)))?;
+    /// let exchange = backend.upload_sparse(&[0, 1, 2], &[1, 0], &[Fr::from(1u64); 2], 2)?;
+    /// let mut recording = backend.record();
+    /// let y = recording.sparse_vector(&exchange, &x)?;
+    /// recording.submit()?;
+    /// assert_eq!(y.download()?, [4, 3].map(|n: u64| Fr::from(n)));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn sparse_vector<F: Element>(&mut self, a: &SparseMatrix<F>, x: &Vector<F>) -> Result<Vector<F>, Error> {
+        let y = self.backend.vector(a.rows())?;
+        self.sparse_vector_into(a, x, &y)?;
+        Ok(y)
+    }
+
+    /// As [`Recording::sparse_vector`], into `y`, which has as many elements as the matrix has rows.
+    ///
+    /// # Errors
+    /// Those of [`Recording::sparse_vector`]; [`Error::Overlap`].
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let (x, y) = (backend.upload(&[Fr::from(3u64)])?, backend.zeros(2)?);
+    /// let matrix = backend.upload_sparse(&[0, 1, 2], &[0, 0], &[1, 2].map(|n: u64| Fr::from(n)), 1)?;
+    /// let mut recording = backend.record();
+    /// recording.sparse_vector_into(&matrix, &x, &y)?;
+    /// recording.submit()?;
+    /// assert_eq!(y.download()?, [3, 6].map(|n: u64| Fr::from(n)));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn sparse_vector_into<F: Element>(
+        &mut self,
+        a: &SparseMatrix<F>,
+        x: &Vector<F>,
+        y: &Vector<F>,
+    ) -> Result<(), Error> {
+        let operation = a.product.name();
+        if !self.backend.is(&a.backend) {
+            return Err(Error::ForeignVector { operation });
+        }
+        self.check(operation, x, a.columns())?;
+        self.check(operation, y, a.rows())?;
+        let item = Item::Element(F::FIELD);
+        let inputs = [(&a.values, item), (&a.words, Item::Index), (&x.memory, item)];
+        self.task(a.product.clone(), &inputs, &[(&y.memory, item)])
+    }
+}
+
+impl<F> fmt::Debug for SparseMatrix<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SparseProduct { rows, columns, nonzeros, .. } = *self.product;
+        write!(f, "SparseMatrix({rows} x {columns}, {nonzeros} values)")
+    }
+}

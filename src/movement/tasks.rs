@@ -1,0 +1,370 @@
+//! The tasks: how a device moves elements, how the CPU does, and what shows that they are where they should be.
+
+use crate::known_answers::edges;
+use crate::mask::FLAG;
+use crate::step::Item;
+use crate::task::{Lowering, Specialized, Task, Trial, Values};
+use crate::{Error, Field};
+use cpu_reference::movement;
+use field_kernels::{Formulation, Kernel};
+use gpu_executor::{Program, Region, Shape, SlotUse};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+/// Bytes that an invocation moves.
+pub(crate) const QUAD: usize = 16;
+
+/// Rows and columns of the squares that a workgroup transposes: SIDE in movement.comp. Of Fr, a row of one is 512 bytes.
+const LOG_SIDE: u32 = 4;
+
+/// Flags per workgroup of a compaction, whose positions take 4 KiB of shared memory.
+const GROUP: NonZeroU32 = NonZeroU32::MIN.saturating_add(1023);
+
+/// Where the elements of a result come from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Map {
+    /// Element i is `first + i step`, modulo 2^32, of `from` elements; less `from` if that is not below it.
+    Affine { first: usize, step: u32, from: usize },
+    /// i with its bits, so many, in reverse order.
+    BitReverse { bits: u32 },
+    /// Element (j, i), where i is below `rows` and j below `columns`, is (i, j).
+    Transpose { rows: usize, columns: usize },
+}
+
+impl Map {
+    /// The position in the input of the result's element i.
+    fn source(self, i: usize) -> usize {
+        match self {
+            Map::Affine { first, step, from } => {
+                let at = (first as u32).wrapping_add((i as u32).wrapping_mul(step)) as usize;
+                if at >= from { at - from } else { at }
+            }
+            Map::BitReverse { bits: 0 } => i,
+            Map::BitReverse { bits } => i.reverse_bits() >> (usize::BITS - bits),
+            Map::Transpose { rows, columns } => i % rows * columns + i / rows,
+        }
+    }
+}
+
+/// A movement that depends on positions only.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mapped {
+    pub(super) name: &'static str,
+    pub(super) field: Field,
+    pub(super) map: Map,
+}
+
+/// out[i] = a[indices[i]]; inputs a, indices.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gathered(pub(super) Field);
+
+/// out[indices[i]] = a[i]; inputs a, indices and what `out` was before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scattered(pub(super) Field);
+
+/// The elements whose flags are set, then zeros, and how many they are; inputs a, flags.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Compacted(pub(super) Field);
+
+/// A kernel that does not multiply, in workgroups of the device's size.
+pub(crate) fn specialized(
+    kernel: Kernel,
+    field: Field,
+    slots: [SlotUse; 4],
+    shape: Shape,
+    constants: Vec<(u32, u32)>,
+) -> Specialized {
+    let (formulation, slots) = (Formulation::Words, slots.to_vec());
+    Specialized { kernel, field, formulation, slots, shape, workgroup_size: None, constants }
+}
+
+/// Quads, read and written.
+pub(crate) const ANYWHERE: (SlotUse, SlotUse) = (SlotUse::ReadsAnywhere(QUAD), SlotUse::WritesAnywhere(QUAD));
+
+/// Bytes of the items of this size from one to another.
+pub(crate) fn part(region: &Region, bytes: usize, range: std::ops::Range<usize>) -> Option<Region> {
+    region.slice((range.start * bytes) as u64..(range.end * bytes) as u64)
+}
+
+impl Lowering<'_> {
+    /// Launches on so many elements, one invocation a quad, each launch with the slots and parameters of its range.
+    pub(crate) fn launch_quads(
+        &mut self,
+        program: &Program,
+        (field, length): (Field, usize),
+        launch: impl Fn(std::ops::Range<usize>) -> ([Option<(Region, bool)>; 4], Vec<u32>),
+    ) {
+        let quads = field.bytes() / QUAD;
+        let most = (self.vulkan.device().launch_elements(1) / quads).max(1);
+        for start in (0..length).step_by(most) {
+            let end = length.min(start + most);
+            let (slots, params) = launch(start..end);
+            self.batch.launch(program, slots, ((end - start) * quads) as u32, &params);
+        }
+    }
+}
+
+impl Task for Mapped {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn field(&self) -> Field {
+        self.field
+    }
+
+    fn lower(&self, device: &mut Lowering, inputs: &[Option<Region>], outputs: &[Option<Region>]) -> Result<(), Error> {
+        let ([Some(from)], [Some(to)]) = (inputs, outputs) else { return Ok(()) };
+        let (reads, writes) = ANYWHERE;
+        let tiles = match self.map {
+            Map::Transpose { rows, columns } => {
+                Some((0, rows.div_ceil(1 << LOG_SIDE) * columns.div_ceil(1 << LOG_SIDE), [rows as u32, columns as u32]))
+            }
+            Map::BitReverse { bits } if bits >= 2 * LOG_SIDE => Some((1, 1 << (bits - 2 * LOG_SIDE), [bits, 0])),
+            _ => None,
+        };
+        if let Some((mode, tiles, [x, y])) = tiles {
+            let slots = [reads, SlotUse::None, SlotUse::None, writes];
+            let shape = Shape::Groups(NonZeroU32::MIN);
+            let program = device.program(&specialized(Kernel::Transpose, self.field, slots, shape, vec![(3, mode)]))?;
+            let most = (device.vulkan.device().launch_elements(1) >> (2 * LOG_SIDE)).max(1);
+            for start in (0..tiles).step_by(most) {
+                let slots = [Some((from.clone(), false)), None, None, Some((to.clone(), true))];
+                device.batch.launch(&program, slots, most.min(tiles - start) as u32, &[start as u32, x, y]);
+            }
+            return Ok(());
+        }
+        let (mode, [x, y, z]) = match self.map {
+            Map::Affine { first, step, from } => (0, [first as u32, step, from as u32]),
+            // A shift by 32 would be undefined.
+            Map::BitReverse { bits: 0 } => (0, [0, 1, 1]),
+            Map::BitReverse { bits } => (1, [32 - bits, 0, 0]),
+            Map::Transpose { .. } => return Ok(()),
+        };
+        let slots = [reads, SlotUse::None, SlotUse::None, SlotUse::Writes(QUAD)];
+        let program = device.program(&specialized(Kernel::Move, self.field, slots, Shape::Invocations, vec![(3, mode)]))?;
+        let bytes = self.field.bytes();
+        device.launch_quads(&program, (self.field, to.bytes() as usize / bytes), |range| {
+            let params = vec![range.start as u32, x, y, z];
+            let written = part(to, bytes, range).map(|to| (to, true));
+            ([Some((from.clone(), false)), None, None, written], params)
+        });
+        Ok(())
+    }
+
+    fn compute(&self, inputs: &[Values], outputs: &mut [Values]) {
+        movement::gather(self.field.limbs(), inputs[0].limbs(), outputs[0].limbs_mut(), |i| self.map.source(i));
+    }
+
+    /// Compares each element with the one it should be: both vectors are read once, nothing is written.
+    fn first_wrong(&self, inputs: &[Values], outputs: &[Values]) -> Option<(usize, usize)> {
+        let source = |i| self.map.source(i);
+        let wrong = movement::first_not_gathered(self.field.limbs(), inputs[0].limbs(), outputs[0].limbs(), source);
+        wrong.map(|position| (0, position))
+    }
+
+    fn variant(&self) -> String {
+        // Short vectors do not take the kernel that long ones do.
+        matches!(self.map, Map::BitReverse { bits } if bits < 2 * LOG_SIDE).to_string()
+    }
+
+    fn trials(&self) -> Vec<Trial> {
+        let maps: Vec<(Map, usize, usize)> = match self.map {
+            Map::Affine { .. } => vec![
+                (Map::Affine { first: 5, step: 3, from: 900 }, 900, 298),
+                (Map::Affine { first: 1, step: 1, from: 257 }, 257, 257),
+                (Map::Affine { first: 299, step: u32::MAX, from: 300 }, 300, 300),
+            ],
+            Map::BitReverse { bits } if bits < 2 * LOG_SIDE => {
+                (0..2 * LOG_SIDE).map(|bits| (Map::BitReverse { bits }, 1 << bits, 1 << bits)).collect()
+            }
+            Map::BitReverse { .. } => {
+                (2 * LOG_SIDE..12).map(|bits| (Map::BitReverse { bits }, 1 << bits, 1 << bits)).collect()
+            }
+            Map::Transpose { .. } => [(1, 1), (1, 40), (40, 1), (16, 32), (17, 33), (50, 15)]
+                .map(|(rows, columns)| (Map::Transpose { rows, columns }, rows * columns, rows * columns))
+                .to_vec(),
+        };
+        let trial = |(map, from, to)| Trial {
+            task: Arc::new(Mapped { map, ..*self }) as Arc<dyn Task>,
+            inputs: vec![told_apart(self.field, from)],
+            outputs: vec![(Item::Element(self.field), to)],
+        };
+        maps.into_iter().map(trial).collect()
+    }
+}
+
+/// Elements of which few are the same, all edges among them.
+pub(crate) fn told_apart(field: Field, length: usize) -> Values {
+    let edges = edges(field);
+    let element = |i: usize| {
+        let mut element = edges[i % edges.len()].clone();
+        if i >= edges.len() {
+            // Below the modulus, as it is in the top limb.
+            element[field.limbs() - 1] = i as u64;
+        }
+        element
+    };
+    Values::Limbs((0..length).flat_map(element).collect())
+}
+
+impl Task for Gathered {
+    fn name(&self) -> &'static str {
+        "gather"
+    }
+
+    fn field(&self) -> Field {
+        self.0
+    }
+
+    fn lower(&self, device: &mut Lowering, inputs: &[Option<Region>], outputs: &[Option<Region>]) -> Result<(), Error> {
+        let ([Some(from), Some(indices)], [Some(to)]) = (inputs, outputs) else { return Ok(()) };
+        let slots = [ANYWHERE.0, SlotUse::ReadsAnywhere(FLAG), SlotUse::None, SlotUse::Writes(QUAD)];
+        let program = device.program(&specialized(Kernel::Gather, self.0, slots, Shape::Invocations, vec![]))?;
+        device.launch_quads(&program, (self.0, indices.bytes() as usize / FLAG), |range| {
+            let read = part(indices, FLAG, range.clone()).map(|indices| (indices, false));
+            let written = part(to, self.0.bytes(), range).map(|to| (to, true));
+            ([Some((from.clone(), false)), read, None, written], Vec::new())
+        });
+        Ok(())
+    }
+
+    fn compute(&self, inputs: &[Values], outputs: &mut [Values]) {
+        let indices = inputs[1].words();
+        movement::gather(self.0.limbs(), inputs[0].limbs(), outputs[0].limbs_mut(), |i| indices[i] as usize);
+    }
+
+    /// As for the other movements: everything is read once.
+    fn first_wrong(&self, inputs: &[Values], outputs: &[Values]) -> Option<(usize, usize)> {
+        let source = |i: usize| inputs[1].words()[i] as usize;
+        let wrong = movement::first_not_gathered(self.0.limbs(), inputs[0].limbs(), outputs[0].limbs(), source);
+        wrong.map(|position| (0, position))
+    }
+
+    fn trials(&self) -> Vec<Trial> {
+        let trial = |(from, to): (usize, usize)| Trial {
+            task: Arc::new(*self),
+            inputs: vec![told_apart(self.0, from), Values::Words((0..to).map(|i| (i * i % from) as u32).collect())],
+            outputs: vec![(Item::Element(self.0), to)],
+        };
+        [(1, 3), (500, 257)].map(trial).into()
+    }
+}
+
+impl Task for Scattered {
+    fn name(&self) -> &'static str {
+        "scatter"
+    }
+
+    fn field(&self) -> Field {
+        self.0
+    }
+
+    /// The result begins as what it was.
+    fn in_place(&self) -> bool {
+        true
+    }
+
+    fn lower(&self, device: &mut Lowering, inputs: &[Option<Region>], outputs: &[Option<Region>]) -> Result<(), Error> {
+        let ([from, indices, Some(before)], [Some(to)]) = (inputs, outputs) else { return Ok(()) };
+        if !before.overlaps(to) {
+            device.batch.copy(before, to);
+        }
+        let (Some(from), Some(indices)) = (from, indices) else { return Ok(()) };
+        let slots = [SlotUse::Reads(QUAD), SlotUse::ReadsAnywhere(FLAG), SlotUse::None, ANYWHERE.1];
+        let program = device.program(&specialized(Kernel::Scatter, self.0, slots, Shape::Invocations, vec![]))?;
+        device.launch_quads(&program, (self.0, indices.bytes() as usize / FLAG), |range| {
+            let read = |region, bytes| part(region, bytes, range.clone()).map(|region| (region, false));
+            ([read(from, self.0.bytes()), read(indices, FLAG), None, Some((to.clone(), true))], Vec::new())
+        });
+        Ok(())
+    }
+
+    fn compute(&self, inputs: &[Values], outputs: &mut [Values]) {
+        outputs[0].limbs_mut().copy_from_slice(inputs[2].limbs());
+        movement::scatter(self.0.limbs(), inputs[0].limbs(), outputs[0].limbs_mut(), inputs[1].words());
+    }
+
+    fn trials(&self) -> Vec<Trial> {
+        let trial = |(from, to): (usize, usize)| Trial {
+            task: Arc::new(*self),
+            inputs: vec![
+                told_apart(self.0, from),
+                Values::Words((0..from).map(|i| (i * 7 % to) as u32).collect()),
+                told_apart(self.0, to),
+            ],
+            outputs: vec![(Item::Element(self.0), to)],
+        };
+        [(1, 1), (257, 500)].map(trial).into()
+    }
+}
+
+impl Task for Compacted {
+    fn name(&self) -> &'static str {
+        "compact"
+    }
+
+    fn field(&self) -> Field {
+        self.0
+    }
+
+    fn lower(&self, device: &mut Lowering, inputs: &[Option<Region>], outputs: &[Option<Region>]) -> Result<(), Error> {
+        let [elements, Some(count)] = outputs else { return Ok(()) };
+        let ([Some(from), Some(flags)], Some(to)) = (inputs, elements) else {
+            device.batch.zero(count);
+            return Ok(());
+        };
+        let (group, bytes) = (GROUP.get() as usize, self.0.bytes());
+        let length = flags.bytes() as usize / FLAG;
+        let groups = length.div_ceil(group);
+        let counts = device.scratch((groups * FLAG) as u64)?;
+        let offsets = device.scratch(((groups + 1) * FLAG) as u64)?;
+        let (none, shape) = (SlotUse::None, Shape::Groups(GROUP));
+        let program =
+            |kernel, field, slots, shape| device.program(&specialized(kernel, field, slots, shape, vec![(3, GROUP.get())]));
+        let slots = [none, SlotUse::Reads(FLAG), none, SlotUse::WritesPerGroup(FLAG)];
+        let counting = program(Kernel::Count, Field::Fr, slots, shape)?;
+        let slots = [none, SlotUse::Reads(FLAG), none, SlotUse::WritesAnywhere(FLAG)];
+        let adding = program(Kernel::Offsets, Field::Fr, slots, Shape::Groups(NonZeroU32::MAX))?;
+        let slots = [SlotUse::Reads(bytes), SlotUse::Reads(FLAG), SlotUse::ReadsAnywhere(FLAG), ANYWHERE.1];
+        let moving = program(Kernel::Compact, self.0, slots, shape)?;
+        let most = (device.vulkan.device().launch_elements(1) / group).max(1) * group;
+        let ranges = || (0..length).step_by(most).map(|start| start..length.min(start + most));
+        for range in ranges() {
+            let written = part(&counts, FLAG, range.start / group..range.end.div_ceil(group)).map(|counts| (counts, true));
+            let read = part(flags, FLAG, range.clone()).map(|flags| (flags, false));
+            device.batch.launch(&counting, [None, read, None, written], range.len() as u32, &[]);
+        }
+        let slots = [None, Some((counts, false)), None, Some((offsets.clone(), true))];
+        device.batch.launch(&adding, slots, groups as u32, &[]);
+        for range in ranges() {
+            let read = |region, bytes| part(region, bytes, range.clone()).map(|region| (region, false));
+            let slots = [read(from, bytes), read(flags, FLAG), Some((offsets.clone(), false)), Some((to.clone(), true))];
+            let params = [(range.start / group) as u32, groups as u32];
+            device.batch.launch(&moving, slots, range.len() as u32, &params);
+        }
+        if let Some(total) = part(&offsets, FLAG, groups..groups + 1) {
+            device.batch.copy(&total, count);
+        }
+        Ok(())
+    }
+
+    fn compute(&self, inputs: &[Values], outputs: &mut [Values]) {
+        let [elements, count] = outputs else { return };
+        let kept = movement::compact(self.0.limbs(), inputs[0].limbs(), inputs[1].words(), elements.limbs_mut());
+        count.words_mut().fill(kept as u32);
+    }
+
+    fn trials(&self) -> Vec<Trial> {
+        let group = GROUP.get() as usize;
+        let trial = |(length, every): (usize, usize)| Trial {
+            task: Arc::new(*self),
+            inputs: vec![
+                told_apart(self.0, length),
+                Values::Words((0..length).map(|i| u32::from(i * i % every < every / 2)).collect()),
+            ],
+            outputs: vec![(Item::Element(self.0), length), (Item::Index, 1)],
+        };
+        [(0, 2), (1, 2), (1, 1), (group, 7), (2 * group + 1, 5)].map(trial).into()
+    }
+}
