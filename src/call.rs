@@ -171,7 +171,6 @@ impl Fixed {
     fn of(self, field: Field) -> Vec<u64> {
         let p = integer(field.modulus());
         match self {
-            Fixed::Inverse => (p - 2u32).to_u64_digits(),
             Fixed::Root => BigUint::to_u64_digits(&((p + 1u32) >> 2)),
             Fixed::IntoMontgomery => field.r2().to_vec(),
             Fixed::OutOfMontgomery => (0..field.limbs()).map(|limb| u64::from(limb == 0)).collect(),

@@ -256,6 +256,6 @@ impl Recording {
     /// ```
     pub fn download_counts(&mut self, counts: &Counts) -> Result<Download<usize>, Error> {
         self.check_operand("download", &counts.backend, counts.length, counts.length)?;
-        Ok(self.fetch(&counts.memory, Item::Index, counts.length))
+        Ok(self.fetch(&counts.memory, Item::Index, counts.length, false))
     }
 }

@@ -190,16 +190,17 @@ const FULL_RATE_DOUBLES: [&str; 13] =
 fn guess(info: &DeviceInfo, kernel: Kernel, field: Field, candidates: &[Formulation]) -> Formulation {
     const NVIDIA: u32 = 0x10de;
     let discrete = matches!(info.kind, DeviceKind::Discrete | DeviceKind::Virtual);
-    if info.vendor != NVIDIA || !discrete || !candidates.contains(&Formulation::Digits) {
+    if info.vendor != NVIDIA || !discrete {
         return Formulation::Words;
     }
+    let digits = candidates.contains(&Formulation::Digits);
     let full_rate = info.name.split([' ', '-']).any(|word| FULL_RATE_DOUBLES.contains(&word));
     let doubles = full_rate && candidates.contains(&Formulation::Doubles);
     match (field, kernel) {
         (Field::Fq, _) | (Field::Fr, Kernel::Scan) if doubles => Formulation::Doubles,
-        (Field::Fq, _) | (Field::Fr, Kernel::Pow | Kernel::Scan) => Formulation::Digits,
+        (Field::Fq, _) | (Field::Fr, Kernel::Pow | Kernel::Scan) if digits => Formulation::Digits,
         // So short that converting to digits and back costs more than it gains.
-        (Field::Fr, _) => Formulation::Words,
+        _ => Formulation::Words,
     }
 }
 

@@ -63,8 +63,7 @@
 //! A single operation on data that starts and ends in host memory is bound by the copying: for `add` and `mul`, 16 CPU cores
 //! do as well as any GPU, and calls of a few thousand elements or fewer are faster on one core, so that is where they go. The GPU pays for heavy
 //! operations: [`sqrt`](sqrt_u64_limbs) and [`inverse`](inverse_u64_limbs), which a multiplication checks, and
-//! [`pow`](pow_u64_limbs) with [`Verify::Sample`] or [`Verify::Off`], since checking every power is computing it again. (An
-//! inversion by Fermat's theorem on a GPU does not beat Montgomery's trick, one inversion for many elements, on 16 cores.) And it
+//! [`pow`](pow_u64_limbs) with [`Verify::Sample`] or [`Verify::Off`], since checking every power is computing it again. And it
 //! pays for chains of operations on a [`Vector`] that stays on the device. `benches/reports/` has measured figures.
 //!
 //! # Features
@@ -88,6 +87,7 @@ mod extent;
 mod formulations;
 mod future;
 mod indices;
+mod inversion;
 mod known_answers;
 mod limbs;
 mod mask;
@@ -130,6 +130,7 @@ pub use gpu_executor::{
 #[cfg(feature = "test-faults")]
 pub use gpu_executor::{CallClass, Failure, Faults, Injection};
 pub use indices::Indices;
+pub use inversion::Zeros;
 pub use limbs::{Limbs, fq, fr};
 pub use mask::Mask;
 pub use matrix::SparseMatrix;

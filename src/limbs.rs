@@ -260,7 +260,7 @@ macro_rules! module {
                     concat!("// An exponent of one limb.\nassert_eq!(pow_u64_limbs(&", $n!(3), ", &[5])?, ", $n!(243), ");");
                 inverse_u64_limbs inverse_u64_limbs_into (a)
                     "The inverses 1 / a. A zero is [`Error::ZeroInverse`], which names it.",
-                    "O(n), about 465 multiplications per element in Fq, 310 in Fr (Fermat's little theorem); checked by one: a * a^-1 = 1.",
+                    "O(n), as long as about 40 multiplications per element (division steps); checked by one: a * a^-1 = 1.",
                     concat!(
                         "let inverse = inverse_u64_limbs(&", $n!(2), ")?;\n",
                         "assert_eq!(bls12_field_gpu::", stringify!($module), "::double_u64_limbs(&inverse)?, ", $n!(1), ");\n",
@@ -269,7 +269,7 @@ macro_rules! module {
                     );
                 inverse_or_zero_u64_limbs inverse_or_zero_u64_limbs_into (a)
                     "The inverses 1 / a, and 0 where a is 0.",
-                    "O(n), about 465 multiplications per element in Fq, 310 in Fr (Fermat's little theorem); checked by one: a * a^-1 = 1.",
+                    "O(n), as long as about 40 multiplications per element (division steps); checked by one: a * a^-1 = 1.",
                     concat!("assert_eq!(inverse_or_zero_u64_limbs(&", $n!(0), ")?, ", $n!(0), ");");
                 to_montgomery_u64_limbs to_montgomery_u64_limbs_into (a)
                     "a R mod p with R = 2^(64 limbs): canonical integers in, the Montgomery form that arkworks and blst keep in memory out.",

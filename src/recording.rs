@@ -360,7 +360,7 @@ impl Recording {
     /// ```
     pub fn download<F: Element>(&mut self, vector: &Vector<F>) -> Result<Download<F>, Error> {
         self.check("download", vector, vector.len())?;
-        Ok(self.fetch(&vector.memory, Item::Element(F::FIELD), vector.len()))
+        Ok(self.fetch(&vector.memory, Item::Element(F::FIELD), vector.len(), false))
     }
 
     /// Records that what a mask holds at this point is downloaded, as [`Recording::download`] does for vectors.
@@ -380,16 +380,16 @@ impl Recording {
     /// ```
     pub fn download_mask(&mut self, mask: &Mask) -> Result<Download<bool>, Error> {
         self.check_mask("download", mask, mask.len())?;
-        Ok(self.fetch(&mask.memory, Item::Flag, mask.len()))
+        Ok(self.fetch(&mask.memory, Item::Flag, mask.len(), false))
     }
 
     pub(crate) fn push(&mut self, step: Step) {
         self.steps.push(step);
     }
 
-    pub(crate) fn fetch<T>(&mut self, from: &Memory, item: Item, length: usize) -> Download<T> {
+    pub(crate) fn fetch<T>(&mut self, from: &Memory, item: Item, length: usize, refuses: bool) -> Download<T> {
         let key = Arc::new(());
-        self.steps.push(Step::Fetch(Fetch { key: key.clone(), from: from.clone(), item, length }));
+        self.steps.push(Step::Fetch(Fetch { key: key.clone(), from: from.clone(), item, length, refuses }));
         Download::new(key)
     }
 

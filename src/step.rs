@@ -63,6 +63,8 @@ pub(crate) struct Fetch {
     pub(crate) from: Memory,
     pub(crate) item: Item,
     pub(crate) length: usize,
+    /// Whether it is no download of the caller's, but says where an element is zero that must not be.
+    pub(crate) refuses: bool,
 }
 
 /// What memory holds.

@@ -2,6 +2,7 @@
 
 use crate::Backend;
 use crate::future::Elsewhere;
+use crate::inversion;
 use crate::step::{Fetch, Item, Step};
 use crate::verification::Verification;
 use crate::{Error, Field};
@@ -163,7 +164,9 @@ impl Ticket {
     /// Waits until the recording has been done: spins briefly, then sleeps. If it is to be verified, verifies it, on all cores.
     ///
     /// # Errors
-    /// [`Error::Device`] if the device is lost or takes longer than its timeout; [`Error::VerificationFailed`].
+    /// [`Error::Device`] if the device is lost or takes longer than its timeout; [`Error::VerificationFailed`];
+    /// [`Error::ZeroInverse`] if a zero was to be inverted where it is refused ([`Zeros::Refuse`](crate::Zeros::Refuse)): what was
+    /// recorded has been done all the same.
     ///
     /// ```
     /// # use ark_bls12_381::Fr;
@@ -199,7 +202,15 @@ impl Ticket {
                 verification.check(&backend, &steps, &inputs, &landed, &outputs)?;
             }
         }
-        Ok(Downloads { landed: fetches.into_iter().map(|fetch| fetch.key).zip(landed).collect() })
+        let zero = |(fetch, landed): (&Fetch, &Landed)| match landed {
+            Landed::Flags(words) if fetch.refuses => words.first().copied().and_then(inversion::first_zero),
+            _ => None,
+        };
+        if let Some(index) = fetches.iter().zip(&landed).find_map(zero) {
+            return Err(Error::ZeroInverse { index });
+        }
+        let downloads = fetches.into_iter().zip(landed).filter(|(fetch, _)| !fetch.refuses);
+        Ok(Downloads { landed: downloads.map(|(fetch, landed)| (fetch.key, landed)).collect() })
     }
 
     /// Waits until the recording has been done, at most for `timeout`; whether it has.

@@ -15,6 +15,7 @@
 //! assert_eq!((twin.first_wrong)(&operands, &sum, &[], Positions::All), None);
 //! ```
 
+mod inversions;
 mod layout;
 pub mod matrices;
 pub mod movement;
@@ -23,6 +24,7 @@ mod reductions;
 mod scans;
 mod twins;
 
+pub use inversions::{first_wrong_inverse, inverses};
 pub use layout::{LimbField, zeroed_vec};
 pub use reductions::{Fold, inner_product, product, sum, sum_of_squares};
 pub use scans::{Recurrence, Walk, evaluate, powers, powers_first_wrong, scan, scan_first_wrong};

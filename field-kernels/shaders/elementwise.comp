@@ -62,6 +62,8 @@ Fe square(Fe a) {
 
 #if defined(KERNEL_POW) || defined(KERNEL_SQRT)
 #include "power.glsl"
+#elif defined(KERNEL_INVERSE)
+#include "divsteps.glsl"
 #endif
 
 #if defined(KERNEL_ADD) || defined(KERNEL_SUB) || defined(KERNEL_MUL) || defined(KERNEL_MUL_ADD) || defined(KERNEL_EQUAL)
@@ -103,6 +105,8 @@ void main() {
     r = fe_add(product(a, b), gathered(quads_c));
 #elif defined(KERNEL_POW)
     r = fe_pow(a, false).value;
+#elif defined(KERNEL_INVERSE)
+    if (CANONICAL) { r = fe_divided(fe_unit(), a); } else { r = fe_divided(fe_r2(), a); }
 #elif defined(KERNEL_SQRT)
     // For p = 3 mod 4 and e = (p + 1) / 4, r^2 is a or -a: a where a has a root.
     Power power = fe_pow(a, true);

@@ -8,10 +8,16 @@
 
 layout(local_size_x_id = 0) in;
 
+#if defined(OUTPUTS_ARE_READ)
+#define OUTPUT
+#else
+#define OUTPUT writeonly
+#endif
+
 #if ADDRESSES
 layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Source { uvec4 quad[]; };
-layout(buffer_reference, std430, buffer_reference_align = 16) writeonly buffer Sink { uvec4 quad[]; };
-layout(buffer_reference, std430, buffer_reference_align = 4) writeonly buffer Flags { uint flag[]; };
+layout(buffer_reference, std430, buffer_reference_align = 16) OUTPUT buffer Sink { uvec4 quad[]; };
+layout(buffer_reference, std430, buffer_reference_align = 4) OUTPUT buffer Flags { uint flag[]; };
 #if defined(EXPRESSION)
 layout(buffer_reference, std430, buffer_reference_align = 4) readonly buffer Words { uint word[]; };
 #endif
@@ -40,16 +46,16 @@ layout(set = 1, binding = 0, std430) readonly buffer IndicesB { uint index[]; } 
 layout(set = 1, binding = 0, std430) readonly buffer SourceB { uvec4 quad[]; } slot_b;
 #endif
 #if defined(MASK_IN_C)
-layout(set = 2, binding = 0, std430) writeonly buffer FlagsC { uint flag[]; } slot_c;
+layout(set = 2, binding = 0, std430) OUTPUT buffer FlagsC { uint flag[]; } slot_c;
 #elif defined(INDICES_IN_C)
 layout(set = 2, binding = 0, std430) readonly buffer IndicesC { uint index[]; } slot_c;
 #else
 layout(set = 2, binding = 0, std430) readonly buffer SourceC { uvec4 quad[]; } slot_c;
 #endif
 #if defined(MASK_IN_R) || defined(EXPRESSION)
-layout(set = 3, binding = 0, std430) writeonly buffer FlagsR { uint flag[]; } slot_r;
+layout(set = 3, binding = 0, std430) OUTPUT buffer FlagsR { uint flag[]; } slot_r;
 #else
-layout(set = 3, binding = 0, std430) writeonly buffer SinkR { uvec4 quad[]; } slot_r;
+layout(set = 3, binding = 0, std430) OUTPUT buffer SinkR { uvec4 quad[]; } slot_r;
 #endif
 #endif
 

@@ -6,6 +6,7 @@
 //! every machine, and the `compile` feature's `compile-kernels` regenerates them. Formulations of multiplication other than the
 //! one in `shaders/field.glsl` are GLSL that [`formulation`] generates.
 
+mod divsteps;
 pub mod expression;
 mod field;
 pub mod formulation;

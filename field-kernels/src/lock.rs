@@ -1,17 +1,19 @@
 //! The hashes of every shader source, of every generated text and of every compiled kernel, so that drift between the two is caught on
 //! machines that have no shader compiler.
 
-use crate::{Field, Formulation, formulation};
+use crate::{Field, Formulation, divsteps, formulation};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
 /// The GLSL sources, by file name.
 pub const SOURCES: &[(&str, &str)] = &[
     ("compact.comp", include_str!("../shaders/compact.comp")),
+    ("divsteps.glsl", include_str!("../shaders/divsteps.glsl")),
     ("dot.comp", include_str!("../shaders/dot.comp")),
     ("elementwise.comp", include_str!("../shaders/elementwise.comp")),
     ("expression.comp", include_str!("../shaders/expression.comp")),
     ("field.glsl", include_str!("../shaders/field.glsl")),
+    ("inversion.comp", include_str!("../shaders/inversion.comp")),
     ("io.glsl", include_str!("../shaders/io.glsl")),
     ("movement.comp", include_str!("../shaders/movement.comp")),
     ("power.glsl", include_str!("../shaders/power.glsl")),
@@ -32,6 +34,8 @@ pub fn field_macros(field: Field) -> Vec<(&'static str, String)> {
         ("R2", word_array(field.r2())),
         ("BITS", field.bits().to_string()),
         ("FOLD", word_array(field.fold())),
+        ("MODULUS_DIGITS", digit_array(field.modulus())),
+        ("DIVSTEPS", field.divsteps().to_string()),
         ("N0", format!("{:#010x}u", field.n0())),
     ]
 }
@@ -46,6 +50,12 @@ fn word_array(limbs: &[u64]) -> String {
     let words: Vec<String> =
         limbs.iter().flat_map(|&limb| [limb as u32, (limb >> 32) as u32]).map(|word| format!("{word:#010x}u")).collect();
     format!("uint[{}]({})", words.len(), words.join(", "))
+}
+
+/// Digits of 30 bits, as `shaders/divsteps.glsl` has them.
+fn digit_array(limbs: &[u64]) -> String {
+    let digits: Vec<String> = divsteps::digits(limbs).iter().map(|digit| format!("{digit:#010x}")).collect();
+    format!("int[{}]({})", digits.len(), digits.join(", "))
 }
 
 /// The text of the file `LOCK` for the sources in this build and the given compiled kernels.

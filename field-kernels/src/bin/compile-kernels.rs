@@ -22,12 +22,17 @@ fn compile(compiler: &shaderc::Compiler, which: &Permutation) -> Result<Vec<u8>,
     options.set_target_env(shaderc::TargetEnv::Vulkan, shaderc::EnvVersion::Vulkan1_2 as u32);
     // Loops that stay loops make modules a fifth as long, which drivers unroll as well: so for devices of which there are few, and for
     // long kernels in words, of which the H200 runs none.
-    let long = [Kernel::Pow, Kernel::Sqrt, Kernel::MulChain, Kernel::SquareChain, Kernel::Mul2Chain].contains(&kernel);
+    let long = [Kernel::Pow, Kernel::Sqrt, Kernel::MulChain, Kernel::SquareChain, Kernel::Mul2Chain].contains(&kernel)
+        || field == Field::Fq && [Kernel::Mul, Kernel::MulAdd, Kernel::Square, Kernel::Scan].contains(&kernel);
+    // Likewise division steps, which are as quick unrolled.
+    let divides = [Kernel::Inverse, Kernel::BatchInverse].contains(&kernel);
     // The functions of expressions stay functions.
-    let as_it_is = kernel == Kernel::Expression || width == Width::Int32 || (long && formulation == Formulation::Words);
-    options.set_optimization_level(match as_it_is {
-        true => shaderc::OptimizationLevel::Zero,
-        false => shaderc::OptimizationLevel::Performance,
+    let as_it_is =
+        kernel == Kernel::Expression || width == Width::Int32 || ((long || divides) && formulation == Formulation::Words);
+    options.set_optimization_level(match (as_it_is, divides) {
+        (true, _) => shaderc::OptimizationLevel::Zero,
+        (false, true) => shaderc::OptimizationLevel::Size,
+        (false, false) => shaderc::OptimizationLevel::Performance,
     });
     options.set_include_callback(|requested, _, _, _| {
         let text = match requested {

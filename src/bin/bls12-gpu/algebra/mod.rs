@@ -2,6 +2,7 @@
 
 mod folds;
 mod fusion;
+mod inversion;
 mod matrices;
 mod movement;
 mod scans;
@@ -25,12 +26,13 @@ pub(crate) struct Row {
 /// A group of measurements: all of some family of operations, at full size or, to see that it works, at small ones.
 type Family = fn(&Bench) -> Outcome<Vec<Row>>;
 
-const FAMILIES: [(&str, Family); 5] = [
+const FAMILIES: [(&str, Family); 6] = [
     ("fusion", fusion::measure),
     ("movement", movement::measure),
     ("matrices", matrices::measure),
     ("folds", folds::measure),
     ("scans", scans::measure),
+    ("inversion", inversion::measure),
 ];
 
 /// How long the device is kept busy before anything is timed.
