@@ -22,9 +22,9 @@ fn scanned<F: Element>(product: bool, exclusive: bool, elements: &[F]) -> Vec<F>
     let pass = |e: &F| {
         let before = x;
         if product {
-            x *= e
+            x *= e;
         } else {
-            x += e
+            x += e;
         }
         if exclusive { before } else { x }
     };
@@ -106,7 +106,7 @@ fn in_every_formulation_at_the_edges() {
             let a: Vec<F> = (0..1100).map(|i| nonzero[(i * i + i) % nonzero.len()]).collect();
             let x = nonzero[nonzero.len() - 1];
             check(backend, &a, x, &[edges.len(), 64, 1100]);
-            check(backend, &vec![-F::ONE; 700], -F::ONE, &[700]);
+            check(backend, &[-F::ONE; 700], -F::ONE, &[700]);
             check(backend, &[edges, vec![F::ZERO; 90]].concat(), F::ZERO, &[20, 100]);
         }
         at_edges::<Fq>(&backend);
