@@ -1,4 +1,4 @@
-//! Batches of operations in one recording: what a batch takes of the device, of the host and of the driver.
+//! Batches of operations in one recording: what a batch takes of the device and of the host.
 
 use super::{Bench, Outcome};
 use crate::report::{Sheet, number, rounded};
@@ -77,6 +77,8 @@ pub(super) fn measure(bench: &Bench, batches: &mut Vec<Batch>) -> Outcome<()> {
         let square = side * side;
         let (left, right) = (a.slice(0..square)?, b.slice(0..square)?);
         let (scalar, random) = (random[side], &random[..side]);
+        let resident = bench.backend.upload(&[scalar])?;
+        let axpy = |got: &[Fr]| got.par_iter().zip(&x).zip(&y).all(|((got, x), y)| *got == *x * scalar + y);
         let outputs = (0..OUTPUTS).map(|_| bench.backend.zeros(length)).collect::<Result<Vec<Vector<Fr>>, Error>>()?;
         let sum: Fr = x.par_iter().sum();
         let elements = format!("{length}");
@@ -86,7 +88,14 @@ pub(super) fn measure(bench: &Bench, batches: &mut Vec<Batch>) -> Outcome<()> {
                 shape: elements.clone(),
                 output: length,
                 record: &|recording, out| recording.evaluate_into(&(&a * scalar + &b), out),
-                right: &|got| got.par_iter().zip(&x).zip(&y).all(|((got, x), y)| *got == *x * scalar + y),
+                right: &axpy,
+            },
+            Operation {
+                name: "axpy, a resident",
+                shape: elements.clone(),
+                output: length,
+                record: &|recording, out| recording.evaluate_into(&(&a * resident.broadcast() + &b), out),
+                right: &axpy,
             },
             Operation {
                 name: "sum",
@@ -195,7 +204,7 @@ impl Batch {
                 object["barriers"] = json!(run.barriers);
                 object["descriptor_updates"] = json!(run.descriptor_updates);
                 object["allocations"] = json!(run.allocations);
-                object["host_us_per_dispatch"] = json!(rounded(run.host_per_dispatch()));
+                object["cpu_us_per_dispatch"] = json!(rounded(run.host_per_dispatch()));
             }
         }
         object
@@ -235,10 +244,10 @@ const COLUMNS: [&str; 12] = [
 pub(super) fn sheet(batches: &[Batch]) -> Sheet {
     Sheet {
         title: "Batches of one operation, recorded and submitted at once: Fr, resident, in steady state",
-        note: "`axpy` is a x + y for one element a. A GEMM's matrices are the largest square ones that an operand of the size holds. Time \
+        note: "`axpy` is a x + y for one element a, of the host, which goes along with every operation, or on the device. A GEMM's matrices are the largest square ones that an operand of the size holds. Time \
                is from the first operation recorded until the last one is done, CPU time until they are submitted; each batch ran at \
-               least once before, and the median of up to 21 is given. The operations of a batch write to 16 vectors in turn, which \
-               takes barriers from the 17th on. Every output of each batch was checked. `-`: not run, since by the time of the batch \
+               least once before, and the median of up to 21 is given. The operations of a batch write to 16 vectors in turn: where \
+               there are more, they wait for those whose output they overwrite. Every output of each batch was checked. `-`: not run, since by the time of the batch \
                before it would take more than a second.",
         columns: COLUMNS.to_vec(),
         lines: batches.iter().map(Batch::line).collect(),
