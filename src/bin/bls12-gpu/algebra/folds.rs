@@ -1,9 +1,9 @@
 //! Vectors folded into one element.
 
-use super::{Bench, Outcome, Row};
+use super::{Bench, Outcome, Record, Row};
 use ark_bls12_381::{Fq, Fr};
+use bls12_field_gpu::Reduction;
 use bls12_field_gpu::ark::Element;
-use bls12_field_gpu::{Error, Recording, Reduction};
 
 pub(super) fn measure(bench: &Bench) -> Outcome<Vec<Row>> {
     let fr = ["fr_sum_24", "fr_product_24", "fr_inner_product_24", "fr_extent_24"];
@@ -16,7 +16,7 @@ fn of<F: Element>(bench: &Bench, names: [&'static str; 4]) -> Outcome<Vec<Row>> 
     let (a, b) =
         (bench.backend.upload(&bench.elements::<F>(length, 1))?, bench.backend.upload(&bench.elements::<F>(length, 2))?);
     let out = bench.backend.zeros(1)?;
-    let records: [&dyn Fn(&mut Recording) -> Result<(), Error>; 4] = [
+    let records: [Record; 4] = [
         &|recording| recording.reduce_into(Reduction::Sum, &[&a], &out),
         &|recording| recording.reduce_into(Reduction::Product, &[&a], &out),
         &|recording| recording.reduce_into(Reduction::InnerProduct, &[&a, &b], &out),

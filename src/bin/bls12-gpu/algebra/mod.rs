@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 
 pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
+/// What records an operation.
+type Record<'a> = &'a dyn Fn(&mut Recording) -> Result<(), Error>;
+
 /// One measurement.
 #[derive(Clone)]
 pub(crate) struct Row {
@@ -108,8 +111,8 @@ impl Bench {
         (0..length as u64).into_par_iter().map(element).collect()
     }
 
-    /// Does `work` at least once, and until the device's clocks are up, which fall while it waits for the host to make numbers or to
-    /// check them.
+    /// Does `work` at least once, and until the device's clocks are up, which fall while it waits for the host to make numbers or
+    /// to check them.
     fn warm(&self, mut work: impl FnMut() -> Outcome<()>) -> Outcome<()> {
         let [alone, busy] = WARM;
         let time = if self.worked.get().is_none_or(|last| last.elapsed() > ALONE) { alone } else { busy };
@@ -197,9 +200,9 @@ impl Algebra {
         };
         Sheet {
             title: "Vector algebra",
-            note: "Resident vectors; the best of five submissions of about 20 ms each. Goals are for an H200; the best of others was \
-                   measured on the same GPU unless another one is named. Shares of the chain are of `fq_mul_chain` and `fr_mul_chain`, \
-                   and shares of the memory of what the flat kernel moves, all in this report.",
+            note: "Resident vectors; the best of five submissions of about 20 ms each. Goals are for an H200; the best of others \
+                   was measured on the same GPU unless another one is named. Shares of the chain are of `fq_mul_chain` and \
+                   `fr_mul_chain`, and shares of the memory of what the flat kernel moves, all in this report.",
             columns: vec!["", "value", "unit", "goal", "best of others", "what"],
             lines: self.rows.iter().map(line).collect(),
         }

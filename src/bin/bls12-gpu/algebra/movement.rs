@@ -1,9 +1,9 @@
 //! Movements: bytes read and written each second.
 
-use super::{Bench, Outcome, Row};
+use super::{Bench, Outcome, Record, Row};
 use ark_bls12_381::{Fq, Fr};
+use bls12_field_gpu::Vector;
 use bls12_field_gpu::ark::Element;
-use bls12_field_gpu::{Error, Recording, Vector};
 use rayon::prelude::*;
 
 pub(super) fn measure(bench: &Bench) -> Outcome<Vec<Row>> {
@@ -41,8 +41,7 @@ pub(super) fn measure(bench: &Bench) -> Outcome<Vec<Row>> {
 }
 
 /// Bytes read and written, what is written to, where each of its elements comes from, how it is recorded.
-type Movement<'a, F> =
-    (usize, &'a Vector<F>, &'a (dyn Fn(usize) -> Option<usize> + Sync), &'a dyn Fn(&mut Recording) -> Result<(), Error>);
+type Movement<'a, F> = (usize, &'a Vector<F>, &'a (dyn Fn(usize) -> Option<usize> + Sync), Record<'a>);
 
 fn of<F: Element>(bench: &Bench, names: [&'static str; 10]) -> Outcome<Vec<Row>> {
     let length = bench.size(1 << 24);

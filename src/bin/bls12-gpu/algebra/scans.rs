@@ -1,9 +1,9 @@
 //! Scans, powers and polynomials.
 
-use super::{Bench, Outcome, Row};
+use super::{Bench, Outcome, Record, Row};
 use ark_bls12_381::{Fq, Fr};
+use bls12_field_gpu::Scan;
 use bls12_field_gpu::ark::Element;
-use bls12_field_gpu::{Error, Recording, Scan};
 
 pub(super) fn measure(bench: &Bench) -> Outcome<Vec<Row>> {
     let fr = ["fr_prefix_sum_24", "fr_prefix_product_24", "fr_powers_24", "fr_divide_by_linear_24", "fr_poly_eval_22_ms"];
@@ -18,7 +18,6 @@ fn of<F: Element>(bench: &Bench, names: [&'static str; 5]) -> Outcome<Vec<Row>> 
     let (out, c) = (bench.backend.zeros(length)?, bench.backend.upload(&points[1..])?);
     let polynomial = a.slice(0..bench.size(1 << 22))?;
     let value = bench.backend.zeros(1)?;
-    type Record<'a> = &'a dyn Fn(&mut Recording) -> Result<(), Error>;
     let records: [Record; 5] = [
         &|recording| recording.scan_into(Scan::sum(), &a, &out),
         &|recording| recording.scan_into(Scan::product(), &a, &out),
