@@ -360,8 +360,8 @@ impl Report {
             let _ = writeln!(text, "- {name}: {value}");
         }
         text.push_str(
-            "\nMedians after warm-up. Every output of every repetition was compared with the CPU reference (of the streams, of the vector \
-             algebra and of batches, those of one repetition).\n",
+            "\nMedians after warm-up. Every output of every repetition was compared with the CPU reference (of the streams, of the \
+             vector algebra and of batches, those of one repetition).\n",
         );
         self.tables.iter().for_each(|table| text.push_str(&table.sheet().to_string()));
         self.algebra.sheets().iter().for_each(|sheet| text.push_str(&sheet.to_string()));

@@ -12,7 +12,7 @@ use crate::kernels::Kernels;
 use crate::report::{Sheet, number};
 use batches::Batch;
 use bls12_field_gpu::ark::Element;
-use bls12_field_gpu::{Backend, Error, Field, Options, Recording};
+use bls12_field_gpu::{Backend, Error, Field, Options, Recording, Verify};
 use rayon::prelude::*;
 use serde_json::Value;
 use std::cell::Cell;
@@ -87,7 +87,8 @@ pub(crate) struct Bench {
 
 impl Bench {
     fn new(options: &Options, limits: Limits, quick: bool) -> Outcome<Self> {
-        Ok(Self { backend: Backend::new(options)?, quick, limits, worked: Cell::new(None) })
+        let backend = Backend::new(&options.clone().verify(Verify::Proofs))?;
+        Ok(Self { backend, quick, limits, worked: Cell::new(None) })
     }
 
     /// A size: the full one, or a small one.
@@ -157,7 +158,7 @@ impl Bench {
         Ok(least)
     }
 
-    /// What is recorded, done once more, and every byte of what it leaves compared with what the CPU computes.
+    /// What is recorded, done once more, and all that it leaves proved or compared with what the CPU computes.
     fn verify(&self, record: impl Fn(&mut Recording) -> Result<(), Error>) -> Outcome<()> {
         let mut recording = self.backend.record();
         record(&mut recording)?;
