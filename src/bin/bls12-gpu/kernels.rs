@@ -254,7 +254,7 @@ impl Kernels {
     }
 
     /// The rate of what is chosen.
-    fn rate(&self, name: &str) -> Option<f64> {
+    pub(crate) fn rate(&self, name: &str) -> Option<f64> {
         self.rates.iter().find(|rate| rate.name == name && rate.chosen).map(|rate| rate.rate)
     }
 

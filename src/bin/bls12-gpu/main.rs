@@ -5,6 +5,7 @@ mod check;
 mod choices;
 mod doctor;
 mod engine;
+mod goals;
 mod kernels;
 mod measure;
 mod report;
@@ -74,7 +75,7 @@ enum Command {
     },
     /// Measures the vector algebra on resident vectors, checking every output.
     Algebra {
-        /// One family of operations only.
+        /// One family of operations only, or `batches`.
         #[arg(long)]
         only: Option<String>,
         /// The device's index; by default the one the library would choose.
@@ -133,7 +134,8 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
         }
         Command::Report { out, device, commit, quick } => {
             let commit = commit.unwrap_or_else(report::commit_here);
-            let (report, kernels) = report::measure(&on(device), device, commit, quick)?;
+            let (mut report, kernels) = report::measure(&on(device), device, commit, quick)?;
+            let measured = report.algebra.measure(&on(device), &kernels, quick);
             print!("{}", report.markdown());
             if let Some(out) = out {
                 std::fs::write(out.with_extension("md"), report.markdown())?;
@@ -141,9 +143,11 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
                 let name = out.file_stem().map_or_else(String::new, |name| name.display().to_string());
                 roofline::write(&kernels, &report.head, &out.with_file_name(format!("{name}-roofline")))?;
             }
+            // What was measured before is reported.
+            measured?;
         }
         Command::Algebra { only, device, quick } => {
-            algebra::measure(&on(device), only.as_deref(), quick)?;
+            algebra::print(&on(device), only.as_deref(), quick)?;
         }
         Command::Roofline { out, device, commit, quick } => {
             let kernels = Kernels::measure(&on(device), quick)?;

@@ -1,5 +1,7 @@
 //! The report: a fixed set of cases, each checked against the CPU reference, as tables and as rows of name, value and unit.
 
+use crate::algebra::Algebra;
+use crate::goals::Goal;
 use crate::kernels::Kernels;
 use crate::measure::{Effort, Inputs, median, text_variables};
 use ark_bls12_381::Fq;
@@ -10,7 +12,7 @@ use bls12_field_gpu::{
 };
 use cpu_reference::LimbField as _;
 use serde_json::json;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::time::{Duration, Instant, SystemTime};
 
 pub(crate) struct Report {
@@ -19,6 +21,7 @@ pub(crate) struct Report {
     pub(crate) tables: Vec<Table>,
     /// Titles and preformatted text.
     pub(crate) texts: Vec<(&'static str, String)>,
+    pub(crate) algebra: Algebra,
     rows: Vec<Row>,
 }
 
@@ -31,10 +34,19 @@ pub(crate) struct Table {
     pub(crate) lines: Vec<Line>,
 }
 
+/// A table whose cells are text, after some words about it.
+pub(crate) struct Sheet {
+    pub(crate) title: &'static str,
+    pub(crate) note: &'static str,
+    pub(crate) columns: Vec<&'static str>,
+    pub(crate) lines: Vec<Vec<String>>,
+}
+
 /// Host-to-host additions by the persistent backend of the project that this one grew from, in microseconds, as published, on
 /// a GPU that it does not name.
 const SEEDS: [(usize, f64); 5] = [(64, 3900.0), (1 << 10, 4440.0), (1 << 12, 4970.0), (1 << 14, 7710.0), (1 << 16, 17220.0)];
 
+#[derive(Clone)]
 struct Row {
     name: String,
     value: f64,
@@ -84,8 +96,13 @@ pub(crate) fn measure(
 ) -> Result<(Report, Kernels), Box<dyn std::error::Error>> {
     let kernels = Kernels::measure(options, quick)?;
     let backend = Backend::new(options)?;
-    let mut report =
-        Report { head: head(&backend, commit, "report", quick), tables: Vec::new(), texts: Vec::new(), rows: Vec::new() };
+    let mut report = Report {
+        head: head(&backend, commit, "report", quick),
+        tables: Vec::new(),
+        texts: Vec::new(),
+        algebra: Algebra::default(),
+        rows: Vec::new(),
+    };
     let one_core = || rayon::ThreadPoolBuilder::new().num_threads(1).build();
     let with = |memory: Option<MemoryMode>, verify| {
         let options = options.clone().verify(verify);
@@ -142,7 +159,7 @@ pub(crate) fn measure(
 
 /// The rows about kernels alone.
 pub(crate) fn of_kernels(kernels: &Kernels, head: Vec<(&'static str, String)>) -> Report {
-    let mut report = Report { head, tables: Vec::new(), texts: Vec::new(), rows: Vec::new() };
+    let mut report = Report { head, tables: Vec::new(), texts: Vec::new(), algebra: Algebra::default(), rows: Vec::new() };
     kernels.add_to(&mut report);
     report
 }
@@ -331,30 +348,28 @@ impl Report {
         Ok(())
     }
 
+    fn rows(&self) -> impl Iterator<Item = Row> {
+        let algebra = self.algebra.rows.iter().map(|row| Row { name: row.name.into(), value: row.value, unit: row.unit });
+        self.rows.iter().cloned().chain(algebra)
+    }
+
     /// The report as Markdown.
     pub(crate) fn markdown(&self) -> String {
         let mut text = String::from("# bls12-gpu report\n\n");
         for (name, value) in &self.head {
             let _ = writeln!(text, "- {name}: {value}");
         }
-        text.push_str("\nMedians after warm-up. Every output of every repetition was compared with the CPU reference (of the streams, the last).\n");
-        for table in &self.tables {
-            let _ = write!(text, "\n## {}\n\n| |", table.title);
-            table.columns.iter().for_each(|column| text.push_str(&format!(" {column} |")));
-            let _ = write!(text, "\n|---|{}\n", "---:|".repeat(table.columns.len()));
-            for (name, values) in &table.lines {
-                let _ = write!(text, "| {name} |");
-                for value in values {
-                    let _ = write!(text, " {} |", value.map_or("-".into(), number));
-                }
-                text.push('\n');
-            }
-        }
+        text.push_str(
+            "\nMedians after warm-up. Every output of every repetition was compared with the CPU reference (of the streams, of the \
+             vector algebra and of batches, those of one repetition).\n",
+        );
+        self.tables.iter().for_each(|table| text.push_str(&table.sheet().to_string()));
+        self.algebra.sheets().iter().for_each(|sheet| text.push_str(&sheet.to_string()));
         for (title, lines) in &self.texts {
             let _ = write!(text, "\n## {title}\n\n```text\n{lines}\n```\n");
         }
         text.push_str("\n## Rows\n\n| name | value | unit |\n|---|---:|---|\n");
-        for row in &self.rows {
+        for row in self.rows() {
             let _ = writeln!(text, "| `{}` | {} | {} |", row.name, number(row.value), row.unit);
         }
         text
@@ -366,15 +381,55 @@ impl Report {
         for (name, value) in &self.head {
             document.insert((*name).into(), json!(value));
         }
-        let row = |row: &Row| json!({ "name": row.name, "value": rounded(row.value), "unit": row.unit });
-        document.insert("rows".into(), self.rows.iter().map(row).collect());
+        let row = |row: Row| {
+            let mut object = json!({ "name": row.name, "value": rounded(row.value), "unit": row.unit });
+            if let Some(goal) = Goal::of(&row.name) {
+                object["goal"] = json!(goal.goal);
+                object["better"] = json!(if goal.less { "lower" } else { "higher" });
+                if let Some((best, who)) = goal.peer {
+                    object["peer"] = json!(best);
+                    object["peer_is"] = json!(who);
+                }
+            }
+            object
+        };
+        document.insert("rows".into(), self.rows().map(row).collect());
+        document.insert("batches".into(), self.algebra.batches().into());
         serde_json::to_string_pretty(&document).map(|text| text + "\n")
     }
 }
 
 impl Table {
+    fn sheet(&self) -> Sheet {
+        let line = |(name, values): &Line| {
+            let values = values.iter().map(|value| value.map_or("-".into(), number));
+            std::iter::once(name.clone()).chain(values).collect()
+        };
+        let columns = std::iter::once("").chain(self.columns.iter().copied()).collect();
+        Sheet { title: self.title, note: "", columns, lines: self.lines.iter().map(line).collect() }
+    }
+
     fn line(&mut self, name: String, gpu: Duration, cpu: Duration) {
         self.lines.push((name, vec![Some(micros(gpu)), Some(micros(cpu)), Some(micros(cpu) / micros(gpu))]));
+    }
+}
+
+impl fmt::Display for Sheet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n## {}\n\n", self.title)?;
+        if !self.note.is_empty() {
+            write!(f, "{}\n\n", self.note)?;
+        }
+        f.write_str("|")?;
+        self.columns.iter().try_for_each(|column| write!(f, " {column}{}|", if column.is_empty() { "" } else { " " }))?;
+        f.write_str("\n|---|")?;
+        // Numbers to the right.
+        for column in 1..self.columns.len() {
+            let numbers = self.lines.iter().all(|line| line[column] == "-" || line[column].parse::<f64>().is_ok());
+            f.write_str(if numbers { "---:|" } else { "---|" })?;
+        }
+        f.write_str("\n")?;
+        self.lines.iter().try_for_each(|line| writeln!(f, "| {} |", line.join(" | ")))
     }
 }
 
@@ -383,7 +438,7 @@ pub(crate) fn micros(time: Duration) -> f64 {
 }
 
 /// Four significant digits.
-fn rounded(value: f64) -> f64 {
+pub(crate) fn rounded(value: f64) -> f64 {
     format!("{value:.3e}").parse().unwrap_or(value)
 }
 

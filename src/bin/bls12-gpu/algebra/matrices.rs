@@ -4,12 +4,8 @@ use super::{Bench, Outcome, Row};
 use ark_bls12_381::{Fq, Fr};
 use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::{SparseMatrix, Vector};
-
-/// Multiplications each second in chains, and bytes that copies move, on the device that the shares are of: of
-/// `benches/reports/h200-roofline.md`.
-const FR_CHAIN: f64 = 52e9;
-const FQ_CHAIN: f64 = 31.6e9;
-const MEMORY: f64 = 4.26e12;
+use cpu_reference::matrices;
+use rayon::prelude::*;
 
 pub(super) fn measure(bench: &Bench) -> Outcome<Vec<Row>> {
     let n = bench.size(1 << 20);
@@ -17,12 +13,12 @@ pub(super) fn measure(bench: &Bench) -> Outcome<Vec<Row>> {
     let ones: Vec<usize> = vec![1; n];
     let mixed: Vec<usize> = (0..n).map(|i| if i % 64 == 0 { 130 } else { 2 }).collect();
     Ok(vec![
-        dense::<Fr>(bench, "fr_gemm_1024_share", (side, side, side), FR_CHAIN)?,
-        dense::<Fq>(bench, "fq_gemm_1024_share", (side, side, side), FQ_CHAIN)?,
-        dense::<Fr>(bench, "fr_gemv_4096", (4 * side, 4 * side, 1), FR_CHAIN)?,
-        dense::<Fq>(bench, "fq_gemv_4096", (4 * side, 4 * side, 1), FQ_CHAIN)?,
-        dense::<Fr>(bench, "fr_vector_matrix_4096", (1, 4 * side, 4 * side), FR_CHAIN)?,
-        dense::<Fr>(bench, "fr_gemm_thin", (64, n, 64), FR_CHAIN)?,
+        dense::<Fr>(bench, "fr_gemm_1024_share", (side, side, side))?,
+        dense::<Fq>(bench, "fq_gemm_1024_share", (side, side, side))?,
+        dense::<Fr>(bench, "fr_gemv_4096", (4 * side, 4 * side, 1))?,
+        dense::<Fq>(bench, "fq_gemv_4096", (4 * side, 4 * side, 1))?,
+        dense::<Fr>(bench, "fr_vector_matrix_4096", (1, 4 * side, 4 * side))?,
+        dense::<Fr>(bench, "fr_gemm_thin", (64, n, 64))?,
         sparse::<Fr>(bench, "r1cs_spmv_share", &vec![4; n], usize::MAX)?,
         sparse::<Fr>(bench, "r1cs_spmv_few_values", &vec![4; n], 20)?,
         sparse::<Fq>(bench, "fq_spmv", &vec![4; n], usize::MAX)?,
@@ -34,26 +30,18 @@ pub(super) fn measure(bench: &Bench) -> Outcome<Vec<Row>> {
 }
 
 /// Products a second, against those of a chain of multiplications.
-fn dense<F: Element>(
-    bench: &Bench,
-    name: &'static str,
-    (rows, inner, columns): (usize, usize, usize),
-    chain: f64,
-) -> Outcome<Row> {
+fn dense<F: Element>(bench: &Bench, name: &'static str, (rows, inner, columns): (usize, usize, usize)) -> Outcome<Row> {
     let (a, b) = (bench.elements::<F>(rows * inner, 1), bench.elements::<F>(inner * columns, 2));
     let (left, right) = (bench.backend.upload(&a)?, bench.backend.upload(&b)?);
     let out: Vector<F> = bench.backend.zeros(rows * columns)?;
     let seconds = bench.seconds(|recording| recording.matrix_product_into(&left, &right, (rows, inner, columns), &out))?;
-    let got = out.download()?;
-    for n in [0, rows * columns / 3, rows * columns - 1] {
-        let (row, column) = (n / columns, n % columns);
-        if got[n] != (0..inner).map(|i| a[row * inner + i] * b[i * columns + column]).sum() {
-            return Err(format!("{name}: entry {n} is wrong").into());
-        }
+    let random = bench.elements::<F>(columns, 3);
+    if let Some(wrong) = matrices::first_wrong_product(&a, &b, &out.download()?, (inner, columns), &random) {
+        return Err(format!("{name}: entry {wrong} is wrong").into());
     }
     let rate = (rows * inner * columns) as f64 / seconds;
     let detail = format!("{rows} x {inner} x {columns}: {:.2} G multiply-adds/s, {:.3} ms", rate * 1e-9, seconds * 1e3);
-    Ok(Row { name, value: rate / chain, unit: "of chain", detail })
+    Ok(Row { name, value: rate / bench.limits.chain(F::FIELD), unit: "of chain", detail })
 }
 
 /// Bytes a second that must be moved, values, columns, offsets, vector and result once each, against those of a copy.
@@ -73,12 +61,13 @@ fn sparse<F: Element>(bench: &Bench, name: &'static str, lengths: &[usize], kind
     let matrix: SparseMatrix<F> = bench.backend.upload_sparse(&offsets, &columns, &values, width)?;
     let (there, y) = (bench.backend.upload(&x)?, bench.backend.zeros::<F>(lengths.len())?);
     let seconds = bench.seconds(|recording| recording.sparse_vector_into(&matrix, &there, &y))?;
-    let got = y.download()?;
-    for row in (0..lengths.len()).step_by(1 + lengths.len() / 1000) {
+    let right = |(row, got): (usize, &F)| {
         let of_row = offsets[row] as usize..offsets[row + 1] as usize;
-        if got[row] != of_row.map(|i| values[i] * x[columns[i] as usize]).sum() {
-            return Err(format!("{name}: row {row} is wrong").into());
-        }
+        // A single row may be long.
+        *got == of_row.into_par_iter().with_min_len(1 << 10).map(|i| values[i] * x[columns[i] as usize]).sum()
+    };
+    if let Some(row) = y.download()?.par_iter().enumerate().position_any(|pair| !right(pair)) {
+        return Err(format!("{name}: row {row} is wrong").into());
     }
     let bytes = matrix.bytes() as usize + (lengths.len() + width) * F::FIELD.bytes();
     let (rate, products) = (bytes as f64 / seconds, nonzeros as f64 / seconds);
@@ -90,5 +79,5 @@ fn sparse<F: Element>(bench: &Bench, name: &'static str, lengths: &[usize], kind
         products * 1e-9,
         seconds * 1e3
     );
-    Ok(Row { name, value: rate / MEMORY, unit: "of memory", detail })
+    Ok(Row { name, value: rate / bench.limits.memory, unit: "of memory", detail })
 }

@@ -1,5 +1,6 @@
-//! `bls12-gpu algebra`: the vector algebra on resident vectors, timed and checked.
+//! `bls12-gpu algebra`: the vector algebra on resident vectors, timed and checked; a part of the report, too.
 
+mod batches;
 mod folds;
 mod fusion;
 mod inversion;
@@ -7,11 +8,20 @@ mod matrices;
 mod movement;
 mod scans;
 
+use crate::kernels::Kernels;
+use crate::report::{Sheet, number};
+use batches::Batch;
 use bls12_field_gpu::ark::Element;
-use bls12_field_gpu::{Backend, Error, Options, Recording};
+use bls12_field_gpu::{Backend, Error, Field, Options, Recording, Verify};
+use rayon::prelude::*;
+use serde_json::Value;
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// What records an operation.
+type Record<'a> = &'a dyn Fn(&mut Recording) -> Result<(), Error>;
 
 /// One measurement.
 #[derive(Clone)]
@@ -35,38 +45,91 @@ const FAMILIES: [(&str, Family); 6] = [
     ("inversion", inversion::measure),
 ];
 
-/// How long the device is kept busy before anything is timed.
-const WARM: Duration = Duration::from_millis(800);
+/// How long the device is kept busy before anything is timed if it has been left alone for longer than [`ALONE`], and if not.
+const WARM: [Duration; 2] = [Duration::from_millis(800), Duration::from_millis(50)];
+const ALONE: Duration = Duration::from_millis(100);
+
+/// What a device can do at most, which shares are of.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    /// Multiplications a second in chains, of Fq and of Fr.
+    chains: [f64; 2],
+    /// Bytes a second.
+    memory: f64,
+}
+
+impl Limits {
+    /// Of `benches/reports/h200-roofline.md`.
+    const H200: Self = Self { chains: [31.6e9, 52e9], memory: 4.26e12 };
+
+    /// What was measured, and of the [H200](Self::H200) what was not.
+    fn measured(kernels: &Kernels) -> Self {
+        let chains = ["fq_mul_chain", "fr_mul_chain"].map(|name| kernels.rate(name).map(|rate| rate * 1e9));
+        // The flat kernel reads two vectors and writes one.
+        let memory = kernels.flat(Field::Fr).map(|flat| 3.0 * Field::Fr.bytes() as f64 * flat * 1e9);
+        let [fq, fr] = [0, 1].map(|n| chains[n].unwrap_or(Self::H200.chains[n]));
+        Self { chains: [fq, fr], memory: memory.unwrap_or(Self::H200.memory) }
+    }
+
+    fn chain(&self, field: Field) -> f64 {
+        self.chains[usize::from(field == Field::Fr)]
+    }
+}
 
 /// Where is measured.
 pub(crate) struct Bench {
-    pub(crate) backend: Backend,
-    pub(crate) quick: bool,
+    backend: Backend,
+    quick: bool,
+    limits: Limits,
+    /// When the device was last seen to work.
+    worked: Cell<Option<Instant>>,
 }
 
 impl Bench {
+    fn new(options: &Options, limits: Limits, quick: bool) -> Outcome<Self> {
+        let backend = Backend::new(&options.clone().verify(Verify::Proofs))?;
+        Ok(Self { backend, quick, limits, worked: Cell::new(None) })
+    }
+
     /// A size: the full one, or a small one.
-    pub(crate) fn size(&self, full: usize) -> usize {
+    fn size(&self, full: usize) -> usize {
         if self.quick { full.min(1 << 10) } else { full }
     }
 
     /// Random elements, the same ones for the same seed.
-    pub(crate) fn elements<F: Element>(&self, length: usize, seed: u64) -> Vec<F> {
-        let mut random = fastrand::Rng::with_seed(seed);
-        let mut limbs = vec![0; length * F::FIELD.limbs()];
+    fn elements<F: Element>(&self, length: usize, seed: u64) -> Vec<F> {
         let top = F::FIELD.modulus()[F::FIELD.limbs() - 1];
-        for element in limbs.chunks_exact_mut(F::FIELD.limbs()) {
-            element.iter_mut().for_each(|limb| *limb = random.u64(..));
-            if let Some(last) = element.last_mut() {
+        let element = |index: u64| {
+            let mut random = fastrand::Rng::with_seed((seed << 40 | index).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let mut element = F::ZERO;
+            let limbs = F::limbs_mut(std::slice::from_mut(&mut element));
+            limbs.iter_mut().for_each(|limb| *limb = random.u64(..));
+            if let Some(last) = limbs.last_mut() {
                 *last = random.u64(..top);
             }
+            element
+        };
+        (0..length as u64).into_par_iter().map(element).collect()
+    }
+
+    /// Does `work` at least once, and until the device's clocks are up, which fall while it waits for the host to make numbers or
+    /// to check them.
+    fn warm(&self, mut work: impl FnMut() -> Outcome<()>) -> Outcome<()> {
+        let [alone, busy] = WARM;
+        let time = if self.worked.get().is_none_or(|last| last.elapsed() > ALONE) { alone } else { busy };
+        let begin = Instant::now();
+        loop {
+            work()?;
+            self.worked.set(Some(Instant::now()));
+            if self.quick || begin.elapsed() >= time {
+                return Ok(());
+            }
         }
-        F::elements(&limbs).to_vec()
     }
 
     /// Seconds that what `record` records takes on the device, in the steady state: it is recorded several times in one recording;
     /// the least of some submissions, from submission to completion. What it leaves is the caller's to check.
-    pub(crate) fn seconds(&self, record: impl Fn(&mut Recording) -> Result<(), Error>) -> Outcome<f64> {
+    fn seconds(&self, record: impl Fn(&mut Recording) -> Result<(), Error>) -> Outcome<f64> {
         let submission = |times: usize| -> Outcome<f64> {
             let mut recording = self.backend.record();
             for _ in 0..times {
@@ -76,37 +139,97 @@ impl Bench {
             recording.submit()?.wait()?;
             Ok(start.elapsed().as_secs_f64())
         };
-        if self.quick {
-            return submission(1);
-        }
-        // Pipelines; and clocks, which fall while the device waits for the host's random numbers.
-        let begin = Instant::now();
+        // Self-tests and pipelines.
         let mut once = submission(1)?;
-        while begin.elapsed() < WARM {
+        if self.quick {
+            return Ok(once);
+        }
+        self.warm(|| {
             let times = ((10e-3 / once) as usize).clamp(1, 64);
             once = submission(times)? / times as f64;
-        }
+            Ok(())
+        })?;
         let times = ((20e-3 / once) as usize).clamp(1, 64);
         let mut least = f64::MAX;
         for _ in 0..5 {
             least = least.min(submission(times)? / times as f64);
         }
+        self.worked.set(Some(Instant::now()));
         Ok(least)
+    }
+
+    /// What is recorded, done once more, and all that it leaves proved or compared with what the CPU computes.
+    fn verify(&self, record: impl Fn(&mut Recording) -> Result<(), Error>) -> Outcome<()> {
+        let mut recording = self.backend.record();
+        record(&mut recording)?;
+        recording.submit_verified()?.wait()?;
+        Ok(())
     }
 }
 
-/// Prints a family's measurements, or all, as a table.
-pub(crate) fn measure(options: &Options, only: Option<&str>, quick: bool) -> Outcome<Vec<Row>> {
-    let bench = Bench { backend: Backend::new(options)?, quick };
-    println!("{}\n", bench.backend);
-    let mut rows = Vec::new();
-    for (name, family) in FAMILIES {
-        if only.is_none_or(|only| only == name) {
-            for row in family(&bench)? {
-                println!("{:28} {:>10.3} {:12} {}", row.name, row.value, row.unit, row.detail);
-                rows.push(row);
-            }
+/// Everything that is measured of the vector algebra.
+#[derive(Default)]
+pub(crate) struct Algebra {
+    pub(crate) rows: Vec<Row>,
+    batches: Vec<Batch>,
+}
+
+impl Algebra {
+    /// Measures everything after the kernels; of what fails, what was measured before it stays.
+    pub(crate) fn measure(&mut self, options: &Options, kernels: &Kernels, quick: bool) -> Outcome<()> {
+        let bench = Bench::new(options, Limits::measured(kernels), quick)?;
+        for (_, family) in FAMILIES {
+            self.rows.extend(family(&bench)?);
+        }
+        batches::measure(&bench, &mut self.batches)
+    }
+
+    /// As tables.
+    pub(crate) fn sheets(&self) -> [Sheet; 2] {
+        [self.table(), batches::sheet(&self.batches)]
+    }
+
+    fn table(&self) -> Sheet {
+        let line = |row: &Row| {
+            let goal = crate::goals::Goal::of(row.name);
+            let text = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+            let goal_text =
+                goal.map(|goal| format!("{}{}", goal.text(), if goal.met(row.value) { "" } else { ", not met" }));
+            let peer = goal.and_then(|goal| goal.peer).map(|(best, who)| format!("{best} ({who})"));
+            let name = format!("`{}`", row.name);
+            vec![name, number(row.value), row.unit.into(), text(goal_text), text(peer), row.detail.clone()]
+        };
+        Sheet {
+            title: "Vector algebra",
+            note: "Resident vectors; the best of five submissions of about 20 ms each. Goals are for an H200; the best of others \
+                   was measured on the same GPU unless another one is named. Shares of the chain are of `fq_mul_chain` and \
+                   `fr_mul_chain`, and shares of the memory of what the flat kernel moves, all in this report.",
+            columns: vec!["", "value", "unit", "goal", "best of others", "what"],
+            lines: self.rows.iter().map(line).collect(),
         }
     }
-    Ok(rows)
+
+    /// The batches as objects.
+    pub(crate) fn batches(&self) -> Vec<Value> {
+        self.batches.iter().map(Batch::json).collect()
+    }
+}
+
+/// Prints measurements as they are made: a family's, or all and the batches.
+pub(crate) fn print(options: &Options, only: Option<&str>, quick: bool) -> Outcome<()> {
+    let bench = Bench::new(options, Limits::H200, quick)?;
+    println!("{}\n", bench.backend);
+    let wanted = |name: &str| only.is_none_or(|only| only == name);
+    for (_, family) in FAMILIES.iter().filter(|(name, _)| wanted(name)) {
+        for row in family(&bench)? {
+            println!("{:28} {:>10.3} {:12} {}", row.name, row.value, row.unit, row.detail);
+        }
+    }
+    if wanted("batches") {
+        let mut batches = Vec::new();
+        let outcome = batches::measure(&bench, &mut batches);
+        print!("{}", batches::sheet(&batches));
+        outcome?;
+    }
+    Ok(())
 }
