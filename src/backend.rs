@@ -448,7 +448,7 @@ impl Backend {
         on_the_way: bool,
     ) -> Result<Report, Error> {
         let program = vulkan.program_of(&self.shared.settings, prepared, setting.workgroup_size)?;
-        let verify = on_the_way && self.verify() == Verify::All;
+        let verify = on_the_way && matches!(self.verify(), Verify::All | Verify::Proofs);
         let mut checks = Checks { backend: self, vulkan, prepared, values: on_the_way, verify };
         let dispatches = vulkan.run(&program, prepared, setting.for_a_job(), (&mut *elements, &mut *flags), &mut checks)?;
         let verified = if verify { prepared.length } else { self.check(vulkan, prepared, elements, flags)? };
@@ -475,7 +475,7 @@ impl Backend {
                 random = (0..n).map(|_| fastrand::usize(..length)).collect();
                 (Positions::These(&random), n)
             }
-            Verify::All | Verify::Sample(_) => (Positions::All, length),
+            Verify::All | Verify::Proofs | Verify::Sample(_) => (Positions::All, length),
         };
         self.right(vulkan, prepared, prepared.first_wrong(elements, flags, positions))?;
         Ok(checked)

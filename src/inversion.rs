@@ -4,7 +4,7 @@ use crate::ark::Element;
 use crate::known_answers::edges;
 use crate::memory::Memory;
 use crate::step::Item;
-use crate::task::{Lowering, Specialized, Task, Trial, Values};
+use crate::task::{Lowering, Proof, Specialized, Task, Trial, Values};
 use crate::vector::Vector;
 use crate::{Error, Field, Recording};
 use ark_bls12_381::{Fq, Fr};
@@ -191,6 +191,20 @@ const fn invocations(kind: DeviceKind) -> usize {
     }
 }
 
+impl Inversion {
+    fn first_wrong(&self, inputs: &[Values], outputs: &[Values]) -> Option<(usize, usize)> {
+        let ([a], [out, found @ ..]) = (inputs, outputs) else { return None };
+        let wrong = match self.field {
+            Field::Fq => first_wrong_inverse::<Fq>(a.limbs(), out.limbs()),
+            Field::Fr => first_wrong_inverse::<Fr>(a.limbs(), out.limbs()),
+        };
+        let zero = |element: &[u64]| element.iter().all(|&limb| limb == 0);
+        let first = || a.limbs().chunks_exact(self.field.limbs()).position(zero);
+        let mistaken = found.first().is_some_and(|found| first_zero(found.words().first().copied().unwrap_or(0)) != first());
+        wrong.map(|index| (0, index)).or(mistaken.then_some((1, 0)))
+    }
+}
+
 impl Task for Inversion {
     fn name(&self) -> &'static str {
         "batch_inverse"
@@ -255,16 +269,8 @@ impl Task for Inversion {
     }
 
     /// By one multiplication for each element, instead of three: a a^-1 = 1. Exact.
-    fn first_wrong(&self, inputs: &[Values], outputs: &[Values]) -> Option<(usize, usize)> {
-        let ([a], [out, found @ ..]) = (inputs, outputs) else { return None };
-        let wrong = match self.field {
-            Field::Fq => first_wrong_inverse::<Fq>(a.limbs(), out.limbs()),
-            Field::Fr => first_wrong_inverse::<Fr>(a.limbs(), out.limbs()),
-        };
-        let zero = |element: &[u64]| element.iter().all(|&limb| limb == 0);
-        let first = || a.limbs().chunks_exact(self.field.limbs()).position(zero);
-        let mistaken = found.first().is_some_and(|found| first_zero(found.words().first().copied().unwrap_or(0)) != first());
-        wrong.map(|index| (0, index)).or(mistaken.then_some((1, 0)))
+    fn proof(&self) -> Option<Proof<'_>> {
+        Some(Box::new(|inputs, outputs| self.first_wrong(inputs, outputs)))
     }
 
     fn trials(&self) -> Vec<Trial> {

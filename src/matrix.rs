@@ -4,28 +4,23 @@ mod sparse;
 
 use crate::ark::Element;
 use crate::mask::FLAG;
-use crate::movement::{ANYWHERE, part, told_apart};
+use crate::movement::{ANYWHERE, told_apart};
 use crate::recording::Recording;
+use crate::reduction::{self, Second};
 use crate::step::Item;
-use crate::task::{Lowering, Specialized, Task, Trial, Values};
+use crate::task::{Lowering, Proof, Task, Trial, Values};
 use crate::vector::Vector;
-use crate::{Error, Field};
+use crate::{Error, Field, Reduction};
 use ark_bls12_381::{Fq, Fr};
 use cpu_reference::{LimbField, matrices};
-use field_kernels::{Formulation, Kernel};
-use gpu_executor::{Region, Shape, SlotUse};
-use std::num::NonZeroU32;
-use std::ops::Range;
+use field_kernels::Kernel;
+use gpu_executor::{Region, SlotUse};
 use std::sync::Arc;
 
 pub use sparse::SparseMatrix;
 
-/// Partial sums that one workgroup of [`Kernel::Sum`] folds into one. Outputs that are too few to occupy a device, or too long, are
-/// shared by this many invocations, or its square, and so on.
+/// Outputs that are too few to occupy a device, or too long, are shared by 2^6 invocations, or its square, and so on.
 const LOG_FOLD: u32 = 6;
-
-/// Invocations of a workgroup that folds so many.
-const FOLDERS: u32 = 32;
 
 /// Invocations of a workgroup that multiplies by a sparse matrix, where memory is waited for more than by the default's few.
 const SPARSE_LANES: u32 = 64;
@@ -71,35 +66,9 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// Sums of 2^log_parts elements each, of so many times as many: `parts` itself if each is one element.
-    fn fold(&mut self, field: Field, parts: Region, log_parts: u32) -> Result<Region, Error> {
-        let (bytes, mut folded) = (field.bytes(), parts);
-        for _ in 0..log_parts / LOG_FOLD {
-            let group = NonZeroU32::MIN.saturating_add((1 << LOG_FOLD) - 1);
-            let slots = vec![SlotUse::Reads(bytes), SlotUse::None, SlotUse::None, SlotUse::WritesPerGroup(bytes)];
-            let program = self.program(&Specialized {
-                kernel: Kernel::Sum,
-                field,
-                formulation: Formulation::Words,
-                slots,
-                shape: Shape::Groups(group),
-                workgroup_size: Some(FOLDERS),
-                constants: vec![(3, group.get())],
-            })?;
-            let groups = (folded.bytes() as usize / bytes) >> LOG_FOLD;
-            let sums = self.scratch((groups * bytes) as u64)?;
-            let most = (self.vulkan.device().launch_elements(1) >> LOG_FOLD).max(1);
-            for start in (0..groups).step_by(most) {
-                let range = start..groups.min(start + most);
-                let terms: Range<usize> = range.start << LOG_FOLD..range.end << LOG_FOLD;
-                let elements = terms.len() as u32;
-                let read = part(&folded, bytes, terms).map(|terms| (terms, false));
-                let written = part(&sums, bytes, range).map(|sums| (sums, true));
-                self.batch.launch(&program, [read, None, None, written], elements, &[]);
-            }
-            folded = sums;
-        }
-        Ok(folded)
+    /// Sums of 2^log_parts elements each, of so many times as many, into `sums`.
+    fn fold(&mut self, field: Field, parts: &Region, log_parts: u32, sums: &Region) -> Result<(), Error> {
+        reduction::fold(self, (Reduction::Sum.row(), field), (parts, None, Second::Whole), 1 << log_parts, sums)
     }
 }
 
@@ -112,6 +81,37 @@ impl Product {
             log_parts += LOG_FOLD;
         }
         log_parts
+    }
+}
+
+impl Product {
+    /// Freivalds' check, with a vector of random elements below 2^254 for Fr, below 2^380 for Fq, from the operating system: a wrong row
+    /// passes with a chance of 2^-254 or 2^-380. It takes a multiplication per element of a, b and the product, where computing them
+    /// again takes one for each element of a and each column.
+    fn first_wrong(&self, inputs: &[Values], outputs: &[Values]) -> Option<(usize, usize)> {
+        fn wrong<F: LimbField>(of: &Product, inputs: &[Values], c: &[u64], random: &[u64]) -> Option<usize> {
+            let [a, b] = [0, 1].map(|n| F::elements(inputs[n].limbs()));
+            matrices::first_wrong_product(a, b, F::elements(c), (of.inner, of.columns), F::elements(random))
+        }
+        let (limbs, c) = (self.field.limbs(), outputs[0].limbs());
+        if let Some(position) = c.chunks_exact(limbs).position(|element| !self.field.is_canonical(element)) {
+            return Some((0, position));
+        }
+        let mut random = vec![0u64; self.columns * limbs];
+        let known = getrandom::fill(bytemuck::cast_slice_mut(&mut random)).is_ok();
+        if !known || self.rows * self.inner * self.columns == 0 {
+            let mut again = [Values::Limbs(vec![0; c.len()])];
+            self.compute(inputs, &mut again);
+            let differs = again[0].limbs().iter().zip(c).position(|(right, got)| right != got);
+            return differs.map(|limb| (0, limb / limbs));
+        }
+        let top = (1 << ((self.field.bits() - 1) % 64)) - 1;
+        random.chunks_exact_mut(limbs).for_each(|element| element[limbs - 1] &= top);
+        let wrong = match self.field {
+            Field::Fq => wrong::<Fq>(self, inputs, c, &random),
+            Field::Fr => wrong::<Fr>(self, inputs, c, &random),
+        };
+        wrong.map(|position| (0, position))
     }
 }
 
@@ -152,9 +152,7 @@ impl Task for Product {
         }
         let parts = device.scratch(c.bytes() << log_parts)?;
         device.dot(field, false, [a, a, b, &parts], &dots)?;
-        let sums = device.fold(field, parts, log_parts)?;
-        device.batch.copy(&sums, c);
-        Ok(())
+        device.fold(field, &parts, log_parts, c)
     }
 
     fn compute(&self, inputs: &[Values], outputs: &mut [Values]) {
@@ -170,34 +168,11 @@ impl Task for Product {
         }
     }
 
-    /// Freivalds' check, with a vector of random elements below 2^254 for Fr, below 2^380 for Fq, from the operating system: a wrong row
-    /// passes with a chance of 2^-254 or 2^-380. It takes a multiplication per element of a, b and the product, where computing them
-    /// again takes one for each element of a and each column: for square matrices of n rows, 3 n^2 and not n^3. A product with
-    /// a vector is computed again, which costs less.
-    fn first_wrong(&self, inputs: &[Values], outputs: &[Values]) -> Option<(usize, usize)> {
-        fn wrong<F: LimbField>(of: &Product, inputs: &[Values], c: &[u64], random: &[u64]) -> Option<usize> {
-            let [a, b] = [0, 1].map(|n| F::elements(inputs[n].limbs()));
-            matrices::first_wrong_product(a, b, F::elements(c), (of.inner, of.columns), F::elements(random))
-        }
-        let (limbs, c) = (self.field.limbs(), outputs[0].limbs());
-        if let Some(position) = c.chunks_exact(limbs).position(|element| !self.field.is_canonical(element)) {
-            return Some((0, position));
-        }
-        let mut random = vec![0u64; self.columns * limbs];
-        let known = getrandom::fill(bytemuck::cast_slice_mut(&mut random)).is_ok();
-        if !known || self.columns == 1 || self.rows * self.inner * self.columns == 0 {
-            let mut again = [Values::Limbs(vec![0; c.len()])];
-            self.compute(inputs, &mut again);
-            let differs = again[0].limbs().iter().zip(c).position(|(right, got)| right != got);
-            return differs.map(|limb| (0, limb / limbs));
-        }
-        let top = (1 << ((self.field.bits() - 1) % 64)) - 1;
-        random.chunks_exact_mut(limbs).for_each(|element| element[limbs - 1] &= top);
-        let wrong = match self.field {
-            Field::Fq => wrong::<Fq>(self, inputs, c, &random),
-            Field::Fr => wrong::<Fr>(self, inputs, c, &random),
-        };
-        wrong.map(|position| (0, position))
+    /// Freivalds' check: for square matrices of n rows 3 n^2 multiplications and not n^3. A product with a vector is computed again, which
+    /// costs less.
+    fn proof(&self) -> Option<Proof<'_>> {
+        let check: Proof = Box::new(|inputs, outputs| self.first_wrong(inputs, outputs));
+        (self.columns > 1).then_some(check)
     }
 
     fn trials(&self) -> Vec<Trial> {

@@ -206,6 +206,11 @@ impl Operation {
     pub fn name(self) -> &'static str {
         self.row().name
     }
+
+    /// Whether a result is checked by something cheaper than computing it again.
+    pub(crate) fn is_proved(self) -> bool {
+        matches!(self, Operation::Inverse | Operation::InverseOrZero | Operation::Sqrt)
+    }
 }
 
 impl Row {

@@ -18,6 +18,34 @@ pub enum Verify {
     /// Every element. The default.
     #[default]
     All,
+    /// Every element, as with `All`; and of recordings that are submitted by
+    /// [`submit_verified`](crate::Recording::submit_verified) every step, by the cheapest check that proves it:
+    ///
+    /// | step | check | multiplications, against those of computing it again | a wrong result passes with a chance of |
+    /// |---|---|---|---|
+    /// | inverses, also those in [`divide`](crate::Recording::divide) | a a^-1 = 1, each element | 1 for 3 | 0 |
+    /// | square roots | r^2 = a, each element; which of the two roots it is, is not checked | 1 for 460 | 0 |
+    /// | scans, and division by X - z | each element from the one before it, in parallel segments | 1 for 2 | 0 |
+    /// | products of two matrices, k x l and l x m | Freivalds': both sides times a random vector | kl + lm + km for klm | 2^-254 (Fr), 2^-380 (Fq) |
+    /// | all others | computed again, on all cores | 1 for 1 | 0 |
+    ///
+    /// Of the others, none has a check that is cheaper: an element-wise operation and a fused expression are one pass over what
+    /// would have to be read to check them; a movement is compared by copying; a sum, an inner product, a polynomial's value or a sparse
+    /// product is folded again in parallel segments, and a random linear combination of its results would cost a
+    /// multiplication per input as well.
+    ///
+    /// ```
+    /// # use bls12_field_gpu::*;
+    /// # use ark_bls12_381::Fr;
+    /// let backend = Backend::new(&Options::new().verify(Verify::Proofs))?;
+    /// let a = backend.upload(&[2u64, 4, 5].map(Fr::from))?;
+    /// let mut recording = backend.record();
+    /// let inverses = recording.batch_inverse(&a, Zeros::Refuse)?;
+    /// recording.submit_verified()?.wait()?;
+    /// assert_eq!(inverses.download()?[0] * Fr::from(2u64), Fr::from(1u64));
+    /// # Ok::<(), Error>(())
+    /// ```
+    Proofs,
     /// This many elements at random positions, at least one; a position may be drawn twice. A result with a fraction f of wrong
     /// elements passes with probability (1 - f)^n.
     Sample(usize),
@@ -74,7 +102,7 @@ pub enum Calibrate {
 /// | [`placement`](Self::placement) | `GPU_PLACEMENT`: `auto` or `device` | `auto` |
 /// | [`calibrate`](Self::calibrate) | `GPU_CALIBRATE`: `0` guesses, `1` measures again | measured once |
 /// | [`memory`](Self::memory) | `GPU_DEVICE_LOCAL`: `1` or `0` | predicted, or by the kind of device |
-/// | [`verify`](Self::verify) | `GPU_VERIFY`: `all`, `sample:N` or `off` | `all` |
+/// | [`verify`](Self::verify) | `GPU_VERIFY`: `all`, `proofs`, `sample:N` or `off` | `all` |
 /// | [`workgroup_size`](Self::workgroup_size) | `GPU_WORKGROUP_SIZE` | predicted, or by the kind of device |
 /// | [`formulation`](Self::formulation) | `GPU_FORMULATION`: `words`, `digits` or `doubles` | measured, or by the kind of device |
 /// | [`cache`](Self::cache) | `GPU_CACHE_DIR`: a directory | the user's cache directory |
@@ -404,7 +432,7 @@ impl Settings {
         };
         let verify = match options.verify {
             Some(verify) => verify,
-            None => read.parse("GPU_VERIFY", "all, sample:N with N at least 1, or off", verify)?.unwrap_or_default(),
+            None => read.parse("GPU_VERIFY", "all, proofs, sample:N with N at least 1, or off", verify)?.unwrap_or_default(),
         };
         let workgroup_size = match options.workgroup_size {
             Some(size) => Some(size),
@@ -521,6 +549,7 @@ fn verify(text: &str) -> Option<Verify> {
     match text {
         "all" => Some(Verify::All),
         "off" => Some(Verify::Off),
+        "proofs" => Some(Verify::Proofs),
         sample => sample.strip_prefix("sample:")?.parse().ok().filter(|&n| n > 0).map(Verify::Sample),
     }
 }

@@ -11,7 +11,7 @@ use crate::task::{Lowering, Task, Trial, Values};
 use crate::vector::Vector;
 use crate::{Error, Field, Recording};
 use ark_bls12_381::{Fq, Fr};
-use cpu_reference::{LimbField, Walk, evaluate, powers, powers_first_wrong};
+use cpu_reference::{LimbField, Walk, evaluate, powers};
 use field_kernels::Kernel;
 use gpu_executor::Region;
 use std::sync::Arc;
@@ -105,19 +105,6 @@ impl Task for Powers {
             Field::Fq => of::<Fq>(x, c, out),
             Field::Fr => of::<Fr>(x, c, out),
         }
-    }
-
-    /// One multiplication per element, as many as computing them takes, but all of them independent. No chance of an error.
-    fn first_wrong(&self, inputs: &[Values], outputs: &[Values]) -> Option<(usize, usize)> {
-        fn of<F: LimbField>(x: &Values, c: &Values, out: &Values) -> Option<usize> {
-            powers_first_wrong(first::<F>(x), first::<F>(c), F::elements(out.limbs()))
-        }
-        let ([x, c], [out]) = (inputs, outputs) else { return None };
-        let wrong = match self.field {
-            Field::Fq => of::<Fq>(x, c, out),
-            Field::Fr => of::<Fr>(x, c, out),
-        };
-        wrong.map(|at| (0, at))
     }
 
     fn trials(&self) -> Vec<Trial> {

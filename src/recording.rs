@@ -10,7 +10,7 @@ use crate::task::Task;
 use crate::ticket::{Download, Landed, Ticket};
 use crate::vector::Vector;
 use crate::verification::Verification;
-use crate::{Backend, Error, Form};
+use crate::{Backend, Error, Form, Verify};
 use ark_bls12_381::Fq;
 use gpu_executor::Batch;
 use std::fmt;
@@ -439,12 +439,15 @@ impl Recording {
     /// In the same submission, the device first fetches what the recording reads before it writes it, and at the end all that
     /// it wrote. `wait` then replays the recording on the CPU, as it would be computed without a device, and compares. This costs
     /// the copies of inputs and outputs, host memory of about twice their size, and the time that the CPU takes for the whole
-    /// recording (inverses by Montgomery's trick; square roots are recomputed here, not proved by squaring). What the vectors held
-    /// before is taken as it is. Without [`Ticket::wait`] nothing is verified, and where the CPU computes there is nothing to verify.
-    /// [`Options::verify`](crate::Options::verify) is about calls from host memory and changes nothing here.
+    /// recording (inverses by Montgomery's trick). What the vectors held before is taken as it is. Without [`Ticket::wait`] nothing is
+    /// verified, and where the CPU computes there is nothing to verify.
     ///
-    /// [`Error::VerificationFailed`] names the operation that last wrote a wrong element, and which element of its output it is. The
-    /// vectors then still hold what the device computed.
+    /// With [`Verify::Proofs`] steps are proved where that is less work than replaying them; see there for which. What they wrote is
+    /// fetched right behind them. No other setting of [`Options::verify`](crate::Options::verify), which is about calls from host memory,
+    /// changes anything here.
+    ///
+    /// [`Error::VerificationFailed`] names the operation that last wrote a wrong element, or the first that is not proved, and which
+    /// element of its output it is. The vectors then still hold what the device computed.
     ///
     /// # Errors
     /// Those of [`Recording::submit`].
@@ -473,11 +476,16 @@ impl Recording {
             return Ok(Ticket::done(backend, fetches, landed));
         };
         let mut batch = Batch::default();
-        let verification = verified.then(|| Verification::new(&steps));
+        let verification = verified.then(|| Verification::new(&steps, backend.verify() == Verify::Proofs));
         if let Some(verification) = &verification {
             verification.fetch_inputs(&mut batch);
         }
-        steps.iter().try_for_each(|step| step.add_to(&mut batch, &backend, vulkan))?;
+        for (number, step) in steps.iter().enumerate() {
+            step.add_to(&mut batch, &backend, vulkan)?;
+            if let Some(verification) = &verification {
+                verification.fetch_said(number, step, &mut batch);
+            }
+        }
         if let Some(verification) = &verification {
             verification.fetch_outputs(&mut batch);
         }

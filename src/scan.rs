@@ -10,7 +10,7 @@ use crate::ark::Element;
 use crate::known_answers::edges;
 use crate::passes::{Launch, Share};
 use crate::step::Item;
-use crate::task::{Lowering, Task, Trial, Values};
+use crate::task::{Lowering, Proof, Task, Trial, Values};
 use crate::vector::Vector;
 use crate::{Error, Field, Recording};
 use ark_bls12_381::{Fq, Fr};
@@ -225,6 +225,21 @@ impl Scanned {
     }
 }
 
+impl Scanned {
+    fn first_wrong(&self, inputs: &[Values], outputs: &[Values]) -> Option<(usize, usize)> {
+        fn of<F: LimbField>(task: &Scanned, a: &Values, m: &Values, out: &Values) -> Option<usize> {
+            scan_first_wrong(task.carry.recurrence(m), task.walk, F::elements(a.limbs()), F::elements(out.limbs()))
+        }
+        let ([a, ..], [out]) = (inputs, outputs) else { return None };
+        let m = inputs.last().unwrap_or(a);
+        let wrong = match self.field {
+            Field::Fq => of::<Fq>(self, a, m, out),
+            Field::Fr => of::<Fr>(self, a, m, out),
+        };
+        wrong.map(|at| (0, at))
+    }
+}
+
 impl Task for Scanned {
     fn name(&self) -> &'static str {
         Self::name_of(self.carry)
@@ -259,19 +274,9 @@ impl Task for Scanned {
         }
     }
 
-    /// One operation per element, all of them independent: about a third of the time of scanning again on one core, and as many
-    /// cores as there are. No chance of an error.
-    fn first_wrong(&self, inputs: &[Values], outputs: &[Values]) -> Option<(usize, usize)> {
-        fn of<F: LimbField>(task: &Scanned, a: &Values, m: &Values, out: &Values) -> Option<usize> {
-            scan_first_wrong(task.carry.recurrence(m), task.walk, F::elements(a.limbs()), F::elements(out.limbs()))
-        }
-        let ([a, ..], [out]) = (inputs, outputs) else { return None };
-        let m = inputs.last().unwrap_or(a);
-        let wrong = match self.field {
-            Field::Fq => of::<Fq>(self, a, m, out),
-            Field::Fr => of::<Fr>(self, a, m, out),
-        };
-        wrong.map(|at| (0, at))
+    /// One operation per element, in parallel segments, where scanning on several cores takes two. Exact.
+    fn proof(&self) -> Option<Proof<'_>> {
+        Some(Box::new(|inputs, outputs| self.first_wrong(inputs, outputs)))
     }
 
     fn trials(&self) -> Vec<Trial> {

@@ -8,7 +8,7 @@ use crate::operation::Operation;
 use crate::task::{Task, Values};
 use crate::ticket::Landed;
 use crate::{Backend, Error, Field, Form};
-use cpu_reference::Results;
+use cpu_reference::{Positions, Results};
 use gpu_executor::{Batch, Region};
 use std::ops::Range;
 use std::sync::Arc;
@@ -150,6 +150,42 @@ impl Step {
         outputs.into_iter().flatten().chain(more).map(|(memory, item)| Output { memory, item })
     }
 
+    /// Whether something proves what the step writes in less work than computing it.
+    pub(crate) fn is_provable(&self) -> bool {
+        match self {
+            Step::Apply { call, .. } => call.operation.is_proved(),
+            Step::Task { task, .. } => task.proof().is_some(),
+            _ => false,
+        }
+    }
+
+    /// Proves what a device says that the step writes, which then is there: as after [`Step::compute`]. What is wrong, as an output and
+    /// a position in it.
+    pub(crate) fn prove(&self, mirror: &Mirror, said: &[Vec<u8>]) -> Result<Option<(usize, usize)>, Error> {
+        let values = || self.writes().zip(said).map(|(Output { item, .. }, bytes)| Values::from_bytes(item, bytes));
+        let wrong = match self {
+            Step::Apply { call, inputs, .. } => {
+                let vectors: Vec<Vec<u64>> = inputs.iter().map(|memory| load(mirror, memory)).collect();
+                let vectors: Vec<&[u64]> = vectors.iter().map(Vec::as_slice).collect();
+                let answers: Vec<Values> = values().collect();
+                let (elements, flags) =
+                    (answers.first().map_or(&[][..], Values::limbs), answers.get(1).map_or(&[][..], Values::words));
+                let wrong = Prepared::new(&call.call(&vectors))?.first_wrong(elements, flags, Positions::All);
+                wrong.map(|position| (0, position))
+            }
+            Step::Task { task, inputs, items, .. } => {
+                let inputs: Vec<Values> =
+                    inputs.iter().zip(items).map(|(memory, item)| held(mirror, memory, *item)).collect();
+                task.proof().and_then(|first_wrong| first_wrong(&inputs, &values().collect::<Vec<_>>()))
+            }
+            _ => None,
+        };
+        if wrong.is_none() {
+            self.writes().zip(said).for_each(|(output, bytes)| store(mirror, output.memory, bytes));
+        }
+        Ok(wrong)
+    }
+
     /// Adds the step to a device's batch; a costly operation on a long vector as several launches.
     pub(crate) fn add_to(&self, batch: &mut Batch, backend: &Backend, vulkan: &Vulkan) -> Result<(), Error> {
         match self {
@@ -185,12 +221,8 @@ impl Step {
 
     /// Computes the step on the CPU; what it downloads goes to the end of `landed`.
     pub(crate) fn compute(&self, mirror: &Mirror, landed: &mut Vec<Landed>) -> Result<(), Error> {
-        let store = |memory: &Memory, bytes: &[u8]| {
-            if let Some(host) = mirror.host(memory) {
-                host.store(bytes);
-            }
-        };
-        let load = |memory: &Memory| mirror.host(memory).map_or_else(Vec::new, |host| host.load());
+        let store = |memory: &Memory, bytes: &[u8]| store(mirror, memory, bytes);
+        let load = |memory: &Memory| load(mirror, memory);
         match self {
             Step::Write { bytes, to, .. } => store(to, bytes),
             Step::Zero { to, .. } => store(to, &vec![0; to.bytes() as usize]),
@@ -214,14 +246,8 @@ impl Step {
                 store(mask, bytemuck::cast_slice(&flags));
             }
             Step::Task { task, inputs, items, outputs } => {
-                let values = |memory: &Memory, item: Item| {
-                    let mut values = Values::zeroed(item, (memory.bytes() / item.bytes()) as usize);
-                    if let Some(host) = mirror.host(memory) {
-                        host.load_into(values.bytes_mut());
-                    }
-                    values
-                };
-                let inputs: Vec<Values> = inputs.iter().zip(items).map(|(memory, item)| values(memory, *item)).collect();
+                let inputs: Vec<Values> =
+                    inputs.iter().zip(items).map(|(memory, item)| held(mirror, memory, *item)).collect();
                 let zeroed =
                     |(memory, item): &(Memory, Item)| Values::zeroed(*item, (memory.bytes() / item.bytes()) as usize);
                 let mut results: Vec<Values> = outputs.iter().map(zeroed).collect();
@@ -231,6 +257,25 @@ impl Step {
         }
         Ok(())
     }
+}
+
+fn store(mirror: &Mirror, memory: &Memory, bytes: &[u8]) {
+    if let Some(host) = mirror.host(memory) {
+        host.store(bytes);
+    }
+}
+
+fn load(mirror: &Mirror, memory: &Memory) -> Vec<u64> {
+    mirror.host(memory).map_or_else(Vec::new, |host| host.load())
+}
+
+/// All items of some memory.
+fn held(mirror: &Mirror, memory: &Memory, item: Item) -> Values {
+    let mut values = Values::zeroed(item, (memory.bytes() / item.bytes()) as usize);
+    if let Some(host) = mirror.host(memory) {
+        host.load_into(values.bytes_mut());
+    }
+    values
 }
 
 /// The bytes of these items in memory on the device.

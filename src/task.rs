@@ -40,23 +40,19 @@ pub(crate) trait Task: fmt::Debug + Send + Sync {
     /// Computes it on the CPU. Elements are in Montgomery form; the outputs have the right lengths and are all zero.
     fn compute(&self, inputs: &[Values], outputs: &mut [Values]);
 
-    /// The first item of the outputs that is wrong, as (output, position), by the cheapest check that proves them: here, by computing
-    /// them again. A position is the best that the check can tell.
-    #[expect(dead_code, reason = "the level of `Verify` that asks for it is still to come")]
-    fn first_wrong(&self, inputs: &[Values], outputs: &[Values]) -> Option<(usize, usize)> {
-        let mut again: Vec<Values> = outputs.iter().map(Values::zeroed_like).collect();
-        self.compute(inputs, &mut again);
-        again
-            .iter()
-            .zip(outputs)
-            .enumerate()
-            .find_map(|(n, (right, got))| Some((n, right.first_difference(got, self.field())?)))
+    /// What proves outputs in less work than [`Task::compute`] takes, if anything does.
+    fn proof(&self) -> Option<Proof<'_>> {
+        None
     }
 
     /// Small tasks of the same variant, whose answers are compared with the CPU's before this one is first used: the edges of the
     /// field, lengths around those of workgroups and segments.
     fn trials(&self) -> Vec<Trial>;
 }
+
+/// Of inputs and what a device says the outputs are, the first item that is wrong, as (output, position). Inputs are right. What is not
+/// wrong is right, byte for byte, but for a chance that [`Verify::Proofs`](crate::Verify::Proofs) tells.
+pub(crate) type Proof<'a> = Box<dyn Fn(&[Values], &[Values]) -> Option<(usize, usize)> + 'a>;
 
 /// A task with its inputs, and what its outputs are.
 pub(crate) struct Trial {
@@ -91,6 +87,13 @@ impl Values {
         }
     }
 
+    /// As many items as these are the bytes of.
+    pub(crate) fn from_bytes(item: Item, bytes: &[u8]) -> Self {
+        let mut values = Values::zeroed(item, bytes.len() / item.bytes() as usize);
+        values.bytes_mut().copy_from_slice(bytes);
+        values
+    }
+
     /// The limbs; none of words.
     pub(crate) fn limbs(&self) -> &[u64] {
         if let Values::Limbs(limbs) = self { limbs } else { &[] }
@@ -123,12 +126,6 @@ impl Values {
             Values::Limbs(limbs) => bytemuck::cast_slice_mut(limbs),
             Values::Words(words) => bytemuck::cast_slice_mut(words),
         }
-    }
-
-    fn first_difference(&self, other: &Values, field: Field) -> Option<usize> {
-        let width = if matches!(self, Values::Limbs(_)) { field.bytes() } else { size_of::<u32>() };
-        let (ours, theirs) = (self.bytes(), other.bytes());
-        if ours == theirs { None } else { ours.iter().zip(theirs).position(|(a, b)| a != b).map(|byte| byte / width) }
     }
 }
 

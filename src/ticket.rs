@@ -181,17 +181,12 @@ impl Ticket {
         }
         if let Some(device) = device {
             landed = fetches.iter().map(Landed::new).collect();
-            let (mut inputs, mut outputs) =
-                verification.as_ref().map(|(verification, _)| verification.room()).unwrap_or_default();
+            let mut fetched =
+                verification.as_ref().map(|(verification, steps)| verification.room(steps)).unwrap_or_default();
             #[cfg(feature = "test-faults")]
-            let inputs_count = inputs.len();
-            let inner = landed.iter_mut().map(Landed::bytes_mut).filter(|bytes| !bytes.is_empty());
-            let mut targets: Vec<&mut [u8]> = inputs
-                .iter_mut()
-                .map(Vec::as_mut_slice)
-                .chain(inner)
-                .chain(outputs.iter_mut().map(Vec::as_mut_slice))
-                .collect();
+            let inputs_count = fetched.inputs.len();
+            let steps = verification.as_ref().map_or(&[][..], |(_, steps)| steps);
+            let mut targets = fetched.targets(steps, &mut landed);
             device.finish(&mut targets)?;
             #[cfg(feature = "test-faults")]
             if let Some(crate::Fault::FlipBit(bit)) = backend.settings().fault {
@@ -199,7 +194,7 @@ impl Ticket {
             }
             drop(targets);
             if let Some((verification, steps)) = verification {
-                verification.check(&backend, &steps, &inputs, &landed, &outputs)?;
+                verification.check(&backend, &steps, &fetched, &landed)?;
             }
         }
         let zero = |(fetch, landed): (&Fetch, &Landed)| match landed {

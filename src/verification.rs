@@ -1,9 +1,11 @@
-//! Verification of recordings: replayed on the CPU from the inputs that the device had, and compared.
+//! Verification of recordings: replayed on the CPU from the inputs that the device had, and compared. Steps that something proves in less
+//! work than computing them need not be replayed: what the device says they wrote is fetched right behind them, proved from inputs that
+//! are known to be right by then, and taken.
 
 use crate::memory::{Memory, Mirror, Place};
 use crate::step::{Item, Output, Step};
 use crate::ticket::Landed;
-use crate::{Backend, Error};
+use crate::{Backend, Error, Field};
 use gpu_executor::Batch;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -12,8 +14,36 @@ use std::ops::Range;
 pub(crate) struct Verification {
     /// What the recording reads before it writes it, fetched before anything is done.
     inputs: Vec<Memory>,
-    /// What it writes, fetched when all is done.
+    /// What it writes, fetched when all is done; but for what a proved step wrote last.
     outputs: Vec<(Memory, Item)>,
+    /// Which steps are proved. What they write is fetched behind them.
+    proved: Vec<bool>,
+}
+
+/// What was fetched to verify a recording.
+#[derive(Default)]
+pub(crate) struct Fetched {
+    pub(crate) inputs: Vec<Vec<u8>>,
+    /// By step, what a proved one is said to write, output by output.
+    said: Vec<Vec<Vec<u8>>>,
+    outputs: Vec<Vec<u8>>,
+}
+
+impl Fetched {
+    /// Where everything goes that a recording fetches, in this order, if these are its downloads.
+    pub(crate) fn targets<'a>(&'a mut self, steps: &[Step], landed: &'a mut [Landed]) -> Vec<&'a mut [u8]> {
+        let mut targets: Vec<&mut [u8]> = self.inputs.iter_mut().map(Vec::as_mut_slice).collect();
+        let mut landed = landed.iter_mut();
+        for (step, said) in steps.iter().zip(&mut self.said) {
+            if let Step::Fetch(_) = step {
+                targets.extend(landed.next().map(Landed::bytes_mut));
+            }
+            targets.extend(said.iter_mut().map(Vec::as_mut_slice));
+        }
+        targets.extend(landed.map(Landed::bytes_mut).chain(self.outputs.iter_mut().map(Vec::as_mut_slice)));
+        targets.retain(|bytes| !bytes.is_empty());
+        targets
+    }
 }
 
 /// Ranges of bytes, by buffer; disjoint and in order.
@@ -48,9 +78,21 @@ impl Covered {
 }
 
 impl Verification {
-    pub(crate) fn new(steps: &[Step]) -> Self {
+    /// Of a recording, which is replayed wholly unless `proofs` says that its provable steps are to be proved.
+    pub(crate) fn new(steps: &[Step], proofs: bool) -> Self {
         let (mut known, mut written) = (Covered::default(), Covered::default());
         let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+        let proved: Vec<bool> = steps.iter().map(|step| proofs && step.is_provable()).collect();
+        // What a proved step wrote last is fetched already.
+        let mut later = Covered::default();
+        for (step, proved) in steps.iter().zip(&proved).rev() {
+            for Output { memory, .. } in step.writes() {
+                let last = later.add_memory(memory);
+                if *proved {
+                    last.iter().for_each(|memory| drop(written.add_memory(memory)));
+                }
+            }
+        }
         for step in steps {
             // All reads first: a step may write what it reads.
             step.reads().iter().for_each(|memory| inputs.extend(known.add_memory(memory)));
@@ -59,31 +101,45 @@ impl Verification {
                 outputs.extend(written.add_memory(memory).into_iter().map(|memory| (memory, item)));
             }
         }
-        Self { inputs, outputs }
+        Self { inputs, outputs, proved }
     }
 
     pub(crate) fn fetch_inputs(&self, batch: &mut Batch) {
         self.inputs.iter().filter_map(Memory::region).for_each(|region| batch.download(region));
     }
 
+    /// To be called for every step, when it has been added to the batch.
+    pub(crate) fn fetch_said(&self, number: usize, step: &Step, batch: &mut Batch) {
+        if self.proved.get(number) == Some(&true) {
+            step.writes().filter_map(|output| output.memory.region()).for_each(|region| batch.download(region));
+        }
+    }
+
     pub(crate) fn fetch_outputs(&self, batch: &mut Batch) {
         self.outputs.iter().filter_map(|(memory, _)| memory.region()).for_each(|region| batch.download(region));
     }
 
-    /// Room for what is fetched: inputs, outputs.
-    pub(crate) fn room(&self) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    /// Room for what is fetched.
+    pub(crate) fn room(&self, steps: &[Step]) -> Fetched {
         let room = |memory: &Memory| vec![0; memory.bytes() as usize];
-        (self.inputs.iter().map(room).collect(), self.outputs.iter().map(|(memory, _)| room(memory)).collect())
+        let said = |(step, proved): (&Step, &bool)| match proved {
+            true => step.writes().map(|output| room(output.memory)).collect(),
+            false => Vec::new(),
+        };
+        Fetched {
+            inputs: self.inputs.iter().map(room).collect(),
+            said: steps.iter().zip(&self.proved).map(said).collect(),
+            outputs: self.outputs.iter().map(|(memory, _)| room(memory)).collect(),
+        }
     }
 
-    /// Computes the recording from its inputs and compares all that it downloaded and wrote.
+    /// Computes the recording from its inputs, or takes what is proved, and compares all that it downloaded and wrote.
     pub(crate) fn check(
         &self,
         backend: &Backend,
         steps: &[Step],
-        inputs: &[Vec<u8>],
+        Fetched { inputs, said, outputs }: &Fetched,
         landed: &[Landed],
-        outputs: &[Vec<u8>],
     ) -> Result<(), Error> {
         let memories = steps.iter().flat_map(|step| step.reads().iter().chain(step.writes().map(|output| output.memory)));
         let mirror = Mirror::of(memories.filter_map(Memory::place));
@@ -95,6 +151,14 @@ impl Verification {
         let mut verified = 0;
         let mut replayed = Vec::new();
         for (position, step) in steps.iter().enumerate() {
+            if self.proved[position] {
+                if let Some((_, index)) = step.prove(&mirror, &said[position])? {
+                    return Err(failed(backend, step.name(), step.field(), index));
+                }
+                verified +=
+                    step.writes().map(|output| (output.memory.bytes() / output.item.bytes()) as usize).sum::<usize>();
+                continue;
+            }
             step.compute(&mirror, &mut replayed)?;
             let Step::Fetch(fetch) = step else { continue };
             let Some((expected, got)) = replayed.last().zip(landed.get(replayed.len() - 1)) else { continue };
@@ -139,8 +203,12 @@ fn blame(backend: &Backend, steps: &[Step], memory: &Memory, byte: u64, item: It
         Some((position, index)) => (position, index, steps[position].name(), steps[position].field()),
         None => (steps.len(), byte / item.bytes(), "download", item.field()),
     };
+    (position, failed(backend, operation, field, index as usize))
+}
+
+fn failed(backend: &Backend, operation: &'static str, field: Field, index: usize) -> Error {
     let device = backend.vulkan().map(|vulkan| vulkan.device().info().to_string()).unwrap_or_default();
-    (position, Error::VerificationFailed { operation, field, index: index as usize, device })
+    Error::VerificationFailed { operation, field, index, device }
 }
 
 fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {

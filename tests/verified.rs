@@ -7,7 +7,7 @@ mod support;
 
 use ark_bls12_381::{Fq, Fr};
 use ark_ff::Field as _;
-use bls12_field_gpu::{Backend, Error, ErrorKind, Fault, Field, Options, Validation, Verify};
+use bls12_field_gpu::{Backend, DeviceChoice, Error, ErrorKind, Fault, Field, Options, Scan, Validation, Verify, Zeros};
 use support::{cpu, engines, numbers, unwatched};
 
 fn damaging(bit: u64) -> Backend {
@@ -174,5 +174,65 @@ fn masks_can_be_cut_anywhere() {
         assert!(flags.iter().enumerate().all(|(index, &flag)| flag == set(index)));
         assert!(matches!(mask.slice(5..212), Err(Error::OutOfRange { end: 212, length: 211, .. })));
         assert_eq!(format!("{:?}", mask.slice(7..7).unwrap()), "Mask(0 flags)");
+    }
+}
+
+/// Scans, inverses, roots and products of matrices, among steps that are replayed; some of what they write is overwritten, in place too.
+fn provable(backend: &Backend) -> Result<(), Error> {
+    let (a, q) = (backend.upload(&numbers::<Fr>(64, 1))?, backend.upload(&numbers::<Fq>(4, 2))?);
+    let mut recording = backend.record();
+    let _square = recording.square(&a)?;
+    let product = recording.matrix_product(&a, &a, (8, 8, 8))?;
+    let early = recording.download(&product)?;
+    recording.add_into(&product.slice(0..5)?, &a.slice(0..5)?, &product.slice(0..5)?)?;
+    recording.batch_inverse_into(&product, Zeros::Keep, &product)?;
+    let scan = recording.scan(Scan::product(), &product)?;
+    let _root = recording.sqrt(&q)?;
+    let _inverse = recording.inverse_or_zero(&a)?;
+    let _both = recording.divide_by_linear(&scan, &numbers::<Fr>(64, 1)[3])?;
+    let mut downloads = recording.submit_verified()?.wait()?;
+    let mut right = vec![Fr::from(0u64); 64];
+    let values = numbers::<Fr>(64, 1);
+    for (n, right) in right.iter_mut().enumerate() {
+        *right = (0..8).map(|k| values[n / 8 * 8 + k] * values[k * 8 + n % 8]).sum();
+    }
+    assert_eq!(downloads.take(&early)?, right);
+    right.iter_mut().zip(&values).take(5).for_each(|(right, a)| *right += a);
+    right.iter_mut().for_each(|right| *right = right.inverse().unwrap());
+    assert_eq!(product.download()?, right);
+    Ok(())
+}
+
+#[test]
+fn steps_are_proved() {
+    let proofs = Options::new().verify(Verify::Proofs);
+    for backend in [unwatched(proofs.clone()), Backend::new(&proofs.clone().device(DeviceChoice::Cpu)).unwrap()] {
+        provable(&backend).unwrap();
+        // Those of host memory are checked as ever.
+        let a = numbers::<Fq>(5, 1);
+        assert_eq!(backend.mul(&a, &a).unwrap()[4], a[4].square());
+    }
+    // Whatever is wrong is caught, and the step is named. What comes back, in this order: the product, the download, the inverses, the scan, the
+    // roots and their flags, the other inverses, the quotient; then squares.
+    let (fr, fq) = (64 * 256, 4 * 384);
+    let starts =
+        [0, fr, 2 * fr, 3 * fr, 4 * fr, 4 * fr + fq, 4 * fr + fq + 4 * 32, 5 * fr + fq + 4 * 32, 6 * fr + fq + 4 * 32];
+    let names = [
+        "matrix_product",
+        "matrix_product",
+        "batch_inverse",
+        "prefix_product",
+        "sqrt",
+        "sqrt",
+        "inverse",
+        "divide_by_linear",
+        "square",
+    ];
+    for (start, name) in starts.into_iter().zip(names) {
+        for bit in [0, 1, 31].map(|bit| start + bit).into_iter().chain((name != "sqrt").then_some(start + fr - 1)) {
+            let backend = unwatched(proofs.clone().fault(Fault::FlipBit(bit)));
+            let error = provable(&backend).unwrap_err();
+            assert_eq!(wrong(&error).0, name, "bit {bit}");
+        }
     }
 }

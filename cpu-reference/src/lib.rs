@@ -27,7 +27,7 @@ mod twins;
 pub use inversions::{first_wrong_inverse, inverses};
 pub use layout::{LimbField, zeroed_vec};
 pub use reductions::{Fold, inner_product, product, sum, sum_of_squares};
-pub use scans::{Recurrence, Walk, evaluate, powers, powers_first_wrong, scan, scan_first_wrong};
+pub use scans::{Recurrence, Walk, evaluate, powers, scan, scan_first_wrong};
 pub use twins::{
     Form, Operands, Positions, Results, Twin, add, add_scalar, double, equal, from_montgomery, inverse, mul, mul_add, neg,
     pow, scale, sqrt, square, sub, sub_scalar, to_montgomery,

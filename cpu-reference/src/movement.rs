@@ -11,12 +11,6 @@ pub fn gather(limbs: usize, from: &[u64], to: &mut [u64], source: impl Fn(usize)
     elements.for_each(|(i, element)| element.copy_from_slice(element_of(limbs, from, source(i))));
 }
 
-/// The first element i of `to` that is not element `source(i)` of `from`.
-pub fn first_not_gathered(limbs: usize, from: &[u64], to: &[u64], source: impl Fn(usize) -> usize + Sync) -> Option<usize> {
-    let elements = to.par_chunks_exact(limbs).with_min_len(PIECE).enumerate();
-    elements.filter(|(i, element)| *element != element_of(limbs, from, source(*i))).map(|(i, _)| i).find_first(|_| true)
-}
-
 /// Element `places[i]` of `to` becomes element i of `from`.
 pub fn scatter(limbs: usize, from: &[u64], to: &mut [u64], places: &[u32]) {
     for (element, &place) in from.chunks_exact(limbs).zip(places) {
@@ -44,10 +38,6 @@ mod tests {
         let mut to = vec![0; 4000];
         gather(2, &from, &mut to, |i| 2499 - i);
         assert_eq!((to[..2].to_vec(), to[3998..].to_vec()), (vec![4998, 4999], vec![1000, 1001]));
-        assert_eq!(first_not_gathered(2, &from, &to, |i| 2499 - i), None);
-        to[3001] += 1;
-        to[3003] += 1;
-        assert_eq!(first_not_gathered(2, &from, &to, |i| 2499 - i), Some(1500));
         scatter(2, &from[..4], &mut to, &[3, 0]);
         assert_eq!(to[..8], [2, 3, 4996, 4997, 4994, 4995, 0, 1]);
         assert_eq!(compact(2, &from[..8], &[0, 1, 0, 7], &mut to), 2);

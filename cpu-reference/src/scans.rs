@@ -134,13 +134,6 @@ pub fn powers<F: LimbField>(x: F, c: F, out: &mut [F]) {
     });
 }
 
-/// The first position at which `out` is not what [`powers`] gives: each is compared with x times the one before it. No chance
-/// of an error.
-pub fn powers_first_wrong<F: LimbField>(x: F, c: F, out: &[F]) -> Option<usize> {
-    let right = |at: usize| if at == 0 { c } else { out[at - 1] * x };
-    (0..out.len()).into_par_iter().with_min_len(PIECE).find_first(|&at| out[at] != right(at))
-}
-
 /// The polynomial with these coefficients, the constant one first, at x.
 pub fn evaluate<F: LimbField>(coefficients: &[F], x: F) -> F {
     let at = |(piece, coefficients): (usize, &[F])| {
@@ -206,11 +199,6 @@ mod tests {
             let mut out = vec![F::ZERO; length];
             powers(x, c, &mut out);
             assert!((0..length).all(|i| out[i] == c * x.pow([i as u64])));
-            assert_eq!(powers_first_wrong(x, c, &out), None);
-            if let Some(last) = out.last_mut() {
-                last.double_in_place();
-                assert_eq!(powers_first_wrong(x, c, &out), Some(length - 1));
-            }
             let polynomial = elements::<F>(length as u64);
             let expected: F = polynomial.iter().enumerate().map(|(i, a)| *a * x.pow([i as u64])).sum();
             assert_eq!(evaluate(&polynomial, x), expected);

@@ -155,7 +155,7 @@ impl fmt::Display for Evidence {
 impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let checked = match self.verify {
-            Verify::All => "every element checked".to_owned(),
+            Verify::All | Verify::Proofs => "every element checked".to_owned(),
             Verify::Sample(n) => format!("{n} elements checked"),
             Verify::Off => "unchecked".to_owned(),
         };

@@ -161,11 +161,6 @@ pub(crate) fn like(operation: Operation) -> Operation {
     }
 }
 
-/// Whether an answer is checked by something cheaper than computing it again.
-fn proved(operation: Operation) -> bool {
-    matches!(like(operation), Operation::Inverse | Operation::Sqrt)
-}
-
 /// What is kept of a calibration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Measurements {
@@ -321,11 +316,11 @@ impl Model {
             Verify::Sample(n) => {
                 shorter(entry.serial.1, product.map(|(entry, _)| entry.serial.1), 0) * n.min(query.length) as f64
             }
-            Verify::All => {
+            Verify::All | Verify::Proofs => {
                 let time = |entry: &Entry| self.with_threads(&entry.check, entry.serial.1, query);
                 let checking = shorter(time(entry), product.map(|(product, _)| time(product)), 0);
                 // To recompute takes no less than to compute, whatever was measured.
-                if proved(query.operation) { checking } else { checking.max(cpu(entry)) }
+                if query.operation.is_proved() { checking } else { checking.max(cpu(entry)) }
             }
         };
         let device = move |entry: &'a Entry| {

@@ -264,7 +264,8 @@ impl Task for SparseProduct {
                 let (first, rows) = (begin + start, most.min(all - start));
                 let parts = device.scratch(((rows * bytes) as u64) << log_parts)?;
                 device.dot(field, true, [values, words, x, &parts], &self.dots(rows, *log_parts, Some(first)))?;
-                let sums = device.fold(field, parts, *log_parts)?;
+                let sums = device.scratch((rows * bytes) as u64)?;
+                device.fold(field, &parts, *log_parts, &sums)?;
                 let uses = [SlotUse::Reads(QUAD), SlotUse::ReadsAnywhere(FLAG), SlotUse::None, ANYWHERE.1];
                 device.launch_quads((Kernel::Scatter, field), uses, vec![], rows, |range| {
                     let places = begin + all + 1 + start;

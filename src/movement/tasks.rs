@@ -170,13 +170,6 @@ impl Task for Mapped {
         movement::gather(self.field.limbs(), inputs[0].limbs(), outputs[0].limbs_mut(), |i| self.map.source(i));
     }
 
-    /// Compares each element with the one it should be: both vectors are read once, nothing is written.
-    fn first_wrong(&self, inputs: &[Values], outputs: &[Values]) -> Option<(usize, usize)> {
-        let source = |i| self.map.source(i);
-        let wrong = movement::first_not_gathered(self.field.limbs(), inputs[0].limbs(), outputs[0].limbs(), source);
-        wrong.map(|position| (0, position))
-    }
-
     fn variant(&self) -> String {
         // Short vectors do not take the kernel that long ones do.
         matches!(self.map, Map::BitReverse { bits } if bits < 2 * LOG_SIDE).to_string()
@@ -244,13 +237,6 @@ impl Task for Gathered {
     fn compute(&self, inputs: &[Values], outputs: &mut [Values]) {
         let indices = inputs[1].words();
         movement::gather(self.0.limbs(), inputs[0].limbs(), outputs[0].limbs_mut(), |i| indices[i] as usize);
-    }
-
-    /// As for the other movements: everything is read once.
-    fn first_wrong(&self, inputs: &[Values], outputs: &[Values]) -> Option<(usize, usize)> {
-        let source = |i: usize| inputs[1].words()[i] as usize;
-        let wrong = movement::first_not_gathered(self.0.limbs(), inputs[0].limbs(), outputs[0].limbs(), source);
-        wrong.map(|position| (0, position))
     }
 
     fn trials(&self) -> Vec<Trial> {
