@@ -107,7 +107,7 @@ impl Circuit {
         });
         match row.len() {
             0 => "0".into(),
-            length if length > SHOWN => format!("{} + .. {length} terms", terms.collect::<String>()),
+            length if length > SHOWN => format!("{} .. of {length} terms", terms.collect::<String>()),
             _ => terms.collect(),
         }
     }

@@ -7,8 +7,12 @@ use ark_relations::gr1cs::Matrix;
 use bls12_field_gpu::{Backend, Error, Mask, Recording, SparseMatrix, Vector};
 use rayon::prelude::*;
 
-/// The matrices where a backend computes.
-pub(crate) struct Resident([SparseMatrix<Fr>; 3]);
+/// The matrices and z where a backend computes.
+pub(crate) struct Resident {
+    pub(crate) backend: Backend,
+    matrices: [SparseMatrix<Fr>; 3],
+    z: Vector<Fr>,
+}
 
 /// What a recording leaves there.
 pub(crate) struct Evaluated {
@@ -19,23 +23,42 @@ pub(crate) struct Evaluated {
 }
 
 impl Resident {
+    /// The matrices, and a z of zeros.
     pub(crate) fn upload(backend: &Backend, [a, b, c]: &[Csr; 3], variables: usize) -> Result<Self, Error> {
         let upload = |csr: &Csr| backend.upload_sparse(&csr.offsets, &csr.columns, &csr.values, variables);
-        Ok(Self([upload(a)?, upload(b)?, upload(c)?]))
+        let matrices = [upload(a)?, upload(b)?, upload(c)?];
+        Ok(Self { backend: backend.clone(), matrices, z: backend.zeros(variables)? })
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        self.0.iter().map(SparseMatrix::bytes).sum()
+        self.matrices.iter().map(SparseMatrix::bytes).sum()
     }
 
     /// Records three products and, in one kernel, a multiplication and a comparison.
-    pub(crate) fn evaluate(&self, recording: &mut Recording, z: &Vector<Fr>) -> Result<Evaluated, Error> {
-        let [a, b, c] = &self.0;
-        let az = recording.sparse_vector(a, z)?;
-        let bz = recording.sparse_vector(b, z)?;
-        let cz = recording.sparse_vector(c, z)?;
+    fn evaluate(&self, recording: &mut Recording) -> Result<Evaluated, Error> {
+        let [a, b, c] = &self.matrices;
+        let az = recording.sparse_vector(a, &self.z)?;
+        let bz = recording.sparse_vector(b, &self.z)?;
+        let cz = recording.sparse_vector(c, &self.z)?;
         let holds = recording.evaluate_mask(&(&az * &bz).equals(&cz))?;
         Ok(Evaluated { products: [az, bz, cz], holds })
+    }
+
+    /// Writes to z from `first` on, and evaluates: which constraints hold.
+    pub(crate) fn holds(&self, first: usize, values: &[Fr]) -> Result<Vec<bool>, Error> {
+        let mut recording = self.backend.record();
+        recording.write(&self.z.slice(first..first + values.len())?, values)?;
+        let evaluated = self.evaluate(&mut recording)?;
+        let holds = recording.download_mask(&evaluated.holds)?;
+        recording.submit()?.wait()?.take(&holds)
+    }
+
+    /// Evaluates, every byte compared with what the CPU computes.
+    pub(crate) fn verified(&self) -> Result<Evaluated, Error> {
+        let mut recording = self.backend.record();
+        let evaluated = self.evaluate(&mut recording)?;
+        recording.submit_verified()?.wait()?;
+        Ok(evaluated)
     }
 }
 

@@ -11,7 +11,7 @@ mod circuit;
 mod evaluation;
 
 use ark_bls12_381::Fr;
-use bls12_field_gpu::{Backend, DeviceKind, Engine, Options, Span, Stage, Vector};
+use bls12_field_gpu::{Backend, DeviceKind, Engine, Options, Span, Stage};
 use circuit::{Circuit, Csr, Preimage, Short, synthesize};
 use evaluation::{Resident, first_violated, holds, products};
 use std::error::Error;
@@ -71,25 +71,13 @@ fn run(blocks: usize) -> Outcome<()> {
     let (matrices, resident) = timed(|| Resident::upload(&backend, &csr, variables));
     let resident = resident?;
     fact("on the device", format_args!("{} bytes of matrices", resident.bytes()));
-    let z = backend.upload(&circuit.z)?;
-    // Kernels are made, self-tested and cached by the first evaluation. All of it is compared with the CPU, byte for byte.
-    let (first, evaluated) = timed(|| {
-        let mut recording = backend.record();
-        let evaluated = resident.evaluate(&mut recording, &z)?;
-        recording.submit_verified()?.wait()?;
-        Ok::<_, bls12_field_gpu::Error>(evaluated)
-    });
-    let evaluated = evaluated?;
-    let (verified, ()) = best(|| {
-        let mut recording = backend.record();
-        resident.evaluate(&mut recording, &z)?;
-        Ok(recording.submit_verified()?.wait().map(drop)?)
-    })?;
-    if let Some(number) = first_violated(&evaluated.holds.download()?) {
+    // Kernels are made, self-tested and cached by the first evaluation.
+    let (first, flags) = timed(|| resident.holds(0, &circuit.z));
+    if let Some(number) = first_violated(&flags?) {
         return Err(format!("constraint {number} does not hold: {}", circuit.constraint(number)).into());
     }
-
-    let (device, flags) = best(|| evaluate(&backend, &resident, &z, &circuit.z))?;
+    let (device, flags) = best(|| Ok(resident.holds(0, &circuit.z)?))?;
+    let (verified, evaluated) = best(|| Ok(resident.verified()?))?;
     let (cpu_products, expected) = best(|| Ok(products(&circuit.matrices, &circuit.z)))?;
     let (cpu_check, expected_flags) = best(|| Ok(holds(&expected)))?;
     for (ours, theirs) in evaluated.products.iter().zip(&expected) {
@@ -97,9 +85,10 @@ fn run(blocks: usize) -> Outcome<()> {
             return Err("the products are not what arkworks computes".into());
         }
     }
-    if flags != expected_flags {
+    if flags != expected_flags || evaluated.holds.download()? != flags {
         return Err("the constraints that hold are not those that arkworks finds".into());
     }
+    let cpu = cpu_products + cpu_check;
 
     heading("making ready, once per circuit");
     row("synthesis, by arkworks on one core", synthesis);
@@ -109,34 +98,22 @@ fn run(blocks: usize) -> Outcome<()> {
     row("upload of the matrices", matrices);
     row("first evaluation, with self-tests of kernels", first);
 
-    heading(&format!("for each witness, the least of {REPETITIONS} or fewer"));
+    heading(&format!("for each witness, the least of up to {REPETITIONS} times"));
     row("upload of z, three products, the check, its flags back", device);
-    stages(&backend, &resident, &z, &circuit.z)?;
+    stages(&resident, &circuit)?;
     row("products and check verified by the CPU, z being there", verified);
 
     heading(&format!("the same by arkworks on all cores: {} threads", rayon::current_num_threads()));
     row("three products", cpu_products);
     row("the check", cpu_check);
-    row("all of it", cpu_products + cpu_check);
+    row("all of it", cpu);
 
-    println!(
-        "\nAll {constraints} constraints hold, and the products agree with arkworks'. {}",
-        quicker(device, cpu_products + cpu_check)
-    );
-    plant(&backend, &resident, &z, &circuit)
-}
-
-/// z there, the constraints that hold back.
-fn evaluate(backend: &Backend, resident: &Resident, z: &Vector<Fr>, values: &[Fr]) -> Outcome<Vec<bool>> {
-    let mut recording = backend.record();
-    recording.write(z, values)?;
-    let evaluated = resident.evaluate(&mut recording, z)?;
-    let flags = recording.download_mask(&evaluated.holds)?;
-    Ok(recording.submit()?.wait()?.take(&flags)?)
+    println!("\nAll {constraints} constraints hold, and the products agree with arkworks'. {}", quicker(device, cpu));
+    plant(&resident, &circuit)
 }
 
 /// What the device's own clock says of an evaluation's parts, the least of each.
-fn stages(backend: &Backend, resident: &Resident, z: &Vector<Fr>, values: &[Fr]) -> Outcome<()> {
+fn stages(resident: &Resident, circuit: &Circuit) -> Outcome<()> {
     let fused = |span: &Span| span.stage == Stage::Compute && span.name.starts_with("expression");
     let parts: [(&str, &dyn Fn(&Span) -> bool); 4] = [
         ("upload of z", &|span| span.stage == Stage::Upload),
@@ -146,9 +123,9 @@ fn stages(backend: &Backend, resident: &Resident, z: &Vector<Fr>, values: &[Fr])
     ];
     let mut least = parts.map(|_| None);
     best(|| {
-        backend.start_profile()?;
-        evaluate(backend, resident, z, values)?;
-        let profile = backend.take_profile();
+        resident.backend.start_profile()?;
+        resident.holds(0, &circuit.z)?;
+        let profile = resident.backend.take_profile();
         for ((_, belongs), least) in parts.iter().zip(&mut least) {
             let mut spans = profile.spans.iter().filter(|span| belongs(span)).peekable();
             if spans.peek().is_some() {
@@ -164,25 +141,26 @@ fn stages(backend: &Backend, resident: &Resident, z: &Vector<Fr>, values: &[Fr])
     Ok(())
 }
 
-/// Wrong values, one at a time: of z on the device only one element is written.
-fn plant(backend: &Backend, resident: &Resident, z: &Vector<Fr>, circuit: &Circuit) -> Outcome<()> {
-    for (part, of) in [(1, 4), (2, 4), (3, 4)] {
-        let variable = circuit.publics() + (circuit.z.len() - circuit.publics()) * part / of;
+/// Wrong values, one at a time: only that element of z is written.
+fn plant(resident: &Resident, circuit: &Circuit) -> Outcome<()> {
+    for quarter in 1..4 {
+        let variable = circuit.publics() + (circuit.z.len() - circuit.publics()) * quarter / 4;
         let mut wrong = circuit.z.clone();
-        wrong[variable] += Fr::from(part as u64);
-        let place = variable..variable + 1;
-        let flags = evaluate(backend, resident, &z.slice(place.clone())?, &wrong[place])?;
+        wrong[variable] += Fr::from(quarter as u64);
+        let flags = resident.holds(variable, &wrong[variable..=variable])?;
         let found = first_violated(&flags).ok_or("a wrong value is not found")?;
         let expected = products(&circuit.matrices, &wrong);
         if flags != holds(&expected) {
             return Err("the violated constraints are not those that arkworks finds".into());
         }
-        let (name, honest) = (circuit.name(variable), Short(circuit.z[variable]));
-        println!("\nPlanted {name} = {} instead of {honest}: constraint {found} does not hold.", Short(wrong[variable]));
+        let [name, was, is] =
+            [circuit.name(variable), Short(circuit.z[variable]).to_string(), Short(wrong[variable]).to_string()];
+        let violated = flags.iter().filter(|holds| !**holds).count();
+        println!("\nPlanted {name} = {is} instead of {was}: constraint {found} does not hold, the first of {violated}.");
         println!("  {}", circuit.constraint(found));
         let [a, b, c] = expected.map(|product| Short(product[found]));
-        println!("  but {a} * {b} is not {c}; {} constraints are violated", flags.iter().filter(|holds| !**holds).count());
-        evaluate(backend, resident, z, &circuit.z)?;
+        println!("  but {a} * {b} is not {c}");
+        resident.holds(variable, &circuit.z[variable..=variable])?;
     }
     Ok(())
 }
