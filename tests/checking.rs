@@ -129,6 +129,7 @@ fn a_sample_finds_damage_in_proportion() {
 fn reports_count_what_was_checked() {
     for (verify, checked) in [
         (Verify::All, [1, 9, 200]),
+        (Verify::Proofs, [1, 9, 200]),
         (Verify::Sample(1), [1, 1, 1]),
         (Verify::Sample(9), [1, 9, 9]),
         (Verify::Sample(1000), [1, 9, 200]),

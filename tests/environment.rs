@@ -90,6 +90,7 @@ fn child() {
             assert_eq!(sum.unwrap(), small(Field::Fq, 4));
             let (verify, checked) = match expected {
                 "all" => (Verify::All, 1),
+                "proofs" => (Verify::Proofs, 1),
                 "off" => (Verify::Off, 0),
                 _ => (Verify::Sample(3), 1),
             };
@@ -97,7 +98,7 @@ fn child() {
             assert_eq!((backend.verify(), backend.stats().verified_elements), (verify, checked));
             add_u64_limbs(&two.repeat(5), &two.repeat(5)).unwrap();
             let more = match verify {
-                Verify::All => 5,
+                Verify::All | Verify::Proofs => 5,
                 Verify::Sample(n) => n as u64,
                 Verify::Off => 0,
             };
@@ -161,6 +162,7 @@ fn values_that_are_obeyed() {
     in_a_child("memory=device", &[("GPU_DEVICE_LOCAL", "1"), ("GPU_REQUIRE", "1")]);
     in_a_child("memory=host", &[("GPU_DEVICE_LOCAL", "0"), ("GPU_DEVICE", "0")]);
     in_a_child("verify=all", &[("GPU_REQUIRE", "1")]);
+    in_a_child("verify=proofs", &[("GPU_VERIFY", "proofs"), ("GPU_REQUIRE", "1")]);
     in_a_child("verify=off", &[("GPU_VERIFY", "off"), ("GPU_REQUIRE", "1")]);
     in_a_child("verify=sample:3", &[("GPU_VERIFY", "sample:3"), ("GPU_REQUIRE", "1")]);
     in_a_child("workgroup_size=96", &[("GPU_WORKGROUP_SIZE", "96"), ("GPU_VALIDATION", "1")]);

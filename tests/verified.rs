@@ -224,7 +224,7 @@ fn steps_are_proved() {
         "prefix_product",
         "sqrt",
         "sqrt",
-        "inverse",
+        "inverse_or_zero",
         "divide_by_linear",
         "square",
     ];

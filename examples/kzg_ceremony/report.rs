@@ -77,7 +77,9 @@ impl Report {
         fact(f, "kernels", format_args!("{}, workgroups of {workgroup_size}", width.name()))?;
         fact(f, "memory", if *device_local { "device-local, through staging buffers" } else { "the host's" })?;
         match self.backend.verify() {
-            Verify::All => fact(f, "verification", "every element of every operation, by arkworks on the CPU (timed too)"),
+            Verify::All | Verify::Proofs => {
+                fact(f, "verification", "every element of every operation, by arkworks on the CPU (timed too)")
+            }
             Verify::Sample(n) => fact(f, "verification", format_args!("{n} random elements of every operation")),
             Verify::Off => fact(f, "verification", "off"),
         }

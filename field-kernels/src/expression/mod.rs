@@ -1,8 +1,9 @@
 //! Fused expressions: one kernel that reads each operand once and writes its result once, assembled at run time from the committed
 //! functions of `shaders/expression.comp`. Nothing is compiled but by the driver.
 //!
-//! An expression is a list of [`Node`]s, each made from earlier ones, and a [`Root`]. It is planned (`plan.rs`: which values are
-//! needed in which representation, which products share a reduction), and a module is made in which `main` is the calls that it is.
+//! An expression is a list of [`Node`]s, each made from earlier ones, and a [`Root`]. Common factors of sums are multiplied once
+//! (`factor.rs`), it is planned (`plan.rs`: which values are needed in which representation, which products share a reduction), and a
+//! module is made in which `main` is the calls that it is.
 //!
 //! ```
 //! use field_kernels::expression::{Node, Root, assemble};
@@ -13,6 +14,7 @@
 //! assert!(spirv.is_some_and(|bytes| bytes.len() % 4 == 0));
 //! ```
 
+mod factor;
 mod plan;
 
 use crate::{Field, Formulation, Kernel, Width};
@@ -109,7 +111,8 @@ pub fn assemble(field: Field, width: Width, formulation: Formulation, nodes: &[N
     let module = rspirv::dr::load_bytes(library.spirv).ok()?;
     let writer = Writer::new(module)?;
     let most_products = if writer.functions.contains_key("x_sum_add") { LONG_SUM } else { 2 };
-    writer.write(&Plan::new(nodes, root, most_products))
+    let (nodes, root) = factor::factored(nodes, root);
+    writer.write(&Plan::new(&nodes, root, most_products))
 }
 
 /// The most products of a sum that share a reduction, where more than two do: as many as the bound of `Sum` in
