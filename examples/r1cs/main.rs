@@ -15,10 +15,15 @@ use bls12_field_gpu::{Backend, DeviceKind, Engine, Options, Span, Stage};
 use circuit::{Circuit, Csr, Preimage, Short, synthesize};
 use evaluation::{Resident, first_violated, holds, products};
 use std::error::Error;
+use std::fmt;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// Whether a span is of some part.
+type Belongs<'a> = &'a dyn Fn(&Span) -> bool;
 
 const USAGE: &str = "usage: r1cs [BLOCKS]";
 const BLOCKS: usize = 8;
@@ -59,18 +64,18 @@ fn run(blocks: usize) -> Outcome<()> {
     let csr = csr?;
     let (variables, constraints) = (circuit.z.len(), circuit.matrices[0].len());
     let [a, b, c] = circuit.nonzeros();
-    fact("circuit", format_args!("{blocks} blocks of SHA-256 by arkworks' gadget, over Fr of BLS12-381"));
-    fact("digest", format_args!("{}, as sha2 has it", digest.map(|byte| format!("{byte:02x}")).concat()));
-    fact("constraints", constraints);
-    fact("variables", format_args!("{variables}, of them {} public", circuit.publics()));
-    fact("nonzeros", format_args!("A {a}, B {b}, C {c}"));
+    fact("circuit", format_args!("{blocks} blocks of SHA-256 by arkworks' gadget, over Fr of BLS12-381"))?;
+    fact("digest", format_args!("{}, as sha2 has it", digest.map(|byte| format!("{byte:02x}")).concat()))?;
+    fact("constraints", constraints)?;
+    fact("variables", format_args!("{variables}, of them {} public", circuit.publics()))?;
+    fact("nonzeros", format_args!("A {a}, B {b}, C {c}"))?;
 
     let (opening, backend) = timed(|| Backend::new(&Options::new()));
     let backend = backend?;
-    engine(&backend);
+    engine(&backend)?;
     let (matrices, resident) = timed(|| Resident::upload(&backend, &csr, variables));
     let resident = resident?;
-    fact("on the device", format_args!("{} bytes of matrices", resident.bytes()));
+    fact("on the device", format_args!("{} bytes of matrices", resident.bytes()))?;
     // Kernels are made, self-tested and cached by the first evaluation.
     let (first, flags) = timed(|| resident.holds(0, &circuit.z));
     if let Some(number) = first_violated(&flags?) {
@@ -90,32 +95,35 @@ fn run(blocks: usize) -> Outcome<()> {
     }
     let cpu = cpu_products + cpu_check;
 
-    heading("making ready, once per circuit");
-    row("synthesis, by arkworks on one core", synthesis);
-    row("its matrices, by arkworks on one core", extraction);
-    row("conversion to compressed rows", conversion);
-    row("open the device", opening);
-    row("upload of the matrices", matrices);
-    row("first evaluation, with self-tests of kernels", first);
+    heading("making ready, once per circuit")?;
+    row("synthesis, by arkworks on one core", synthesis)?;
+    row("its matrices, by arkworks on one core", extraction)?;
+    row("conversion to compressed rows", conversion)?;
+    row("open the device", opening)?;
+    row("upload of the matrices", matrices)?;
+    row("first evaluation, with self-tests of kernels", first)?;
 
-    heading(&format!("for each witness, the least of up to {REPETITIONS} times"));
-    row("upload of z, three products, the check, its flags back", device);
+    heading(&format!("for each witness, the least of up to {REPETITIONS} times"))?;
+    row("upload of z, three products, the check, its flags back", device)?;
     stages(&resident, &circuit)?;
-    row("products and check verified by the CPU, z being there", verified);
+    row("products and check verified by the CPU, z being there", verified)?;
 
-    heading(&format!("the same by arkworks on all cores: {} threads", rayon::current_num_threads()));
-    row("three products", cpu_products);
-    row("the check", cpu_check);
-    row("all of it", cpu);
+    heading(&format!("the same by arkworks on all cores: {} threads", rayon::current_num_threads()))?;
+    row("three products", cpu_products)?;
+    row("the check", cpu_check)?;
+    row("all of it", cpu)?;
 
-    println!("\nAll {constraints} constraints hold, and the products agree with arkworks'. {}", quicker(device, cpu));
+    say(format_args!(
+        "\nAll {constraints} constraints hold, and the products agree with arkworks'. {}",
+        quicker(device, cpu)
+    ))?;
     plant(&resident, &circuit)
 }
 
 /// What the device's own clock says of an evaluation's parts, the least of each.
 fn stages(resident: &Resident, circuit: &Circuit) -> Outcome<()> {
     let fused = |span: &Span| span.stage == Stage::Compute && span.name.starts_with("expression");
-    let parts: [(&str, &dyn Fn(&Span) -> bool); 4] = [
+    let parts: [(&str, Belongs); 4] = [
         ("upload of z", &|span| span.stage == Stage::Upload),
         ("three products", &|span| span.stage == Stage::Compute && !fused(span)),
         ("the check", &fused),
@@ -136,7 +144,9 @@ fn stages(resident: &Resident, circuit: &Circuit) -> Outcome<()> {
         Ok(())
     })?;
     for ((name, _), time) in parts.iter().zip(least) {
-        time.into_iter().for_each(|time| row(&format!("  by the device's clock: {name}"), time));
+        if let Some(time) = time {
+            row(&format!("  by the device's clock: {name}"), time)?;
+        }
     }
     Ok(())
 }
@@ -156,31 +166,34 @@ fn plant(resident: &Resident, circuit: &Circuit) -> Outcome<()> {
         let [name, was, is] =
             [circuit.name(variable), Short(circuit.z[variable]).to_string(), Short(wrong[variable]).to_string()];
         let violated = flags.iter().filter(|holds| !**holds).count();
-        println!("\nPlanted {name} = {is} instead of {was}: constraint {found} does not hold, the first of {violated}.");
-        println!("  {}", circuit.constraint(found));
+        say(format_args!(
+            "\nPlanted {name} = {is} instead of {was}: constraint {found} does not hold, the first of {violated}."
+        ))?;
+        say(format_args!("  {}", circuit.constraint(found)))?;
         let [a, b, c] = expected.map(|product| Short(product[found]));
-        println!("  but {a} * {b} is not {c}");
+        say(format_args!("  but {a} * {b} is not {c}"))?;
         resident.holds(variable, &circuit.z[variable..=variable])?;
     }
     Ok(())
 }
 
-fn engine(backend: &Backend) {
+fn engine(backend: &Backend) -> Outcome<()> {
     let Engine::Vulkan { device, .. } = backend.engine() else {
         return fact("device", format_args!("none: no GPU takes part. Computed by {}", backend.engine()));
     };
-    fact("device", device);
+    fact("device", device)?;
     if device.kind == DeviceKind::Software {
-        fact("", "no GPU: this driver computes on the CPU");
+        fact("", "no GPU: this driver computes on the CPU")?;
     }
+    Ok(())
 }
 
 fn quicker(device: Duration, cpu: Duration) -> String {
     let times = |less: Duration, more: Duration| more.as_secs_f64() / less.as_secs_f64().max(1e-9);
     if device < cpu {
-        format!("The device is {:.1} times as fast as arkworks on all cores.", times(device, cpu))
+        format!("The backend is {:.1} times as fast as arkworks on all cores.", times(device, cpu))
     } else {
-        format!("arkworks on all cores is {:.1} times as fast as the device.", times(cpu, device))
+        format!("arkworks on all cores is {:.1} times as fast as the backend.", times(cpu, device))
     }
 }
 
@@ -205,14 +218,18 @@ fn best<T>(mut work: impl FnMut() -> Outcome<T>) -> Outcome<(Duration, T)> {
     Ok((least, result))
 }
 
-fn fact(name: &str, value: impl std::fmt::Display) {
-    println!("{name:<15}{value}");
+fn say(line: fmt::Arguments) -> Outcome<()> {
+    Ok(writeln!(io::stdout(), "{line}")?)
 }
 
-fn heading(name: &str) {
-    println!("\n{name:<60}{:>10}", "ms");
+fn fact(name: &str, value: impl fmt::Display) -> Outcome<()> {
+    say(format_args!("{name:<15}{value}"))
 }
 
-fn row(name: &str, time: Duration) {
-    println!("  {name:<58}{:>10.2}", time.as_secs_f64() * 1e3);
+fn heading(name: &str) -> Outcome<()> {
+    say(format_args!("\n{name:<60}{:>10}", "ms"))
+}
+
+fn row(name: &str, time: Duration) -> Outcome<()> {
+    say(format_args!("  {name:<58}{:>10.2}", time.as_secs_f64() * 1e3))
 }
