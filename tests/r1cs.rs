@@ -47,8 +47,8 @@ fn the_honest_witness_satisfies_every_constraint_and_a_wrong_value_does_not() {
     assert_eq!(first_violated(&holds(&expected)), None);
     assert_eq!(arkworks(&circuit, &circuit.z), None);
 
-    // Of the public inputs the first and the last, of the witness the first, the last, and some between. The last is free: it says
-    // what inverse a difference has, were the digest another.
+    // Of the public inputs the first and the last, of the witness the first, the last, and some between. The last is free: it
+    // says what inverse a difference has, were the digest another.
     let (publics, all) = (circuit.publics(), circuit.z.len());
     let variables = [1, publics - 1, publics, all - 1].into_iter().chain((publics..all).step_by(7919));
     let wrong = variables.enumerate().map(|(number, variable)| {

@@ -3,9 +3,9 @@
 //!
 //! `cargo run --release --example r1cs [-- BLOCKS]`
 //!
-//! BLOCKS of 64 bytes are hashed, 8 unless given; each is 40 thousand constraints. The exit status is 0 only if every constraint
-//! holds, the products agree with arkworks', and each wrong value is found where arkworks finds it. The environment chooses the
-//! device: see `bls12_field_gpu::Options`.
+//! BLOCKS of 64 bytes are hashed, 8 unless given; each is 40 thousand constraints. The exit status is 0 only if every
+//! constraint holds, the products agree with arkworks', and each wrong value is found where arkworks finds it. The
+//! environment chooses the device: see `bls12_field_gpu::Options`.
 
 mod circuit;
 mod evaluation;
