@@ -22,10 +22,12 @@ struct Powers {
     field: Field,
 }
 
-/// The values of a polynomial at points, of inputs polynomial and points.
-#[derive(Clone, Copy, Debug)]
+/// The values of a polynomial at points, of inputs polynomial and points; or at one point that the host knows, of the polynomial only.
+#[derive(Clone, Debug)]
 struct Evaluated {
     field: Field,
+    /// The limbs of the point.
+    point: Option<Vec<u64>>,
 }
 
 /// Elements to an invocation of `Powers`: a power of two. Each begins with a power that takes as many multiplications as their
@@ -119,6 +121,26 @@ impl Task for Powers {
     }
 }
 
+/// The values of a polynomial's rows, and of those: with the powers of x across the columns and down the rows.
+fn folds(
+    device: &mut Lowering,
+    field: Field,
+    polynomial: &Region,
+    (across, values, down): (&Region, &Region, &Region),
+    out: &Region,
+) -> Result<(), Error> {
+    let (row, bytes) = (Reduction::InnerProduct.row(), field.bytes() as u64);
+    let (columns, rows) = ((across.bytes() / bytes) as usize, (values.bytes() / bytes) as usize);
+    fold(device, (row, field), (polynomial, Some(across), Second::ForEverySegment), columns, values)?;
+    fold(device, (row, field), (values, Some(down), Second::Whole), rows, out)
+}
+
+/// x^(2^j) for j below `count`.
+fn squared<F: LimbField>(x: &[u64], count: u64) -> Vec<F> {
+    let first = F::elements(x).first().copied();
+    std::iter::successors(first, |x| Some(x.square())).take(count as usize).collect()
+}
+
 /// The first element of some limbs.
 fn first<F: LimbField>(values: &Values) -> F {
     F::elements(values.limbs()).first().copied().unwrap_or(F::ZERO)
@@ -137,43 +159,62 @@ impl Task for Evaluated {
         Some(Kernel::Scan)
     }
 
+    fn variant(&self) -> String {
+        self.point.is_some().to_string()
+    }
+
     /// The coefficients as a matrix of about as many rows as columns: the inner product of each row with the powers of x, and
     /// then that of those with the powers of x^columns. One multiplication per coefficient, and reductions hardly any.
     fn lower(&self, device: &mut Lowering, inputs: &[Option<Region>], outputs: &[Option<Region>]) -> Result<(), Error> {
-        let ([polynomial, Some(points)], [Some(out)]) = (inputs, outputs) else { return Ok(()) };
+        let ([polynomial, points @ ..], [Some(out)]) = (inputs, outputs) else { return Ok(()) };
         let Some(polynomial) = polynomial else {
             device.batch.zero(out);
             return Ok(());
         };
         let (field, bytes) = (self.field, self.field.bytes() as u64);
-        let row = Reduction::InnerProduct.row();
-        let length = (polynomial.bytes() / bytes) as usize;
         // Twice as many columns as rows: the rows are left for the second pass.
+        let length = (polynomial.bytes() / bytes) as usize;
         let bits = bits_below(length) / 2 + 1;
-        let (columns, rows) = (1 << bits, length.div_ceil(1 << bits));
+        let rows = length.div_ceil(1 << bits);
+        // Squares of x, and behind them those of x^columns.
+        let (low, high) = (u64::from(bits), u64::from(bits_below(rows).max(1)));
+        let one = |region: &Region, at: u64| region.slice(at * bytes..(at + 1) * bytes);
+        if let Some(point) = &self.point {
+            let table = device.scratch((low + high) * bytes)?;
+            let squares = match field {
+                Field::Fq => bytemuck::cast_slice(Fq::limbs(&squared::<Fq>(point, low + high))).into(),
+                Field::Fr => bytemuck::cast_slice(Fr::limbs(&squared::<Fr>(point, low + high))).into(),
+            };
+            device.batch.upload(&table, squares);
+            let parts = table.slice(0..low * bytes).zip(table.slice(low * bytes..table.bytes()));
+            let Some((across, down)) = parts else { return Ok(()) };
+            let across = sparse_powers(device, field, (&across, None), (1 << bits, 0))?;
+            let down = sparse_powers(device, field, (&down, None), (rows, 0))?;
+            let values = device.scratch(rows as u64 * bytes)?;
+            return folds(device, field, polynomial, (&across, &values, &down), out);
+        }
+        let points = points.iter().flatten();
         let values = device.scratch(rows as u64 * bytes)?;
-        for at in 0..points.bytes() / bytes {
-            let one = |region: &Region, at: u64| region.slice(at * bytes..(at + 1) * bytes);
+        for (points, at) in points.flat_map(|points| (0..points.bytes() / bytes).map(move |at| (points, at))) {
             let (Some(x), Some(out)) = (one(points, at), one(out, at)) else { continue };
-            // In this order, what the second pass needs is made beside what the first one does.
             let table = squares(device, field, &x, bits as usize + 1)?;
-            let Some(x_columns) = one(&table, bits.into()) else { continue };
-            let across = sparse_powers(device, field, (&table, None), (columns, 0))?;
-            let above = squares(device, field, &x_columns, bits_below(rows).max(1) as usize)?;
-            fold(device, (row, field), (polynomial, Some(&across), Second::ForEverySegment), columns, &values)?;
+            let Some(x_columns) = one(&table, low) else { continue };
+            // Beside each other.
+            let across = sparse_powers(device, field, (&table, None), (1 << bits, 0))?;
+            let above = squares(device, field, &x_columns, high as usize)?;
             let down = sparse_powers(device, field, (&above, None), (rows, 0))?;
-            fold(device, (row, field), (&values, Some(&down), Second::Whole), rows, &out)?;
+            folds(device, field, polynomial, (&across, &values, &down), &out)?;
         }
         Ok(())
     }
 
     fn compute(&self, inputs: &[Values], outputs: &mut [Values]) {
-        fn of<F: LimbField>(polynomial: &Values, points: &Values, out: &mut Values) {
-            let polynomial = F::elements(polynomial.limbs());
-            let points = F::elements(points.limbs());
+        fn of<F: LimbField>(polynomial: &Values, points: &[u64], out: &mut Values) {
+            let (polynomial, points) = (F::elements(polynomial.limbs()), F::elements(points));
             F::elements_mut(out.limbs_mut()).iter_mut().zip(points).for_each(|(out, x)| *out = evaluate(polynomial, *x));
         }
-        let ([polynomial, points], [out]) = (inputs, outputs) else { return };
+        let ([polynomial, points @ ..], [out]) = (inputs, outputs) else { return };
+        let points = self.point.as_deref().or(points.first().map(Values::limbs)).unwrap_or(&[]);
         match self.field {
             Field::Fq => of::<Fq>(polynomial, points, out),
             Field::Fr => of::<Fr>(polynomial, points, out),
@@ -184,11 +225,15 @@ impl Task for Evaluated {
         let edges = edges(self.field);
         let trial = |(at, length): (usize, usize)| {
             let polynomial = (0..length).flat_map(|at| edges[(at * at + at) % edges.len()].iter().copied()).collect();
-            Trial {
-                task: Arc::new(*self),
-                inputs: vec![Values::Limbs(polynomial), Values::Limbs(edges[..3 + at % 3].concat())],
-                outputs: vec![(Item::Element(self.field), 3 + at % 3)],
+            let (mut task, mut inputs, mut values) = (self.clone(), vec![Values::Limbs(polynomial)], 1);
+            match &mut task.point {
+                Some(point) => point.clone_from(&edges[(5 * at + 3) % edges.len()]),
+                None => {
+                    values = 3 + at % 3;
+                    inputs.push(Values::Limbs(edges[..values].concat()));
+                }
             }
+            Trial { task: Arc::new(task), inputs, outputs: vec![(Item::Element(self.field), values)] }
         };
         [0, 1, 2, 3, 16, 17, 1000, 4097].into_iter().enumerate().map(trial).collect()
     }
@@ -261,9 +306,39 @@ impl Recording {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn evaluate_point<F: Element>(&mut self, polynomial: &Vector<F>, point: &F) -> Result<Vector<F>, Error> {
-        let (points, out) = (self.constants(&[*point])?, self.backend.vector(1)?);
-        self.evaluate_at_into(polynomial, &points, &out)?;
+        let out = self.backend.vector(1)?;
+        self.evaluate_point_into(polynomial, point, &out)?;
         Ok(out)
+    }
+
+    /// As [`Recording::evaluate_point`], into `out`, a vector of one element that does not overlap the polynomial. The squares of the
+    /// point come from the host, which makes this quicker than [`Recording::evaluate_at_into`] with one point.
+    ///
+    /// # Errors
+    /// Those of [`Recording::evaluate_at_into`].
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let (polynomial, value) = (backend.upload(&[2u64, 3, 1].map(Fr::from))?, backend.zeros(1)?);
+    /// let mut recording = backend.record();
+    /// recording.evaluate_point_into(&polynomial, &Fr::from(10u64), &value)?;
+    /// recording.submit()?;
+    /// assert_eq!(value.download()?, [Fr::from(132u64)]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn evaluate_point_into<F: Element>(
+        &mut self,
+        polynomial: &Vector<F>,
+        point: &F,
+        out: &Vector<F>,
+    ) -> Result<(), Error> {
+        let point = F::limbs(std::slice::from_ref(point)).to_vec();
+        let task = Evaluated { field: F::FIELD, point: Some(point) };
+        self.check(task.name(), polynomial, polynomial.len())?;
+        self.check(task.name(), out, 1)?;
+        let item = Item::Element(F::FIELD);
+        self.task(Arc::new(task), &[(&polynomial.memory, item)], &[(&out.memory, item)])
     }
 
     /// Records the values of a polynomial at every point of a vector, into new memory. See [`Recording::evaluate_at_into`].
@@ -313,7 +388,7 @@ impl Recording {
         points: &Vector<F>,
         out: &Vector<F>,
     ) -> Result<(), Error> {
-        let task = Evaluated { field: F::FIELD };
+        let task = Evaluated { field: F::FIELD, point: None };
         self.check(task.name(), polynomial, polynomial.len())?;
         self.check(task.name(), points, points.len())?;
         self.check(task.name(), out, points.len())?;

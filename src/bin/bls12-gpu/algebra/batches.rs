@@ -173,7 +173,8 @@ fn of_operation(
             let mut recording = bench.backend.record();
             outputs.iter().try_for_each(|out| recording.zero(out))?;
             recording.submit()?.wait()?;
-            bench.warm(|| Ok(once(operations).map(drop)?))?;
+            once(operations)?;
+            bench.warm()?;
             let (begin, mut runs) = (Instant::now(), Vec::new());
             while runs.is_empty() || (!bench.quick && runs.len() < REPEATED.1 && begin.elapsed() < REPEATED.0) {
                 runs.push(once(operations)?);

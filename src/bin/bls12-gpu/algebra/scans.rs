@@ -23,7 +23,7 @@ fn of<F: Element>(bench: &Bench, names: [&'static str; 5]) -> Outcome<Vec<Row>> 
         &|recording| recording.scan_into(Scan::product(), &a, &out),
         &|recording| recording.powers_into(&x, &c, &out),
         &|recording| recording.divide_by_linear_into(&a, &x, &out),
-        &|recording| recording.evaluate_at_into(&polynomial, &x, &value),
+        &|recording| recording.evaluate_point_into(&polynomial, &points[0], &value),
     ];
     let mut rows = Vec::new();
     for (name, record) in names.into_iter().zip(records) {
