@@ -137,6 +137,8 @@ struct Machine<F> {
     /// A permutation of the positions, and a matrix of as many rows and columns.
     places: Indices,
     sparse: SparseMatrix<F>,
+    /// Whether operations may write to parts of registers.
+    cuts: bool,
 }
 
 /// The odd positions in order, then the even ones.
@@ -157,7 +159,7 @@ impl<F: Element> Machine<F> {
             let masks = (0..MASKS).map(|_| backend.falses(length).unwrap()).collect();
             let cell = |_| backend.zeros::<F>(1).unwrap();
             let (registers, cells) = ((0..REGISTERS).map(register).collect(), (0..REGISTERS).map(cell).collect());
-            return Self { registers, cells, masks, places, sparse };
+            return Self { registers, cells, masks, places, sparse, cuts: false };
         };
         let vector = backend.upload(&numbers::<F>(length + (REGISTERS - 1) * stride, 1)).unwrap();
         let mask = backend.falses(length + (MASKS - 1) * stride).unwrap();
@@ -167,6 +169,7 @@ impl<F: Element> Machine<F> {
             masks: (0..MASKS).map(|n| mask.slice(n * stride..n * stride + length).unwrap()).collect(),
             places,
             sparse,
+            cuts: true,
         }
     }
 
@@ -179,6 +182,8 @@ impl<F: Element> Machine<F> {
         let (length, mask, cell) = (a.len(), &self.masks[mask], &self.cells[output]);
         let middle = length / 2;
         match kind {
+            Algebra::Values | Algebra::Concatenate if !self.cuts => Ok(()),
+            Algebra::Transpose if length % 2 == 1 && !self.cuts => Ok(()),
             Algebra::Gate => {
                 let gate = a * b + b * c * F::from(7u64) + a * c.rotate(1) - (a - c).square();
                 recording.evaluate_into(&gate, out)
