@@ -82,14 +82,6 @@ Fe wide_reduce(Wide t) {
     return fe_reduce_once(r);
 }
 
-// Where the factors of product j are.
-#define PLACES(j)                                                                                                     \
-    {                                                                                                                 \
-        uint number_ = j;                                                                                             \
-        left = SPARSE ? codes == 0u ? number_ : SLOT_B.index[BASE_SLOT_B + codes + number_] : row * end + number_;    \
-        right = SPARSE ? SLOT_B.index[BASE_SLOT_B + columns + number_] : number_ * columns + column;                  \
-    }
-
 void main() {
     uint at = WORKGROUP_INDEX * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
     if (at >= push.count) { return; }
@@ -120,21 +112,15 @@ void main() {
         number = (row * columns + column) * parts + part;
     }
     Wide sum = wide_zero();
-    // What is multiplied next is on its way, and where what comes after that is.
-    Fe a, c, next_a = fe_zero(), next_c = next_a;
-    uint j = first + part, left = 0u, right = 0u;
-    if (j < end) {
-        PLACES(j)
-        LOAD(SLOT_A, left, next_a)
-        LOAD(SLOT_C, right, next_c)
-        PLACES(min(j + parts, end - 1u))
-    }
-    [[dont_unroll]] for (; j < end; j += parts) {
-        a = next_a;
-        c = next_c;
-        LOAD(SLOT_A, left, next_a)
-        LOAD(SLOT_C, right, next_c)
-        PLACES(min(j + 2u * parts, end - 1u))
+    uint j = first + part, right = SPARSE && j < end ? SLOT_B.index[BASE_SLOT_B + columns + j] : j * columns + column;
+    [[dont_unroll]] while (j < end) {
+        uint left = SPARSE ? codes == 0u ? j : SLOT_B.index[BASE_SLOT_B + codes + j] : row * end + j;
+        Fe a, c;
+        LOAD(SLOT_A, left, a)
+        LOAD(SLOT_C, right, c)
+        j += parts;
+        // The next column, while there are products to compute.
+        right = SPARSE ? SLOT_B.index[BASE_SLOT_B + columns + min(j, end - 1u)] : j * columns + column;
         sum = wide_mul_add(sum, a, c);
     }
     Fe r = wide_reduce(sum);

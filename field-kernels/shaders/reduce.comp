@@ -91,15 +91,10 @@ Fe folded(uint start, uint offset, uint end) {
     uint t[2 * WORDS + 1];
     [[unroll]] for (int i = 0; i <= 2 * WORDS; ++i) { t[i] = 0u; }
     uint other = OPTION != 0u ? 0u : start;
-    Fe a, b, next_a = fe_zero(), next_b = next_a;
-    if (offset < end) { LOAD(SLOT_A, start + offset, next_a) LOAD(SLOT_B, other + offset, next_b) }
     [[dont_unroll]] for (uint at = offset; at < end; at += TEAM) {
-        // The next ones are on their way while these are multiplied.
-        a = next_a;
-        b = next_b;
-        uint ahead = min(at + TEAM, end - 1u); // at the end anything
-        LOAD(SLOT_A, start + ahead, next_a)
-        LOAD(SLOT_B, other + ahead, next_b)
+        Fe a, b;
+        LOAD(SLOT_A, start + at, a)
+        LOAD(SLOT_B, other + at, b)
         uint above = 0u; // the carry into word i + WORDS
         [[unroll]] for (int i = 0; i < WORDS; ++i) {
             uint high = 0u;
@@ -128,12 +123,9 @@ Fe folded(uint start, uint offset, uint end) {
 Fe folded(uint start, uint offset, uint end) {
     uint sum[WORDS + 1];
     [[unroll]] for (int i = 0; i <= WORDS; ++i) { sum[i] = 0u; }
-    Fe a, next = fe_zero();
-    if (offset < end) { LOAD(SLOT_A, start + offset, next) }
     [[dont_unroll]] for (uint at = offset; at < end; at += TEAM) {
-        // The next is on its way while this one is added.
-        a = next;
-        if (at + TEAM < end) { LOAD(SLOT_A, start + at + TEAM, next) }
+        Fe a;
+        LOAD(SLOT_A, start + at, a)
         uint carry = 0u;
         [[unroll]] for (int i = 0; i < WORDS; ++i) { sum[i] = carrying_add(sum[i], a.w[i], carry); }
         sum[WORDS] += carry;

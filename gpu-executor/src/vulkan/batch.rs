@@ -1,6 +1,6 @@
 //! Memory that stays on the device, and batches of work on it.
 
-use super::encode::{Op, Span};
+use super::encode::{MOST_INLINE, Op, Span};
 use super::memory::{Buffer, Place};
 use super::queue::{InFlight, Point};
 use super::threads::Towards;
@@ -261,8 +261,11 @@ impl Device {
         let mut staging = Staged { shared, buffers: Vec::new() };
         let mut downloads = Staged { shared, buffers: Vec::new() };
         let mut uploads: Vec<&[u8]> = Vec::new();
+        // Command buffers are not wiped.
+        let inline = |bytes: &[u8]| !shared.settings.wipe && bytes.len() <= MOST_INLINE && bytes.len().is_multiple_of(4);
         for work in &batch.work {
             match work {
+                Work::Upload { bytes, .. } if inline(bytes) => count(&shared.counters.uploaded, bytes.len() as u64),
                 Work::Upload { bytes, .. } => {
                     staging.take(bytes.len() as u64)?;
                     uploads.push(bytes);
@@ -284,6 +287,7 @@ impl Device {
         let mut read_backs = Vec::new();
         for work in &batch.work {
             match work {
+                Work::Upload { to, bytes } if inline(bytes) => ops.push(Op::Write { to: to.span()?, bytes }),
                 Work::Upload { to, .. } => {
                     let Some(buffer) = up.next() else { continue };
                     ops.push(Op::Copy { from: Span { buffer, offset: 0, bytes: to.bytes() }, to: to.span()? });

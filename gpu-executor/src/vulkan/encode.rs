@@ -10,6 +10,9 @@ use crate::{Error, Reach};
 use ash::vk;
 use ash::vk::Handle as _;
 
+/// The most bytes that a command buffer holds to write them: to such few, a copy from staging memory is a long way.
+pub(super) const MOST_INLINE: usize = 1 << 10;
+
 /// A range of a buffer's bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Span<'a> {
@@ -22,6 +25,8 @@ pub(super) struct Span<'a> {
 pub(super) enum Op<'a> {
     /// Copies one span to another of the same length.
     Copy { from: Span<'a>, to: Span<'a> },
+    /// Writes bytes that the command buffer itself holds: a multiple of 4, and at most [`MOST_INLINE`].
+    Write { to: Span<'a>, bytes: &'a [u8] },
     /// Fills a span with zeros.
     Zero { to: Span<'a> },
     /// Runs a program. A slot is written if its flag says so.
@@ -45,7 +50,7 @@ impl Op<'_> {
     pub(super) fn step(&self) -> Step {
         let (stage, accesses) = match self {
             Op::Copy { from, to } => (Stage::Transfer, vec![from.access(false), to.access(true)]),
-            Op::Zero { to } => (Stage::Transfer, vec![to.access(true)]),
+            Op::Zero { to } | Op::Write { to, .. } => (Stage::Transfer, vec![to.access(true)]),
             Op::Launch { slots, .. } => {
                 (Stage::Compute, slots.iter().flatten().map(|(span, write)| span.access(*write)).collect())
             }
@@ -69,6 +74,11 @@ impl Op<'_> {
                 }
             }
             Op::ReadBack { of } => [&[3], &of.words()[..]].into_iter().for_each(|part| words.extend(part)),
+            Op::Write { to, bytes } => {
+                [&[4], &to.words()[..]].into_iter().for_each(|part| words.extend(part));
+                let word = |word: &[u8]| word.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+                words.extend(bytes.chunks(4).map(word));
+            }
         }
     }
 
@@ -80,6 +90,7 @@ impl Op<'_> {
                 let stage = if up { Profiled::Upload } else { Profiled::Download };
                 (stage, stage.name(), 2 * from.bytes)
             }
+            Op::Write { to, .. } => (Profiled::Upload, Profiled::Upload.name(), to.bytes),
             Op::Zero { to } => (Profiled::Upload, "zero", to.bytes),
             Op::Launch { program, slots, .. } => {
                 (Profiled::Compute, program.name, slots.iter().flatten().map(|(span, _)| span.bytes).sum())
@@ -125,8 +136,14 @@ impl Shared {
             Op::Copy { from, to } => {
                 let region =
                     [vk::BufferCopy::default().src_offset(from.offset).dst_offset(to.offset).size(from.bytes.min(to.bytes))];
-                // SAFETY: both spans lie within their buffers; they do not overlap, since they are never of one buffer.
+                // SAFETY: both spans lie within their buffers; batches with copies between spans that overlap are refused.
                 unsafe { raw.cmd_copy_buffer(lane.commands, from.buffer.raw, to.buffer.raw, &region) };
+                Ok(())
+            }
+            Op::Write { to, bytes } => {
+                // SAFETY: the span lies within its buffer, and is as long as the bytes; offset and length are multiples of 4, the
+                // length at most 65536.
+                unsafe { raw.cmd_update_buffer(lane.commands, to.buffer.raw, to.offset, bytes) };
                 Ok(())
             }
             Op::Zero { to } => {

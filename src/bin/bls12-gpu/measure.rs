@@ -20,8 +20,8 @@ pub(crate) struct Effort {
 }
 
 impl Effort {
-    pub(crate) const FULL: Self = Self { warm_up: 3, repetitions: (7, 501), budget: Duration::from_millis(400) };
-    pub(crate) const SLOW: Self = Self { warm_up: 1, repetitions: (1, 9), budget: Duration::from_millis(400) };
+    pub(crate) const FULL: Self = Self { warm_up: 3, repetitions: (7, 501), budget: Duration::from_millis(150) };
+    pub(crate) const SLOW: Self = Self { warm_up: 1, repetitions: (1, 9), budget: Duration::from_millis(150) };
     pub(crate) const QUICK: Self = Self { warm_up: 0, repetitions: (1, 1), budget: Duration::ZERO };
 }
 
