@@ -99,8 +99,7 @@ impl Recording {
 
     /// Records the quotients a / b, into new memory: 0 where b is 0, or that is refused.
     ///
-    /// O(n), four multiplications and eight passes over memory per element: the inverses of [`Recording::batch_inverse`], times a. It is what
-    /// the slopes of many additions of points in affine coordinates take.
+    /// O(n), four multiplications and eight passes over memory per element: the inverses of [`Recording::batch_inverse`], times a.
     ///
     /// # Errors
     /// Those of [`Recording::divide_into`]; [`Error::Device`] if there is no memory.
@@ -115,6 +114,27 @@ impl Recording {
     /// let quotients = recording.divide(&a, &b, Zeros::Keep)?;
     /// recording.submit()?;
     /// assert_eq!(quotients.download()?, [Fq::from(3u64), Fq::from(0u64)]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    ///
+    /// Many additions of points in affine coordinates, of different x, are one such division and four kernels:
+    ///
+    /// ```
+    /// # use ark_bls12_381::{Fq, G1Affine};
+    /// # use ark_ec::AffineRepr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// # let g = G1Affine::generator();
+    /// # let (p, sum): (G1Affine, G1Affine) = ((g + g).into(), (g + g + g).into());
+    /// # let [x1, y1, x2, y2] = [g.x, g.y, p.x, p.y].map(|x| backend.upload(&[x]));
+    /// # let (x1, y1, x2, y2) = (x1?, y1?, x2?, y2?);
+    /// use bls12_field_gpu::Zeros;
+    /// let mut recording = backend.record();
+    /// let (rise, run) = (recording.sub(&y2, &y1)?, recording.sub(&x2, &x1)?);
+    /// let slope = recording.divide(&rise, &run, Zeros::Refuse)?;
+    /// let x = recording.evaluate(&(&slope * &slope - &x1 - &x2))?;
+    /// let y = recording.evaluate(&(&slope * (&x1 - &x) - &y1))?;
+    /// recording.submit()?.wait()?;
+    /// assert_eq!((x.download()?, y.download()?), (vec![sum.x], vec![sum.y]));
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn divide<F: Element>(&mut self, a: &Vector<F>, b: &Vector<F>, zeros: Zeros) -> Result<Vector<F>, Error> {

@@ -33,6 +33,43 @@ use std::sync::Arc;
 /// assert_eq!(out.download()?, [Fr::from(80u64), Fr::from(180u64)]);
 /// # Ok::<(), bls12_field_gpu::Error>(())
 /// ```
+///
+/// A prover's sums of products are one kernel each. The quotient of Groth16, (a b - c) / z with z, the vanishing polynomial's value,
+/// the same everywhere on a coset:
+///
+/// ```
+/// # use ark_bls12_381::Fr;
+/// # use ark_ff::Field;
+/// # let backend = bls12_field_gpu::backend()?;
+/// # let vector = |from: u64| backend.upload(&[from, from + 1, from + 5].map(Fr::from));
+/// # let (a, b, c, z) = (vector(10)?, vector(20)?, vector(30)?, Fr::from(7u64));
+/// let z_inverse = z.inverse().unwrap_or_default();
+/// let mut recording = backend.record();
+/// let quotient = recording.evaluate(&((&a * &b - &c) * z_inverse))?;
+/// recording.submit()?;
+/// assert_eq!(quotient.download()?[0] * z, Fr::from(170u64));
+/// # Ok::<(), bls12_field_gpu::Error>(())
+/// ```
+///
+/// A gate of PLONK with part of its permutation, whose z(wX) is z one position on. That a is a factor of two products is seen: five
+/// multiplications, two of them reduced, where the text has six. And axpy, x s + y:
+///
+/// ```
+/// # use ark_bls12_381::Fr;
+/// # let backend = bls12_field_gpu::backend()?;
+/// # let vector = |from: u64| backend.upload(&[from, from + 1, from + 5].map(Fr::from));
+/// # let [ql, qr, qm, qo, qc, a, b, c, z] = [1, 2, 3, 4, 5, 6, 7, 8, 9].map(vector);
+/// # let (ql, qr, qm, qo, qc, a, b, c, z) = (ql?, qr?, qm?, qo?, qc?, a?, b?, c?, z?);
+/// # let (alpha, s) = (Fr::from(11u64), Fr::from(3u64));
+/// let gate = &ql * &a + &qr * &b + &qm * &a * &b + &qo * &c + &qc + (z.rotate(1) - &z) * alpha;
+/// let mut recording = backend.record();
+/// let gate = recording.evaluate(&gate)?;
+/// let axpy = recording.evaluate(&(&a * s + &b))?;
+/// recording.submit()?;
+/// let right = 6 + 2 * 7 + 3 * 6 * 7 + 4 * 8 + 5 + 11;
+/// assert_eq!((gate.download()?[0], axpy.download()?[0]), (Fr::from(right as u64), Fr::from(25u64)));
+/// # Ok::<(), bls12_field_gpu::Error>(())
+/// ```
 pub struct Expression<F: Element> {
     node: Arc<Node<F>>,
 }

@@ -21,7 +21,7 @@ const BATCHES: [&[usize]; 2] = [&[1, 16, 256], &[1, 4, 32]];
 const OUTPUTS: usize = 16;
 
 /// A batch that would take longer is not run.
-const LONGEST: f64 = 1.0;
+const LONGEST: f64 = 0.5;
 
 /// How long a batch is repeated, and how often at most.
 const REPEATED: (Duration, usize) = (Duration::from_millis(100), 21);
@@ -253,7 +253,7 @@ pub(super) fn sheet(batches: &[Batch]) -> Sheet {
                until the last one is done, CPU time until they are submitted; each batch ran at least once before, and the \
                median of up to 21 is given. The operations of a batch write to 16 vectors in turn: where there are more, they \
                wait for those whose output they overwrite. Every output of each batch was checked. `-`: not run, since by the \
-               time of the batch before it would take more than a second.",
+               time of the batch before it would take more than half a second.",
         columns: COLUMNS.to_vec(),
         lines: batches.iter().map(Batch::line).collect(),
     }

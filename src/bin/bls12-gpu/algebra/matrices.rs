@@ -18,7 +18,7 @@ pub(super) fn measure(bench: &Bench) -> Outcome<Vec<Row>> {
         dense::<Fr>(bench, "fr_gemv_4096", (4 * side, 4 * side, 1))?,
         dense::<Fq>(bench, "fq_gemv_4096", (4 * side, 4 * side, 1))?,
         dense::<Fr>(bench, "fr_vector_matrix_4096", (1, 4 * side, 4 * side))?,
-        dense::<Fr>(bench, "fr_gemm_thin", (64, n, 64))?,
+        dense::<Fr>(bench, "fr_gemm_thin", (64, n / 4, 64))?,
         sparse::<Fr>(bench, "r1cs_spmv_share", &vec![4; n], usize::MAX)?,
         sparse::<Fr>(bench, "r1cs_spmv_few_values", &vec![4; n], 20)?,
         sparse::<Fq>(bench, "fq_spmv", &vec![4; n], usize::MAX)?,
