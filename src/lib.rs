@@ -52,8 +52,9 @@
 //! which says so by an error of `tracing`. Who can read this process's memory, or controls the driver or the device, can see
 //! everything.
 //!
-//! Time: in all element-wise kernels and in sums and inner products no branch and no address depends on the value of an element; the
-//! exponent of `pow` decides both, and counts as public (those of `inverse` and `sqrt` are constants). That is what the
+//! Time: in all kernels no branch and no address depends on the value of an element, but for [`Recording::extents`] and
+//! [`Recording::any_nonzero`]; the exponent of `pow`, masks, indices and the places of a sparse matrix's values decide both, and count as
+//! public (the exponent of `sqrt` is a constant, and inverses take a constant number of division steps). That is what the
 //! shaders say; what a driver makes of them, and whether its device multiplies in constant time, is not known here. The CPU does
 //! not run in constant time: arkworks' arithmetic does not claim to, and checks stop at the first bad element. Since results are
 //! checked on the CPU by default, a secret whose time of processing must not show needs [`Verify::Off`], and even then inputs are

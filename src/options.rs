@@ -9,8 +9,8 @@ use std::time::Duration;
 
 /// How much of what the device computes is checked before it is returned, by arkworks on the CPU.
 ///
-/// Checking everything costs what computing on the CPU costs, except that a product proves an inverse and a square proves a
-/// root (up to its sign), in less than a hundredth of the work. 16 cores recompute a multiplication about as fast as PCIe
+/// Checking everything costs what computing on the CPU costs, except that a product proves an inverse, in a third of the work, and a
+/// square proves a root (up to its sign), in less than a hundredth. 16 cores recompute a multiplication about as fast as PCIe
 /// delivers it, so a checked host-to-host `mul` takes about twice as long as an unchecked one, and a checked `pow` as long as
 /// the CPU takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
