@@ -111,11 +111,9 @@ impl Host {
         target.copy_from_slice(&bytemuck::cast_slice(&self.limbs.lock())[self.bytes.clone()]);
     }
 
-    /// The limbs of elements.
-    pub(crate) fn load(&self) -> Vec<u64> {
-        let mut limbs = vec![0; self.bytes.len() / size_of::<u64>()];
-        self.load_into(bytemuck::cast_slice_mut(&mut limbs));
-        limbs
+    /// What `of` makes of the bytes.
+    pub(crate) fn with<T>(&self, of: impl FnOnce(&[u8]) -> T) -> T {
+        of(&bytemuck::cast_slice(&self.limbs.lock())[self.bytes.clone()])
     }
 
     pub(crate) fn store(&self, bytes: &[u8]) {

@@ -5,7 +5,7 @@ use crate::mask::FLAG;
 use crate::memory::{Memory, Mirror};
 use crate::on_device::{Vulkan, arranged};
 use crate::operation::Operation;
-use crate::task::{Task, Values};
+use crate::task::{Task, Values, copied};
 use crate::ticket::Landed;
 use crate::{Backend, Error, Field, Form};
 use cpu_reference::{Positions, Results};
@@ -266,16 +266,12 @@ fn store(mirror: &Mirror, memory: &Memory, bytes: &[u8]) {
 }
 
 fn load(mirror: &Mirror, memory: &Memory) -> Vec<u64> {
-    mirror.host(memory).map_or_else(Vec::new, |host| host.load())
+    mirror.host(memory).map_or_else(Vec::new, |host| host.with(copied))
 }
 
 /// All items of some memory.
 fn held(mirror: &Mirror, memory: &Memory, item: Item) -> Values {
-    let mut values = Values::zeroed(item, (memory.bytes() / item.bytes()) as usize);
-    if let Some(host) = mirror.host(memory) {
-        host.load_into(values.bytes_mut());
-    }
-    values
+    mirror.host(memory).map_or_else(|| Values::zeroed(item, 0), |host| host.with(|bytes| Values::from_bytes(item, bytes)))
 }
 
 /// The bytes of these items in memory on the device.

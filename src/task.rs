@@ -89,9 +89,10 @@ impl Values {
 
     /// As many items as these are the bytes of.
     pub(crate) fn from_bytes(item: Item, bytes: &[u8]) -> Self {
-        let mut values = Values::zeroed(item, bytes.len() / item.bytes() as usize);
-        values.bytes_mut().copy_from_slice(bytes);
-        values
+        match item {
+            Item::Element(_) => Values::Limbs(copied(bytes)),
+            Item::Flag | Item::Index => Values::Words(copied(bytes)),
+        }
     }
 
     /// The limbs; none of words.
@@ -127,6 +128,11 @@ impl Values {
             Values::Words(words) => bytemuck::cast_slice_mut(words),
         }
     }
+}
+
+/// Written once if they are aligned, as they are but for slices of masks that begin between two limbs.
+pub(crate) fn copied<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<T> {
+    bytemuck::try_cast_slice(bytes).map_or_else(|_| bytemuck::pod_collect_to_vec(bytes), <[T]>::to_vec)
 }
 
 /// Where a task is turned into launches: a device, a batch, and how to multiply.
