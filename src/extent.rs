@@ -31,9 +31,9 @@ use std::sync::Arc;
 /// ```
 #[derive(Clone)]
 pub struct Counts {
-    backend: Backend,
-    memory: Memory,
-    length: usize,
+    pub(crate) backend: Backend,
+    pub(crate) memory: Memory,
+    pub(crate) length: usize,
 }
 
 impl Counts {

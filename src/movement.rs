@@ -5,6 +5,7 @@ mod tasks;
 
 use crate::Error;
 use crate::ark::Element;
+use crate::extent::Counts;
 use crate::indices::Indices;
 use crate::mask::Mask;
 use crate::memory::Memory;
@@ -174,7 +175,7 @@ impl Recording {
     /// assert_eq!(count.download()?, [2]);
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
-    pub fn compact<F: Element>(&mut self, a: &Vector<F>, mask: &Mask) -> Result<(Vector<F>, Indices), Error> {
+    pub fn compact<F: Element>(&mut self, a: &Vector<F>, mask: &Mask) -> Result<(Vector<F>, Counts), Error> {
         let out = self.backend.vector(a.len())?;
         let count = self.compact_into(a, mask, &out)?;
         Ok((out, count))
@@ -196,14 +197,14 @@ impl Recording {
     /// assert_eq!((out.download()?[0], count.download()?[0]), (Fr::from(0u64), 0));
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
-    pub fn compact_into<F: Element>(&mut self, a: &Vector<F>, mask: &Mask, out: &Vector<F>) -> Result<Indices, Error> {
+    pub fn compact_into<F: Element>(&mut self, a: &Vector<F>, mask: &Mask, out: &Vector<F>) -> Result<Counts, Error> {
         self.check("compact", a, a.len())?;
         self.check_mask("compact", mask, a.len())?;
         self.check("compact", out, a.len())?;
-        let (count, item) = (self.backend.indices(1, a.len() + 1, true)?, Item::Element(F::FIELD));
+        let (memory, item) = (Memory::new(&self.backend, Item::Index.bytes())?, Item::Element(F::FIELD));
         let inputs = [(&a.memory, item), (&mask.memory, Item::Flag)];
-        self.task(Arc::new(Compacted(F::FIELD)), &inputs, &[(&out.memory, item), (&count.memory, Item::Index)])?;
-        Ok(count)
+        self.task(Arc::new(Compacted(F::FIELD)), &inputs, &[(&out.memory, item), (&memory, Item::Index)])?;
+        Ok(Counts { backend: self.backend.clone(), memory, length: 1 })
     }
 
     /// Records that element i of `a` becomes element indices\[i\] of a new vector of `length` elements, whose others are zero. Memory is

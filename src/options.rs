@@ -27,7 +27,7 @@ pub enum Verify {
     /// | square roots | r^2 = a, each element; which of the two roots it is, is not checked | 1 for 460 | 0 |
     /// | scans, and division by X - z | each element from the one before it, in parallel segments | 1 for 2 | 0 |
     /// | products of two matrices, k x l and l x m | Freivalds': both sides times a random vector | kl + lm + km for klm | 2^-254 (Fr), 2^-380 (Fq) |
-    /// | all others | computed again, on all cores | 1 for 1 | 0 |
+    /// | all others | computed again, on all cores (scatters, compactions and copies on one) | 1 for 1 | 0 |
     ///
     /// Of the others, none has a check that is cheaper: an element-wise operation and a fused expression are one pass over what
     /// would have to be read to check them; a movement is compared by copying; a sum, an inner product, a polynomial's value or a sparse

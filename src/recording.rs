@@ -442,8 +442,9 @@ impl Recording {
     /// recording (inverses by Montgomery's trick). What the vectors held before is taken as it is. Without [`Ticket::wait`] nothing is
     /// verified, and where the CPU computes there is nothing to verify.
     ///
-    /// With [`Verify::Proofs`] steps are proved where that is less work than replaying them; see there for which. What they wrote is
-    /// fetched right behind them. No other setting of [`Options::verify`](crate::Options::verify), which is about calls from host memory,
+    /// With [`Verify::Proofs`] steps are proved where that is less work than replaying them; see there for which, and for what a proof
+    /// leaves open: the sign of a root, and a chance of 2^-254. What they wrote is, if it is overwritten later, also fetched right
+    /// behind them, and kept in host memory until then. No other setting of [`Options::verify`](crate::Options::verify), which is about calls from host memory,
     /// changes anything here.
     ///
     /// [`Error::VerificationFailed`] names the operation that last wrote a wrong element, or the first that is not proved, and which

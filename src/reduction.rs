@@ -238,9 +238,9 @@ impl Task for Reduce {
 }
 
 impl Recording {
-    /// Records any reduction into a vector of one element, which may be part of the inputs. On a device this takes two or three
+    /// Records any reduction into a vector of one element, which may be part of the inputs. On a device this takes one to three
     /// passes, and in all about an addition or a multiplication per element; what the passes leave to each other takes less
-    /// than a hundredth of the input's memory, from submission until it is done.
+    /// than a twentieth of the input's memory, from submission until it is done.
     ///
     /// # Errors
     /// [`Error::OperandCount`], [`Error::LengthMismatch`] also if `output` has not one element, [`Error::ForeignVector`];

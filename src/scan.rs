@@ -230,7 +230,10 @@ impl Scanned {
         fn of<F: LimbField>(task: &Scanned, a: &Values, m: &Values, out: &Values) -> Option<usize> {
             scan_first_wrong(task.carry.recurrence(m), task.walk, F::elements(a.limbs()), F::elements(out.limbs()))
         }
-        let ([a, ..], [out]) = (inputs, outputs) else { return None };
+        let ([a, ..], [out]) = (inputs, outputs) else { return Some((0, 0)) };
+        if a.limbs().len() != out.limbs().len() {
+            return Some((0, 0));
+        }
         let m = inputs.last().unwrap_or(a);
         let wrong = match self.field {
             Field::Fq => of::<Fq>(self, a, m, out),

@@ -1,6 +1,6 @@
 //! Verification of recordings: replayed on the CPU from the inputs that the device had, and compared. Steps that something proves in less
-//! work than computing them need not be replayed: what the device says they wrote is fetched right behind them, proved from inputs that
-//! are known to be right by then, and taken.
+//! work than computing them need not be replayed: what the device says they wrote, in the end or, if it is overwritten, right behind them,
+//! is proved from inputs that are known to be right by then, and taken.
 
 use crate::memory::{Memory, Mirror, Place};
 use crate::step::{Item, Output, Step};
@@ -14,17 +14,29 @@ use std::ops::Range;
 pub(crate) struct Verification {
     /// What the recording reads before it writes it, fetched before anything is done.
     inputs: Vec<Memory>,
-    /// What it writes, fetched when all is done; but for what a proved step wrote last.
+    /// What it writes, fetched when all is done.
     outputs: Vec<(Memory, Item)>,
-    /// Which steps are proved. What they write is fetched behind them.
-    proved: Vec<bool>,
+    /// By step, where what it writes is found.
+    proofs: Vec<Proof>,
+}
+
+/// Whether a step is proved, and from what.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Proof {
+    None,
+    /// What is fetched right behind it, since later steps overwrite it.
+    Behind,
+    /// So many of [`Verification::outputs`] from one on.
+    AtTheEnd {
+        first: usize,
+    },
 }
 
 /// What was fetched to verify a recording.
 #[derive(Default)]
 pub(crate) struct Fetched {
     pub(crate) inputs: Vec<Vec<u8>>,
-    /// By step, what a proved one is said to write, output by output.
+    /// By step, what one that is proved from it is said to write, output by output.
     said: Vec<Vec<Vec<u8>>>,
     outputs: Vec<Vec<u8>>,
 }
@@ -82,15 +94,25 @@ impl Verification {
     pub(crate) fn new(steps: &[Step], proofs: bool) -> Self {
         let (mut known, mut written) = (Covered::default(), Covered::default());
         let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
-        let proved: Vec<bool> = steps.iter().map(|step| proofs && step.is_provable()).collect();
-        // What a proved step wrote last is fetched already.
         let mut later = Covered::default();
-        for (step, proved) in steps.iter().zip(&proved).rev() {
-            for Output { memory, .. } in step.writes() {
-                let last = later.add_memory(memory);
-                if *proved {
-                    last.iter().for_each(|memory| drop(written.add_memory(memory)));
-                }
+        let proof = |step: &Step| {
+            let bytes = step.writes().map(|output| output.memory.bytes()).sum::<u64>();
+            let last: u64 =
+                step.writes().flat_map(|output| later.add_memory(output.memory)).map(|memory| memory.bytes()).sum();
+            match proofs && step.is_provable() {
+                false => Proof::None,
+                true if bytes == last => Proof::AtTheEnd { first: 0 },
+                true => Proof::Behind,
+            }
+        };
+        let mut proofs: Vec<Proof> = steps.iter().rev().map(proof).collect();
+        proofs.reverse();
+        // In one piece each.
+        for (step, proof) in steps.iter().zip(&mut proofs) {
+            if let Proof::AtTheEnd { first } = proof {
+                *first = outputs.len();
+                outputs.extend(step.writes().map(|Output { memory, item }| (memory.clone(), item)));
+                step.writes().for_each(|output| drop(written.add_memory(output.memory)));
             }
         }
         for step in steps {
@@ -101,7 +123,7 @@ impl Verification {
                 outputs.extend(written.add_memory(memory).into_iter().map(|memory| (memory, item)));
             }
         }
-        Self { inputs, outputs, proved }
+        Self { inputs, outputs, proofs }
     }
 
     pub(crate) fn fetch_inputs(&self, batch: &mut Batch) {
@@ -110,7 +132,7 @@ impl Verification {
 
     /// To be called for every step, when it has been added to the batch.
     pub(crate) fn fetch_said(&self, number: usize, step: &Step, batch: &mut Batch) {
-        if self.proved.get(number) == Some(&true) {
+        if self.proofs.get(number) == Some(&Proof::Behind) {
             step.writes().filter_map(|output| output.memory.region()).for_each(|region| batch.download(region));
         }
     }
@@ -122,13 +144,13 @@ impl Verification {
     /// Room for what is fetched.
     pub(crate) fn room(&self, steps: &[Step]) -> Fetched {
         let room = |memory: &Memory| vec![0; memory.bytes() as usize];
-        let said = |(step, proved): (&Step, &bool)| match proved {
-            true => step.writes().map(|output| room(output.memory)).collect(),
-            false => Vec::new(),
+        let said = |(step, proof): (&Step, &Proof)| match proof {
+            Proof::Behind => step.writes().map(|output| room(output.memory)).collect(),
+            _ => Vec::new(),
         };
         Fetched {
             inputs: self.inputs.iter().map(room).collect(),
-            said: steps.iter().zip(&self.proved).map(said).collect(),
+            said: steps.iter().zip(&self.proofs).map(said).collect(),
             outputs: self.outputs.iter().map(|(memory, _)| room(memory)).collect(),
         }
     }
@@ -151,17 +173,22 @@ impl Verification {
         let mut verified = 0;
         let mut replayed = Vec::new();
         for (position, step) in steps.iter().enumerate() {
-            if self.proved[position] {
-                if let Some((_, index)) = step.prove(&mirror, &said[position])? {
+            let said = match self.proofs[position] {
+                Proof::None => None,
+                Proof::Behind => Some(&said[position][..]),
+                Proof::AtTheEnd { first } => Some(&outputs[first..first + step.writes().count()]),
+            };
+            if let Some(said) = said {
+                if let Some((_, index)) = step.prove(&mirror, said)? {
                     return Err(failed(backend, step.name(), step.field(), index));
                 }
-                verified +=
-                    step.writes().map(|output| (output.memory.bytes() / output.item.bytes()) as usize).sum::<usize>();
                 continue;
             }
             step.compute(&mirror, &mut replayed)?;
             let Step::Fetch(fetch) = step else { continue };
-            let Some((expected, got)) = replayed.last().zip(landed.get(replayed.len() - 1)) else { continue };
+            let Some((expected, got)) = replayed.last().zip(landed.get(replayed.len() - 1)) else {
+                return Err(failed(backend, step.name(), step.field(), 0));
+            };
             if let Some(byte) = first_difference(expected.bytes(), got.bytes()) {
                 return Err(blame(backend, &steps[..position], &fetch.from, byte as u64, fetch.item).1);
             }
@@ -171,7 +198,10 @@ impl Verification {
         let mut wrong = None;
         for ((memory, item), bytes) in self.outputs.iter().zip(outputs) {
             verified += bytes.len() / item.bytes() as usize;
-            let difference = mirror.host(memory).and_then(|host| host.first_difference(bytes));
+            let difference = match mirror.host(memory) {
+                Some(host) => host.first_difference(bytes),
+                None => (!bytes.is_empty()).then_some(0),
+            };
             if let Some(byte) = difference {
                 let blamed = blame(backend, steps, memory, byte as u64, *item);
                 if wrong.as_ref().is_none_or(|(position, _)| blamed.0 < *position) {

@@ -8,13 +8,19 @@ const PIECE: usize = 1024;
 /// Element i of `to` becomes element `source(i)` of `from`.
 pub fn gather(limbs: usize, from: &[u64], to: &mut [u64], source: impl Fn(usize) -> usize + Sync) {
     let elements = to.par_chunks_exact_mut(limbs).with_min_len(PIECE).enumerate();
-    elements.for_each(|(i, element)| element.copy_from_slice(element_of(limbs, from, source(i))));
+    elements.for_each(|(i, element)| match element_of(limbs, from, source(i)) {
+        Some(from) => element.copy_from_slice(from),
+        None => element.fill(0),
+    });
 }
 
-/// Element `places[i]` of `to` becomes element i of `from`.
+/// Element `places[i]` of `to`, if there is one, becomes element i of `from`.
 pub fn scatter(limbs: usize, from: &[u64], to: &mut [u64], places: &[u32]) {
     for (element, &place) in from.chunks_exact(limbs).zip(places) {
-        to[place as usize * limbs..][..limbs].copy_from_slice(element);
+        let start = (place as usize).saturating_mul(limbs);
+        if let Some(to) = to.get_mut(start..start.saturating_add(limbs)) {
+            to.copy_from_slice(element);
+        }
     }
 }
 
@@ -24,8 +30,9 @@ pub fn compact(limbs: usize, from: &[u64], flags: &[u32], to: &mut [u64]) -> usi
     kept.zip(to.chunks_exact_mut(limbs)).map(|((element, _), to)| to.copy_from_slice(element)).count()
 }
 
-fn element_of(limbs: usize, from: &[u64], index: usize) -> &[u64] {
-    &from[index * limbs..][..limbs]
+fn element_of(limbs: usize, from: &[u64], index: usize) -> Option<&[u64]> {
+    let start = index.checked_mul(limbs)?;
+    from.get(start..start.checked_add(limbs)?)
 }
 
 #[cfg(test)]
@@ -39,6 +46,11 @@ mod tests {
         gather(2, &from, &mut to, |i| 2499 - i);
         assert_eq!((to[..2].to_vec(), to[3998..].to_vec()), (vec![4998, 4999], vec![1000, 1001]));
         scatter(2, &from[..4], &mut to, &[3, 0]);
+        // As a device could say that there are.
+        scatter(2, &from[..4], &mut to, &[2000, u32::MAX]);
+        let mut nowhere = [7; 4];
+        gather(2, &from, &mut nowhere, |i| [usize::MAX, 2500][i]);
+        assert_eq!(nowhere, [0; 4]);
         assert_eq!(to[..8], [2, 3, 4996, 4997, 4994, 4995, 0, 1]);
         assert_eq!(compact(2, &from[..8], &[0, 1, 0, 7], &mut to), 2);
         assert_eq!(to[..6], [2, 3, 6, 7, 4994, 4995]);

@@ -26,6 +26,9 @@ const SLICE: usize = 32;
 /// Values of the longest row that one invocation takes. Longer ones are shared, each invocation taking at most as many. Chosen, not measured.
 const SHORT: usize = 64;
 
+/// The most partial sums of shared rows that wait to be folded, if they are not of one row.
+const MOST_PARTS: usize = 1 << 22;
+
 /// Of so many different values a table is kept, and each place has a number in it: 4 bytes in place of an element.
 const MOST_KINDS: usize = 1 << 16;
 
@@ -258,13 +261,16 @@ impl Task for SparseProduct {
         let (field, bytes) = (self.field, self.field.bytes());
         device.dot(field, true, [values, words, x, y], &self.dots(self.short, 0, None))?;
         for SharedRows { log_parts, rows: all, begin } in self.shared.iter().filter(|shared| shared.rows > 0) {
-            // As many at a time as leave no more partial sums than there are values.
-            let most = (self.nonzeros >> log_parts).max(1);
+            // As many at a time as leave so many partial sums, in the same memory.
+            let most = all.min(&(MOST_PARTS >> log_parts).max(1)).to_owned();
+            let all_parts = device.scratch(((most * bytes) as u64) << log_parts)?;
+            let all_sums = device.scratch((most * bytes) as u64)?;
             for start in (0..*all).step_by(most) {
                 let (first, rows) = (begin + start, most.min(all - start));
-                let parts = device.scratch(((rows * bytes) as u64) << log_parts)?;
+                let of = |whole: &Region, bytes: u64| whole.slice(0..bytes).ok_or(Error::NoSuchDownload);
+                let parts = of(&all_parts, ((rows * bytes) as u64) << log_parts)?;
+                let sums = of(&all_sums, (rows * bytes) as u64)?;
                 device.dot(field, true, [values, words, x, &parts], &self.dots(rows, *log_parts, Some(first)))?;
-                let sums = device.scratch((rows * bytes) as u64)?;
                 device.fold(field, &parts, *log_parts, &sums)?;
                 let uses = [SlotUse::Reads(QUAD), SlotUse::ReadsAnywhere(FLAG), SlotUse::None, ANYWHERE.1];
                 device.launch_quads((Kernel::Scatter, field), uses, vec![], rows, |range| {
@@ -285,21 +291,26 @@ impl Task for SparseProduct {
             let (values, words, x) = (F::elements(inputs[0].limbs()), inputs[1].words(), F::elements(inputs[2].limbs()));
             let [rows, columns, codes] = of.parts_of_words();
             let y = F::elements_mut(outputs[0].limbs_mut());
+            // Verification takes the words from the device, which may say anything.
+            let word = |at: usize| words.get(at).map_or(0, |word| *word as usize);
+            let place = |at: usize| word(at).min(of.places);
             let term = |place: usize| {
-                let value = if of.coded { words[codes + place] as usize } else { place };
-                values[value] * x[words[columns + place] as usize]
+                let value = values.get(if of.coded { word(codes + place) } else { place });
+                value.zip(x.get(word(columns + place))).map_or(F::ZERO, |(value, x)| *value * x)
             };
             let sliced = (0..of.short).into_par_iter().with_min_len(SLICE).map(|n| {
-                let (begin, end) = (words[n / SLICE] as usize, words[n / SLICE + 1] as usize);
-                (words[rows + n], (begin + n % SLICE..end).step_by(SLICE).map(term).sum::<F>())
+                let (begin, end) = (place(n / SLICE), place(n / SLICE + 1));
+                (word(rows + n), (begin + n % SLICE..end).step_by(SLICE).map(term).sum::<F>())
             });
             let shared = of.shared.par_iter().flat_map(|shared| (0..shared.rows).into_par_iter().map(move |n| (shared, n)));
             let shared = shared.map(|(&SharedRows { rows, begin, .. }, n)| {
-                let (first, end) = (words[begin + n] as usize, words[begin + n + 1] as usize);
-                (words[begin + rows + 1 + n], (first..end).into_par_iter().with_min_len(SHORT).map(term).sum::<F>())
+                let (first, end) = (place(begin + n), place(begin + n + 1));
+                (word(begin + rows + 1 + n), (first..end).into_par_iter().with_min_len(SHORT).map(term).sum::<F>())
             });
             for (row, sum) in sliced.chain(shared).collect::<Vec<_>>() {
-                y[row as usize] = sum;
+                if let Some(y) = y.get_mut(row) {
+                    *y = sum;
+                }
             }
         }
         match self.field {
