@@ -68,7 +68,7 @@ impl Lowering<'_> {
 
     /// Sums of 2^log_parts elements each, of so many times as many, into `sums`.
     fn fold(&mut self, field: Field, parts: &Region, log_parts: u32, sums: &Region) -> Result<(), Error> {
-        reduction::fold(self, (Reduction::Sum.row(), field), (parts, None, Second::Whole), 1 << log_parts, sums)
+        reduction::fold(self, (Reduction::Sum.row(), field), (parts, None, Second::Whole), (1 << log_parts, None), sums)
     }
 }
 

@@ -39,18 +39,19 @@ fn bits_below(count: usize) -> u32 {
     usize::BITS - count.saturating_sub(1).leading_zeros()
 }
 
-/// c x^(i 2^power), c = 1 if there is none, for i below `count`, of a table of squares of x.
+/// c x^(i 2^power), c = 1 if there is none, into element i of `out`, of a table of squares of x.
 fn sparse_powers(
     lowering: &mut Lowering,
     field: Field,
     (table, c): (&Region, Option<&Region>),
-    (count, power): (usize, u32),
-) -> Result<Region, Error> {
-    let out = lowering.scratch((count * field.bytes()) as u64)?;
+    power: u32,
+    out: &Region,
+) -> Result<(), Error> {
+    let count = (out.bytes() / field.bytes() as u64) as usize;
     let launch = Launch {
         kernel: Kernel::Scan,
         field,
-        slots: [None, c, Some(table), Some(&out)],
+        slots: [None, c, Some(table), Some(out)],
         written: 16,
         constants: constants(POWER, false, 1),
         segments: count,
@@ -59,8 +60,7 @@ fn sparse_powers(
         more: [power, if c.is_some() { STARTED } else { 0 }],
         cost: 1,
     };
-    launch.add_to(lowering)?;
-    Ok(out)
+    launch.add_to(lowering)
 }
 
 impl Task for Powers {
@@ -81,8 +81,11 @@ impl Task for Powers {
         let field = self.field;
         let length = (out.bytes() / field.bytes() as u64) as usize;
         let share = Share::new(length, 1, CHUNK);
-        let table = squares(device, field, x, (CHUNK.ilog2() + bits_below(share.chunks)).max(1) as usize)?;
-        let starts = sparse_powers(device, field, (&table, Some(c)), (share.chunks, CHUNK.ilog2()))?;
+        let some = |count: usize| device.scratch((count * field.bytes()) as u64);
+        let table = some((CHUNK.ilog2() + bits_below(share.chunks)).max(1) as usize)?;
+        let starts = some(share.chunks)?;
+        squares(device, field, x, &table)?;
+        sparse_powers(device, field, (&table, Some(c)), CHUNK.ilog2(), &starts)?;
         let launch = Launch {
             kernel: Kernel::Scan,
             field,
@@ -131,8 +134,8 @@ fn folds(
 ) -> Result<(), Error> {
     let (row, bytes) = (Reduction::InnerProduct.row(), field.bytes() as u64);
     let (columns, rows) = ((across.bytes() / bytes) as usize, (values.bytes() / bytes) as usize);
-    fold(device, (row, field), (polynomial, Some(across), Second::ForEverySegment), columns, values)?;
-    fold(device, (row, field), (values, Some(down), Second::Whole), rows, out)
+    fold(device, (row, field), (polynomial, Some(across), Second::ForEverySegment), (columns, None), values)?;
+    fold(device, (row, field), (values, Some(down), Second::Whole), (rows, None), out)
 }
 
 /// x^(2^j) for j below `count`.
@@ -179,8 +182,10 @@ impl Task for Evaluated {
         // Squares of x, and behind them those of x^columns.
         let (low, high) = (u64::from(bits), u64::from(bits_below(rows).max(1)));
         let one = |region: &Region, at: u64| region.slice(at * bytes..(at + 1) * bytes);
+        let some = |count: u64| device.scratch(count * bytes);
+        let (powers_across, powers_down, values) = (some(1 << bits)?, some(rows as u64)?, some(rows as u64)?);
         if let Some(point) = &self.point {
-            let table = device.scratch((low + high) * bytes)?;
+            let table = some(low + high)?;
             let squares = match field {
                 Field::Fq => bytemuck::cast_slice(Fq::limbs(&squared::<Fq>(point, low + high))).into(),
                 Field::Fr => bytemuck::cast_slice(Fr::limbs(&squared::<Fr>(point, low + high))).into(),
@@ -188,22 +193,22 @@ impl Task for Evaluated {
             device.batch.upload(&table, squares);
             let parts = table.slice(0..low * bytes).zip(table.slice(low * bytes..table.bytes()));
             let Some((across, down)) = parts else { return Ok(()) };
-            let across = sparse_powers(device, field, (&across, None), (1 << bits, 0))?;
-            let down = sparse_powers(device, field, (&down, None), (rows, 0))?;
-            let values = device.scratch(rows as u64 * bytes)?;
-            return folds(device, field, polynomial, (&across, &values, &down), out);
+            sparse_powers(device, field, (&across, None), 0, &powers_across)?;
+            sparse_powers(device, field, (&down, None), 0, &powers_down)?;
+            return folds(device, field, polynomial, (&powers_across, &values, &powers_down), out);
         }
+        // The same memory for one point after the other.
         let points = points.iter().flatten();
-        let values = device.scratch(rows as u64 * bytes)?;
+        let (table, above) = (some(low + 1)?, some(high)?);
+        let Some(x_columns) = one(&table, low) else { return Ok(()) };
         for (points, at) in points.flat_map(|points| (0..points.bytes() / bytes).map(move |at| (points, at))) {
             let (Some(x), Some(out)) = (one(points, at), one(out, at)) else { continue };
-            let table = squares(device, field, &x, bits as usize + 1)?;
-            let Some(x_columns) = one(&table, low) else { continue };
+            squares(device, field, &x, &table)?;
             // Beside each other.
-            let across = sparse_powers(device, field, (&table, None), (1 << bits, 0))?;
-            let above = squares(device, field, &x_columns, high as usize)?;
-            let down = sparse_powers(device, field, (&above, None), (rows, 0))?;
-            folds(device, field, polynomial, (&across, &values, &down), &out)?;
+            sparse_powers(device, field, (&table, None), 0, &powers_across)?;
+            squares(device, field, &x_columns, &above)?;
+            sparse_powers(device, field, (&above, None), 0, &powers_down)?;
+            folds(device, field, polynomial, (&powers_across, &values, &powers_down), &out)?;
         }
         Ok(())
     }
@@ -366,7 +371,7 @@ impl Recording {
     /// Records the values of a polynomial, given by its coefficients, the constant one first (of none it is 0), at every point
     /// of a vector, into `out`, which may overlap neither. One multiplication per coefficient and point, one point after the
     /// other; from submission until it is done, memory for about four times as many elements as the square root of the number
-    /// of coefficients, for each point.
+    /// of coefficients.
     ///
     /// # Errors
     /// [`Error::LengthMismatch`], [`Error::ForeignVector`], [`Error::Overlap`].

@@ -356,7 +356,7 @@ impl Vulkan {
         formulation: Formulation,
         length: usize,
     ) -> Result<f64, Error> {
-        let task = Reduce { reduction: row.reduction, field, segment: length };
+        let task = Reduce { reduction: row.reduction, field, segment: length, steps: None };
         let input = self.uploaded(&random(field, length, 2))?;
         let output = Some(self.device().allocate(field.bytes() as u64)?);
         let inputs = vec![Some(input); row.vectors];

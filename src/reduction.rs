@@ -4,7 +4,7 @@
 use crate::ark::Element;
 use crate::known_answers::edges;
 use crate::memory::Memory;
-use crate::passes::{Launch, Share};
+use crate::passes::{Launch, Share, TEAM};
 use crate::scan;
 use crate::step::{Item, Step};
 use crate::task::{Lowering, Task, Trial, Values};
@@ -120,7 +120,12 @@ pub(crate) struct Reduce {
     pub(crate) field: Field,
     /// Elements in a segment.
     pub(crate) segment: usize,
+    /// Elements of each invocation of a team, if not what suits the device.
+    pub(crate) steps: Option<usize>,
 }
+
+/// The most elements of an invocation of a team: more only keep fewer invocations busy.
+const MOST: usize = 128;
 
 /// How inner products take their second vector.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -138,18 +143,19 @@ pub(crate) fn fold(
     lowering: &mut Lowering,
     (row, field): (&ReductionRow, Field),
     (a, b, second): (&Region, Option<&Region>, Second),
-    segment: usize,
+    (segment, steps): (usize, Option<usize>),
     output: &Region,
 ) -> Result<(), Error> {
-    /// More only keep fewer invocations busy.
-    const MOST: usize = 128;
     let bytes = field.bytes() as u64;
     let mut length = (a.bytes() / bytes) as usize;
     let segments = length.div_ceil(segment);
     let (mut kernel, mut inputs, mut segment) = (row.first, [Some(a.clone()), b.cloned()], segment);
     let mut option = u32::from(second == Second::ForEverySegment);
     loop {
-        let share = Share::of_fold(segment, segments, MOST);
+        let share = match steps {
+            Some(steps) if segment >= TEAM => Share::new(segment, TEAM, steps.min(MOST)),
+            _ => Share::of_fold(segment, segments, MOST),
+        };
         let results =
             if share.chunks == 1 { output.clone() } else { lowering.scratch((segments * share.chunks) as u64 * bytes)? };
         let [a, b] = &inputs;
@@ -187,7 +193,7 @@ impl Task for Reduce {
             ([Some(a), rest @ ..], [Some(output)]) => {
                 let squared = self.reduction == Reduction::SumOfSquares;
                 let b = if squared { Some(a) } else { rest.first().and_then(Option::as_ref) };
-                fold(device, (row, self.field), (a, b, Second::Whole), self.segment, output)
+                fold(device, (row, self.field), (a, b, Second::Whole), (self.segment, self.steps), output)
             }
             // Of no elements.
             (_, [Some(output)]) => {
@@ -218,22 +224,31 @@ impl Task for Reduce {
     fn trials(&self) -> Vec<Trial> {
         let edges = edges(self.field);
         let row = self.reduction.row();
-        // (elements in a segment, segments): single invocations, several of them, teams, several of them.
-        let shapes = [(0, 1), (1, 1), (2, 3), (64, 2), (65, 1), (1023, 1), (1024, 1), (1025, 2), (2500, 1)];
-        let trial = |(segment, segments): (usize, usize)| {
+        let largest =
+            [self.field.modulus().iter().enumerate().map(|(n, limb)| limb - u64::from(n == 0)).collect::<Vec<_>>()];
+        // (elements in a segment, segments): single invocations, several of them, teams, several of them; and invocations of teams with as
+        // many elements as they get when vectors are long, whose sums are as large as they get.
+        let shapes =
+            [(0, 1), (1, 1), (2, 3), (64, 2), (65, 1), (1023, 1), (1024, 1), (1025, 2), (2500, 1)].map(|of| (of, None));
+        let long = [((TEAM * MOST, 1), Some(MOST))];
+        let trial = |((segment, segments), steps): ((usize, usize), Option<usize>)| {
             // Against every edge, every edge; of a product none that is zero, or it would be.
             let at = |operand: usize, index: usize| {
-                let some = if row.reduction == Reduction::Product { &edges[1..] } else { &edges };
+                let some = match steps {
+                    Some(_) => &largest[..],
+                    None if row.reduction == Reduction::Product => &edges[1..],
+                    None => &edges,
+                };
                 &some[(if operand == 0 { index } else { index / some.len() }) % some.len()]
             };
             let vector = |operand| (0..segment * segments).flat_map(|index| at(operand, index).iter().copied()).collect();
             Trial {
-                task: Arc::new(Reduce { segment, ..*self }),
+                task: Arc::new(Reduce { segment, steps, ..*self }),
                 inputs: (0..row.vectors).map(|operand| Values::Limbs(vector(operand))).collect(),
                 outputs: vec![(Item::Element(self.field), segments)],
             }
         };
-        shapes.into_iter().map(trial).collect()
+        shapes.into_iter().chain(long).map(trial).collect()
     }
 }
 
@@ -304,7 +319,7 @@ impl Recording {
         }
         let item = Item::Element(F::FIELD);
         let read: Vec<(&Memory, Item)> = inputs.iter().map(|vector| (&vector.memory, item)).collect();
-        let task = Arc::new(Reduce { reduction, field: F::FIELD, segment });
+        let task = Arc::new(Reduce { reduction, field: F::FIELD, segment, steps: None });
         let place = output.memory.place();
         let overlaps = inputs
             .iter()

@@ -155,13 +155,13 @@ const fn chunk(segment: usize, level: u32) -> usize {
     }
 }
 
-/// Into new memory, x^(2^j) for j below `count`, one after the other.
-pub(crate) fn squares(lowering: &mut Lowering, field: Field, x: &Region, count: usize) -> Result<Region, Error> {
-    let table = lowering.scratch((count * field.bytes()) as u64)?;
+/// x^(2^j) into element j of a table, one after the other.
+pub(crate) fn squares(lowering: &mut Lowering, field: Field, x: &Region, table: &Region) -> Result<(), Error> {
+    let count = (table.bytes() / field.bytes() as u64) as usize;
     Launch {
         kernel: Kernel::Scan,
         field,
-        slots: [None, Some(x), None, Some(&table)],
+        slots: [None, Some(x), None, Some(table)],
         written: 16,
         constants: constants(SQUARES, true, 1),
         segments: 1,
@@ -170,8 +170,7 @@ pub(crate) fn squares(lowering: &mut Lowering, field: Field, x: &Region, count: 
         more: [0, STARTED | EXCLUSIVE],
         cost: 1,
     }
-    .add_to(lowering)?;
-    Ok(table)
+    .add_to(lowering)
 }
 
 impl Scanned {
@@ -261,7 +260,11 @@ impl Task for Scanned {
         // The last factor that is asked for is m to the power of what a chunk of the highest level but one holds.
         let count = self.walk.segment.ilog2() as usize + 1;
         let m = m.first().and_then(Option::as_ref);
-        let table = m.map(|m| squares(device, self.field, m, count)).transpose()?;
+        let table = m.map(|m| {
+            let table = device.scratch((count * self.field.bytes()) as u64)?;
+            squares(device, self.field, m, &table).map(|()| table)
+        });
+        let table = table.transpose()?;
         self.scan(device, (a, table.as_ref(), out), self.walk, (0, 0))
     }
 

@@ -9,7 +9,8 @@ mod support;
 use ark_bls12_381::{Fq, Fr};
 use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::{
-    Backend, Error, Indices, Mask, Operation, REDUCTIONS, Recording, Scan, SparseMatrix, Validation, Vector, Zeros,
+    Backend, Error, Indices, Mask, Operation, Options, REDUCTIONS, Recording, Scan, SparseMatrix, Validation, Vector,
+    Verify, Zeros,
 };
 use proptest::prelude::*;
 use std::any::Any;
@@ -288,8 +289,11 @@ fn run<F: Element>(backend: &Backend, program: &[Instruction], setting: Setting)
 /// All made before any is used: layers of 2023 crash, once in a hundred runs, where one thread makes a device and another uses its
 /// own.
 static ENGINES: LazyLock<[Vec<Watched>; 2]> = LazyLock::new(|| {
-    // To synchronization validation a kernel that is given a slice touches the whole buffer: not for slices.
-    [engines(Validation::Synchronization), engines(Validation::On)]
+    // To synchronization validation a kernel that is given a slice touches the whole buffer: not for slices. One engine proves what it can.
+    [Validation::Synchronization, Validation::On].map(|validation| {
+        let proves = Watched::new(Options::new().validation(validation).verify(Verify::Proofs));
+        engines(validation).into_iter().chain([proves]).collect()
+    })
 });
 
 fn agree<F: Element>(engines: &[Watched], program: &[Instruction], setting: Setting) -> Result<(), TestCaseError> {

@@ -189,6 +189,8 @@ fn provable(backend: &Backend) -> Result<(), Error> {
     let scan = recording.scan(Scan::product(), &product)?;
     let _root = recording.sqrt(&q)?;
     let _inverse = recording.inverse_or_zero(&a)?;
+    let sums = recording.scan(Scan::sum().exclusive().segments(16), &a)?;
+    let refused = recording.batch_inverse(&a, Zeros::Refuse)?;
     let _both = recording.divide_by_linear(&scan, &numbers::<Fr>(64, 1)[3])?;
     let mut downloads = recording.submit_verified()?.wait()?;
     let mut right = vec![Fr::from(0u64); 64];
@@ -200,6 +202,7 @@ fn provable(backend: &Backend) -> Result<(), Error> {
     right.iter_mut().zip(&values).take(5).for_each(|(right, a)| *right += a);
     right.iter_mut().for_each(|right| *right = right.inverse().unwrap());
     assert_eq!(product.download()?, right);
+    assert_eq!((sums.download()?[17], refused.download()?[63] * values[63]), (values[16], Fr::from(1u64)));
     Ok(())
 }
 
@@ -212,27 +215,31 @@ fn steps_are_proved() {
         let a = numbers::<Fq>(5, 1);
         assert_eq!(backend.mul(&a, &a).unwrap()[4], a[4].square());
     }
-    // Whatever is wrong is caught, and the step is named. What comes back, in this order: the product, the download, the inverses, the scan, the
-    // roots and their flags, the other inverses, the quotient; then squares.
-    let (fr, fq) = (64 * 256, 4 * 384);
-    let starts =
-        [0, fr, 2 * fr, 3 * fr, 4 * fr, 4 * fr + fq, 4 * fr + fq + 4 * 32, 5 * fr + fq + 4 * 32, 6 * fr + fq + 4 * 32];
-    let names = [
-        "matrix_product",
-        "matrix_product",
-        "batch_inverse",
-        "prefix_product",
-        "sqrt",
-        "sqrt",
-        "inverse_or_zero",
-        "divide_by_linear",
-        "square",
+    // Whatever is wrong is caught, and the step is named. What comes back, in this order: what is overwritten later, and downloads, of which one
+    // says whether there was a zero; what proved steps leave; what others do.
+    let (fr, fq, word) = (64 * 256, 4 * 384, 32);
+    let expected = [
+        ("matrix_product", fr),
+        ("matrix_product", fr),
+        ("batch_inverse", word),
+        ("batch_inverse", fr),
+        ("prefix_product", fr),
+        ("sqrt", fq),
+        ("sqrt", 4 * word),
+        ("inverse_or_zero", fr),
+        ("prefix_sum", fr),
+        ("batch_inverse", fr),
+        ("batch_inverse", word),
+        ("divide_by_linear", fr),
+        ("square", fr),
     ];
-    for (start, name) in starts.into_iter().zip(names) {
-        for bit in [0, 1, 31].map(|bit| start + bit).into_iter().chain((name != "sqrt").then_some(start + fr - 1)) {
+    let mut start = 0;
+    for (name, bits) in expected {
+        for bit in [start, start + 1, start + bits / 2, start + bits - 1] {
             let backend = unwatched(proofs.clone().fault(Fault::FlipBit(bit)));
             let error = provable(&backend).unwrap_err();
             assert_eq!(wrong(&error).0, name, "bit {bit}");
         }
+        start += bits;
     }
 }

@@ -343,9 +343,15 @@ impl Task for Fused {
         let edges = edges(self.graph.field);
         let trial = |length: usize| {
             let mut graph = self.graph.clone();
+            // By little, and as differently as they are: what is the same is read once.
+            let mut rotations: Vec<usize> = Vec::new();
             for term in &mut graph.terms {
                 if let Term::Rotated { by, .. } = term {
-                    *by %= length;
+                    let number = rotations.iter().position(|known| known == by).unwrap_or_else(|| {
+                        rotations.push(*by);
+                        rotations.len() - 1
+                    });
+                    *by = (number + 1) % length;
                 }
             }
             let width = graph.field.limbs();

@@ -171,10 +171,15 @@ impl Graph {
         }
     }
 
-    /// The values of all terms at so many positions.
+    /// The values at so many positions of all terms that the root is made of; of others only while they are needed.
     fn block<F: LimbField>(&self, inputs: &[Values], start: usize, length: usize) -> Vec<Vec<F>> {
         let mut values: Vec<Vec<F>> = Vec::with_capacity(self.terms.len());
-        for term in &self.terms {
+        let mut last_uses: Vec<usize> = (0..self.terms.len()).collect();
+        for (at, term) in self.terms.iter().enumerate() {
+            term.operands().for_each(|operand| last_uses[operand] = at);
+        }
+        self.root.operands().for_each(|operand| last_uses[operand] = usize::MAX);
+        for (at, term) in self.terms.iter().enumerate() {
             let each = |of: &dyn Fn(usize) -> F| (0..length).map(of).collect();
             let value: Vec<F> = match *term {
                 Term::Vector(input) => F::elements(inputs[input].limbs())[start..start + length].to_vec(),
@@ -194,6 +199,9 @@ impl Graph {
                 }
             };
             values.push(value);
+            for operand in term.operands().chain([at]).filter(|operand| last_uses[*operand] == at) {
+                values[operand] = Vec::new();
+            }
         }
         values
     }
