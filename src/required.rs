@@ -59,7 +59,7 @@ impl Backend {
             Some(vulkan) if vulkan.device().is_staged() => {
                 MemoryRequired { device: vulkan.device().region_required(bytes), host: 0 }
             }
-            Some(_) => MemoryRequired { device: 0, host: vulkan.device().region_required(bytes) },
+            Some(vulkan) => MemoryRequired { device: 0, host: vulkan.device().region_required(bytes) },
         }
     }
 }
