@@ -182,3 +182,17 @@ impl Mirror {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_that_no_memory_has_are_refused() {
+        let of = |bytes| Mirror::of([Place { buffer: 1, bytes: 0..8 }, Place { buffer: 1, bytes }].into_iter());
+        assert!(
+            matches!(of(1 << 61..1 << 62), Err(Error::Device(gpu_executor::Error::OutOfMemory { needed, .. })) if needed == 1 << 62)
+        );
+        assert!(of(64..68).is_ok_and(|mirror| mirror.copies[&1].1.bytes == (0..68)));
+    }
+}
