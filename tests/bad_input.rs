@@ -254,6 +254,8 @@ fn lengths_that_no_memory_has() {
                 backend.zeros::<Fr>(length).map(drop),
                 backend.zeros::<Fq>(length).map(drop),
                 backend.falses(length).map(drop),
+                backend.pinned::<Fr>(length).map(drop),
+                backend.pinned::<Fq>(length).map(drop),
                 recording.powers(&one, &one, length).map(drop),
                 recording.scatter(&a, &indices, length).map(drop),
                 recording.matrix_vector(&none, &none, length).map(drop),
