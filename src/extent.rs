@@ -201,8 +201,7 @@ impl Recording {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn extents<F: Element>(&mut self, a: &Vector<F>, segments: usize) -> Result<Counts, Error> {
-        let memory = Memory::new(&self.backend, (segments * FLAG) as u64)?;
-        self.extent(a, segments, &memory, false)?;
+        let memory = self.extent(a, segments, false)?;
         Ok(Counts { backend: self.backend.clone(), memory, length: segments })
     }
 
@@ -223,21 +222,20 @@ impl Recording {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn any_nonzero<F: Element>(&mut self, a: &Vector<F>, segments: usize) -> Result<Mask, Error> {
-        let mask = self.backend.mask(segments)?;
-        self.extent(a, segments, &mask.memory, true)?;
-        Ok(mask)
+        let memory = self.extent(a, segments, true)?;
+        Ok(Mask::new(&self.backend, memory, segments))
     }
 
-    fn extent<F: Element>(&mut self, a: &Vector<F>, segments: usize, out: &Memory, only_whether: bool) -> Result<(), Error> {
+    fn extent<F: Element>(&mut self, a: &Vector<F>, segments: usize, only_whether: bool) -> Result<Memory, Error> {
         let task = Extent { field: F::FIELD, segment: 0, only_whether };
         self.check(task.name(), a, a.len())?;
         let segment = self.segment(task.name(), a.len(), segments)?;
-        if segments == 0 {
-            return Ok(());
-        }
         let task = Extent { segment, ..task };
-        let item = Item::Element(F::FIELD);
-        self.task(Arc::new(task), &[(&a.memory, item)], &[(out, task.item())])
+        let out = Memory::of(&self.backend, segments, task.item())?;
+        if segments > 0 {
+            self.task(Arc::new(task), &[(&a.memory, Item::Element(F::FIELD))], &[(&out, task.item())])?;
+        }
+        Ok(out)
     }
 
     /// Records that counts are downloaded as they are at this point, as [`Recording::download`] does for vectors.

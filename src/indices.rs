@@ -65,7 +65,7 @@ impl Backend {
 
     /// Indices that are yet to be written.
     pub(crate) fn indices(&self, length: usize, bound: usize, distinct: bool) -> Result<Indices, Error> {
-        let memory = Memory::new(self, (length * FLAG) as u64)?;
+        let memory = Memory::of(self, length, Item::Index)?;
         Ok(Indices { backend: self.clone(), memory, length, bound, distinct })
     }
 }

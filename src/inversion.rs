@@ -50,6 +50,7 @@ impl Recording {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn batch_inverse<F: Element>(&mut self, a: &Vector<F>, zeros: Zeros) -> Result<Vector<F>, Error> {
+        self.check("batch_inverse", a, a.len())?;
         let out = self.backend.vector(a.len())?;
         self.batch_inverse_into(a, zeros, &out)?;
         Ok(out)
@@ -80,16 +81,17 @@ impl Recording {
         if a.is_empty() {
             return Ok(());
         }
-        let a = if overlap(a, out) { self.duplicate(a)? } else { a.clone() };
         let element = Item::Element(F::FIELD);
         let mut outputs = vec![(&out.memory, element)];
         let found = match zeros {
             Zeros::Keep => Memory::Nowhere,
-            Zeros::Refuse => Memory::new(&self.backend, Item::Index.bytes())?,
+            Zeros::Refuse => Memory::of(&self.backend, 1, Item::Index)?,
         };
         if zeros == Zeros::Refuse {
             outputs.push((&found, Item::Index));
         }
+        // Last of what may be refused.
+        let a = if overlap(a, out) { self.duplicate(a)? } else { a.clone() };
         self.task(Arc::new(task), &[(&a.memory, element)], &outputs)?;
         if zeros == Zeros::Refuse {
             self.fetch::<bool>(&found, Item::Index, 1, true);
@@ -138,6 +140,8 @@ impl Recording {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn divide<F: Element>(&mut self, a: &Vector<F>, b: &Vector<F>, zeros: Zeros) -> Result<Vector<F>, Error> {
+        self.check("divide", a, a.len())?;
+        self.check("divide", b, a.len())?;
         let out = self.backend.vector(a.len())?;
         self.divide_into(a, b, zeros, &out)?;
         Ok(out)
@@ -175,8 +179,10 @@ impl Recording {
         }
         let apart = overlap(a, out) || overlap(b, out);
         let inverses = if apart { self.backend.vector(a.len())? } else { out.clone() };
-        self.batch_inverse_into(b, zeros, &inverses)?;
-        self.mul_into(a, &inverses, out)
+        self.all_or_nothing(|recording| {
+            recording.batch_inverse_into(b, zeros, &inverses)?;
+            recording.mul_into(a, &inverses, out)
+        })
     }
 }
 

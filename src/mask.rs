@@ -1,6 +1,7 @@
 //! Masks that stay where they are computed.
 
 use crate::memory::Memory;
+use crate::step::Item;
 use crate::{Backend, Error};
 use std::fmt;
 use std::ops::Range;
@@ -51,11 +52,15 @@ impl Backend {
 
     /// A mask whose flags are yet to be written.
     pub(crate) fn mask(&self, length: usize) -> Result<Mask, Error> {
-        Ok(Mask { backend: self.clone(), memory: Memory::new(self, (length * FLAG) as u64)?, length })
+        Ok(Mask::new(self, Memory::of(self, length, Item::Flag)?, length))
     }
 }
 
 impl Mask {
+    pub(crate) fn new(backend: &Backend, memory: Memory, length: usize) -> Self {
+        Self { backend: backend.clone(), memory, length }
+    }
+
     /// The number of flags.
     ///
     /// ```

@@ -193,13 +193,6 @@ impl Task for Product {
     }
 }
 
-/// How many outputs there are, which may be without number where a matrix has no elements.
-fn outputs<F: Element>(rows: usize, columns: usize) -> Result<usize, Error> {
-    let length = usize::MAX / F::FIELD.bytes();
-    let outputs = rows.checked_mul(columns).filter(|&outputs| outputs <= length);
-    outputs.ok_or(Error::OutOfRange { start: 0, end: usize::MAX, length })
-}
-
 impl Recording {
     /// Records the product of a matrix, given row by row, and a vector `x`, into new memory. A multiplication for each element of the
     /// matrix.
@@ -220,8 +213,9 @@ impl Recording {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn matrix_vector<F: Element>(&mut self, a: &Vector<F>, x: &Vector<F>, rows: usize) -> Result<Vector<F>, Error> {
+        self.check("matrix_vector", x, x.len())?;
         self.check("matrix_vector", a, rows.saturating_mul(x.len()))?;
-        let y = self.backend.vector(outputs::<F>(rows, 1)?)?;
+        let y = self.backend.vector(rows)?;
         self.matrix_vector_into(a, x, &y)?;
         Ok(y)
     }
@@ -272,7 +266,8 @@ impl Recording {
     ) -> Result<Vector<F>, Error> {
         self.check("matrix_product", a, rows.saturating_mul(inner))?;
         self.check("matrix_product", b, inner.saturating_mul(columns))?;
-        let c = self.backend.vector(outputs::<F>(rows, columns)?)?;
+        // Without number, perhaps, where the matrices have no elements: then there is no memory.
+        let c = self.backend.vector(rows.saturating_mul(columns))?;
         self.matrix_product_into(a, b, (rows, inner, columns), &c)?;
         Ok(c)
     }

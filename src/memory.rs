@@ -1,5 +1,6 @@
 //! The memory of vectors and masks: the device's, or the host's where the CPU computes; and copies in the host's of the device's.
 
+use crate::step::Item;
 use crate::{Backend, Error};
 use gpu_executor::{Batch, Region};
 use parking_lot::Mutex;
@@ -43,8 +44,13 @@ impl Memory {
         match backend.vulkan() {
             _ if bytes == 0 => Ok(Memory::Nowhere),
             Some(vulkan) => Ok(Memory::Device(vulkan.device().allocate(bytes)?)),
-            None => Ok(Memory::Host(Host::new(bytes as usize))),
+            None => Ok(Memory::Host(Host::new(bytes)?)),
         }
+    }
+
+    /// Memory for `length` items: of more than can be counted, there is none either.
+    pub(crate) fn of(backend: &Backend, length: usize, item: Item) -> Result<Self, Error> {
+        Self::new(backend, (length as u64).saturating_mul(item.bytes()))
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -98,9 +104,18 @@ impl Memory {
     }
 }
 
+/// The host has no memory of so many bytes. How many it has, nobody says.
+pub(crate) fn no_memory(bytes: u64) -> Error {
+    gpu_executor::Error::OutOfMemory { during: "one allocation", needed: bytes, available: 0 }.into()
+}
+
 impl Host {
-    fn new(bytes: usize) -> Self {
-        Self { limbs: Arc::new(Mutex::new(vec![0; bytes.div_ceil(size_of::<u64>())])), bytes: 0..bytes }
+    /// All zero, without touching it.
+    fn new(bytes: u64) -> Result<Self, Error> {
+        let length = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let limbs = bytemuck::allocation::try_zeroed_vec(length.div_ceil(size_of::<u64>()));
+        let limbs = limbs.map_err(|()| no_memory(bytes))?;
+        Ok(Self { limbs: Arc::new(Mutex::new(limbs)), bytes: 0..length })
     }
 
     fn slice(&self, range: Range<usize>) -> Self {
@@ -120,6 +135,10 @@ impl Host {
         bytemuck::cast_slice_mut(&mut self.limbs.lock())[self.bytes.clone()].copy_from_slice(bytes);
     }
 
+    pub(crate) fn clear(&self) {
+        bytemuck::cast_slice_mut::<u64, u8>(&mut self.limbs.lock())[self.bytes.clone()].fill(0);
+    }
+
     /// The first byte at which other bytes, as many as there are here, differ from these.
     pub(crate) fn first_difference(&self, other: &[u8]) -> Option<usize> {
         let limbs = self.limbs.lock();
@@ -137,15 +156,18 @@ pub(crate) struct Mirror {
 
 impl Mirror {
     /// Copies, all zero so far, of the buffers that have these places, from the first byte that is in one to the last.
-    pub(crate) fn of(places: impl Iterator<Item = Place>) -> Self {
+    pub(crate) fn of(places: impl Iterator<Item = Place>) -> Result<Self, Error> {
         let mut hulls: HashMap<usize, Range<u64>> = HashMap::new();
         for Place { buffer, bytes } in places {
             let hull = hulls.entry(buffer).or_insert(bytes.clone());
             *hull = hull.start.min(bytes.start)..hull.end.max(bytes.end);
         }
         // Whole limbs.
-        let copy = |hull: Range<u64>| (hull.start & !7, Host::new((hull.end - (hull.start & !7)) as usize));
-        Self { copies: hulls.into_iter().map(|(buffer, hull)| (buffer, copy(hull))).collect() }
+        let copy = |(buffer, hull): (usize, Range<u64>)| {
+            let first = hull.start & !7;
+            Ok((buffer, (first, Host::new(hull.end - first)?)))
+        };
+        Ok(Self { copies: hulls.into_iter().map(copy).collect::<Result<_, Error>>()? })
     }
 
     /// The memory as the CPU sees it; `None` if it has no bytes, or no copy.
@@ -159,5 +181,19 @@ impl Mirror {
             }
             Memory::Nowhere => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DeviceError;
+
+    #[test]
+    fn copies_that_no_memory_has_are_refused() {
+        let of = |bytes| Mirror::of([Place { buffer: 1, bytes: 0..8 }, Place { buffer: 1, bytes }].into_iter());
+        let refused = of(1 << 61..1 << 62).err();
+        assert!(matches!(refused, Some(Error::Device(DeviceError::OutOfMemory { needed, .. })) if needed == 1 << 62));
+        assert!(of(64..68).is_ok_and(|mirror| mirror.copies[&1].1.bytes == (0..68)));
     }
 }

@@ -59,6 +59,7 @@ impl Recording {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn concatenate<F: Element>(&mut self, parts: &[&Vector<F>]) -> Result<Vector<F>, Error> {
+        parts.iter().try_for_each(|part| self.check("concatenate", part, part.len()))?;
         let out = self.backend.vector(parts.iter().map(|part| part.len()).sum())?;
         self.concatenate_into(parts, &out)?;
         Ok(out)
@@ -123,6 +124,7 @@ impl Recording {
         step: usize,
         count: usize,
     ) -> Result<Vector<F>, Error> {
+        self.check("strided", a, a.len())?;
         check_stride(a.len(), first, step, count)?;
         let out = self.backend.vector(count)?;
         self.strided_into(a, first, step, &out)?;
@@ -176,6 +178,8 @@ impl Recording {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn compact<F: Element>(&mut self, a: &Vector<F>, mask: &Mask) -> Result<(Vector<F>, Counts), Error> {
+        self.check("compact", a, a.len())?;
+        self.check_mask("compact", mask, a.len())?;
         let out = self.backend.vector(a.len())?;
         let count = self.compact_into(a, mask, &out)?;
         Ok((out, count))
@@ -226,10 +230,12 @@ impl Recording {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn scatter<F: Element>(&mut self, a: &Vector<F>, indices: &Indices, length: usize) -> Result<Vector<F>, Error> {
+        self.check_scatter(a, indices, length)?;
         let out = self.backend.vector(length)?;
-        let begin = self.steps.len();
-        self.zero(&out)?;
-        self.scatter_into(a, indices, &out).inspect_err(|_| self.steps.truncate(begin))?;
+        self.all_or_nothing(|recording| {
+            recording.zero(&out)?;
+            recording.scatter_into(a, indices, &out)
+        })?;
         Ok(out)
     }
 
@@ -250,12 +256,8 @@ impl Recording {
     /// ```
     pub fn scatter_into<F: Element>(&mut self, a: &Vector<F>, indices: &Indices, out: &Vector<F>) -> Result<(), Error> {
         let operation = "scatter";
-        self.check(operation, a, a.len())?;
         self.check(operation, out, out.len())?;
-        self.check_indices(operation, indices, a.len(), out.len())?;
-        if !indices.are_distinct() {
-            return Err(Error::RepeatedIndices { operation });
-        }
+        self.check_scatter(a, indices, out.len())?;
         // Only what it was before may be the result.
         if out.memory.place().zip(a.memory.place()).is_some_and(|(out, a)| out.overlaps(&a)) {
             return Err(Error::Overlap { operation });
@@ -266,6 +268,13 @@ impl Recording {
     }
 
     /// So many indices, each of which is a position in a vector of `elements` elements.
+    fn check_scatter<F: Element>(&self, a: &Vector<F>, indices: &Indices, length: usize) -> Result<(), Error> {
+        let operation = "scatter";
+        self.check(operation, a, a.len())?;
+        self.check_indices(operation, indices, a.len(), length)?;
+        if indices.are_distinct() { Ok(()) } else { Err(Error::RepeatedIndices { operation }) }
+    }
+
     fn check_indices(&self, operation: &'static str, of: &Indices, length: usize, elements: usize) -> Result<(), Error> {
         self.check_operand(operation, &of.backend, of.len(), length)?;
         if !of.is_empty() && of.bound() > elements {
@@ -300,8 +309,9 @@ macro_rules! movements {
                 #[doc = concat!("assert_eq!(out.download()?, ", $gives, ".map(|n: u64| Fr::from(n)));")]
                 #[doc = "# Ok::<(), bls12_field_gpu::Error>(())\n```"]
                 pub fn $name<F: Element>(&mut self, a: &Vector<F>, $($parameter: $of),*) -> Result<Vector<F>, Error> {
-                    let length: fn(&Vector<F>, $($of),*) -> usize = $length;
-                    let out = self.backend.vector(length(a, $($parameter),*))?;
+                    let length: fn(&Recording, &Vector<F>, $($of),*) -> Result<usize, Error> = $length;
+                    self.check(stringify!($name), a, a.len())?;
+                    let out = self.backend.vector(length(self, a, $($parameter),*)?)?;
                     self.$into(a, $($parameter,)* &out)?;
                     Ok(out)
                 }
@@ -326,18 +336,18 @@ macro_rules! movements {
 }
 
 movements! {
-    rotate rotate_into (by: usize) |a, _| a.len(), |recording, a, by, out| {
+    rotate rotate_into (by: usize) |_, a, _| Ok(a.len()), |recording, a, by, out| {
         recording.check("rotate", out, a.len())?;
         recording.mapped("rotate", Map::Affine { first: by % a.len().max(1), step: 1, from: a.len() }, a, out)
     }, "the elements of a, each moved so many places towards the front and, from there, to the end", ", 1", "[2, 3, 4, 1]";
 
-    reverse reverse_into () |a| a.len(), |recording, a, out| {
+    reverse reverse_into () |_, a| Ok(a.len()), |recording, a, out| {
         recording.check("reverse", out, a.len())?;
         let map = Map::Affine { first: a.len().saturating_sub(1), step: u32::MAX, from: a.len() };
         recording.mapped("reverse", map, a, out)
     }, "the elements of a in reverse order", "", "[4, 3, 2, 1]";
 
-    bit_reverse bit_reverse_into () |a| a.len(), |recording, a, out| {
+    bit_reverse bit_reverse_into () |_, a| Ok(a.len()), |recording, a, out| {
         let operation = "bit_reverse";
         recording.check(operation, out, a.len())?;
         if !a.is_empty() && !a.len().is_power_of_two() {
@@ -346,13 +356,17 @@ movements! {
         recording.mapped(operation, Map::BitReverse { bits: a.len().max(1).trailing_zeros() }, a, out)
     }, "the elements of a, a power of two, at the positions whose bits are theirs in reverse order", "", "[1, 3, 2, 4]";
 
-    transpose transpose_into (rows: usize, columns: usize) |a, _, _| a.len(), |recording, a, rows, columns, out| {
+    transpose transpose_into (rows: usize, columns: usize) |recording, a, rows, columns| {
+        recording.check("transpose", a, rows.saturating_mul(columns)).map(|()| a.len())
+    }, |recording, a, rows, columns, out| {
         recording.check("transpose", a, rows.saturating_mul(columns))?;
         recording.check("transpose", out, a.len())?;
         recording.mapped("transpose", Map::Transpose { rows, columns }, a, out)
     }, "the transpose of a matrix a, given and left row by row", ", 2, 2", "[1, 3, 2, 4]";
 
-    gather gather_into (indices: &Indices) |_, indices| indices.len(), |recording, a, indices, out| {
+    gather gather_into (indices: &Indices) |recording, a, indices| {
+        recording.check_indices("gather", indices, indices.len(), a.len()).map(|()| indices.len())
+    }, |recording, a, indices, out| {
         recording.check("gather", a, a.len())?;
         recording.check("gather", out, indices.len())?;
         recording.check_indices("gather", indices, indices.len(), a.len())?;

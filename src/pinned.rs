@@ -1,8 +1,9 @@
 //! Vectors in host memory that the device reaches.
 
 use crate::ark::Element;
+use crate::memory::no_memory;
 use crate::{Backend, Error};
-use cpu_reference::zeroed_vec;
+use cpu_reference::try_zeroed_vec;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
@@ -53,7 +54,10 @@ impl Backend {
     pub fn pinned<F: Element>(&self, length: usize) -> Result<Pinned<F>, Error> {
         let memory = match self.vulkan() {
             Some(vulkan) if length > 0 => Memory::Device(vulkan.device().pin(length.saturating_mul(F::FIELD.bytes()))?),
-            _ => Memory::Host(zeroed_vec(length)),
+            _ => {
+                let bytes = (length as u64).saturating_mul(F::FIELD.bytes() as u64);
+                Memory::Host(try_zeroed_vec(length).ok_or_else(|| no_memory(bytes))?)
+            }
         };
         Ok(Pinned { memory, length, field: PhantomData })
     }

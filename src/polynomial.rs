@@ -260,8 +260,11 @@ impl Recording {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn powers<F: Element>(&mut self, x: &F, first: &F, length: usize) -> Result<Vector<F>, Error> {
-        let (x, first, out) = (self.constants(&[*x])?, self.constants(&[*first])?, self.backend.vector(length)?);
-        self.powers_into(&x, &first, &out)?;
+        let out = self.backend.vector(length)?;
+        self.all_or_nothing(|recording| {
+            let (x, first) = (recording.constants(&[*x])?, recording.constants(&[*first])?);
+            recording.powers_into(&x, &first, &out)
+        })?;
         Ok(out)
     }
 
@@ -311,6 +314,7 @@ impl Recording {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn evaluate_point<F: Element>(&mut self, polynomial: &Vector<F>, point: &F) -> Result<Vector<F>, Error> {
+        self.check("evaluate_at", polynomial, polynomial.len())?;
         let out = self.backend.vector(1)?;
         self.evaluate_point_into(polynomial, point, &out)?;
         Ok(out)
@@ -363,6 +367,8 @@ impl Recording {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn evaluate_at<F: Element>(&mut self, polynomial: &Vector<F>, points: &Vector<F>) -> Result<Vector<F>, Error> {
+        self.check("evaluate_at", polynomial, polynomial.len())?;
+        self.check("evaluate_at", points, points.len())?;
         let out = self.backend.vector(points.len())?;
         self.evaluate_at_into(polynomial, points, &out)?;
         Ok(out)
@@ -424,12 +430,15 @@ impl Recording {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn divide_by_linear<F: Element>(&mut self, polynomial: &Vector<F>, z: &F) -> Result<(Vector<F>, Vector<F>), Error> {
+        self.check("divide_by_linear", polynomial, polynomial.len())?;
         let both = self.backend.vector(polynomial.len().max(1))?;
         if polynomial.is_empty() {
             self.zero(&both)?;
         } else {
-            let z = self.constants(&[*z])?;
-            self.divide_by_linear_into(polynomial, &z, &both)?;
+            self.all_or_nothing(|recording| {
+                let z = recording.constants(&[*z])?;
+                recording.divide_by_linear_into(polynomial, &z, &both)
+            })?;
         }
         Ok((both.slice(1..both.len())?, both.slice(0..1)?))
     }

@@ -196,6 +196,19 @@ impl Recording {
         self.apply(operation, inputs, parameter, Some(output), None)
     }
 
+    /// The length of the operands, if an operation can be applied to them.
+    fn agreed<F: Element>(&self, operation: Operation, inputs: &[&Vector<F>], parameter: &[u64]) -> Result<usize, Error> {
+        let row = operation.row();
+        // Everything but the vectors, which lie elsewhere, is checked as for any call.
+        let vectors = vec![&[][..]; inputs.len()];
+        let call = Call { operation, field: F::FIELD, form: Form::Montgomery, vectors: &vectors, parameter };
+        call.check_shape()?;
+        check_scalar(row, F::FIELD, parameter)?;
+        let length = inputs[0].len();
+        inputs.iter().try_for_each(|vector| self.check(row.name, vector, length))?;
+        Ok(length)
+    }
+
     /// Records any operation, into vectors and masks as its row says.
     fn apply<F: Element>(
         &mut self,
@@ -206,15 +219,8 @@ impl Recording {
         mask: Option<&Mask>,
     ) -> Result<(), Error> {
         let row = operation.row();
-        // Everything but the vectors, which lie elsewhere, is checked as for any call.
-        let vectors = vec![&[][..]; inputs.len()];
-        let call = Call { operation, field: F::FIELD, form: Form::Montgomery, vectors: &vectors, parameter };
-        call.check_shape()?;
-        check_scalar(row, F::FIELD, parameter)?;
-        let length = inputs[0].len();
-        for vector in inputs.iter().copied().chain(elements) {
-            self.check(row.name, vector, length)?;
-        }
+        let length = self.agreed(operation, inputs, parameter)?;
+        elements.map_or(Ok(()), |output| self.check(row.name, output, length))?;
         mask.map_or(Ok(()), |mask| self.check_mask(row.name, mask, length))?;
         let place = elements.and_then(|output| output.memory.place());
         let overlaps = |input: Option<crate::memory::Place>| {
@@ -250,6 +256,7 @@ impl Recording {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn equal<F: Element>(&mut self, a: &Vector<F>, b: &Vector<F>) -> Result<Mask, Error> {
+        self.agreed(Operation::Equal, &[a, b], &[])?;
         let mask = self.backend.mask(a.len())?;
         self.equal_into(a, b, &mask)?;
         Ok(mask)
@@ -294,6 +301,7 @@ impl Recording {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn sqrt(&mut self, a: &Vector<Fq>) -> Result<(Vector<Fq>, Mask), Error> {
+        self.agreed(Operation::Sqrt, &[a], &[])?;
         let (root, mask) = (self.backend.vector(a.len())?, self.backend.mask(a.len())?);
         self.sqrt_into(a, &root, &mask)?;
         Ok((root, mask))
@@ -381,6 +389,12 @@ impl Recording {
     pub fn download_mask(&mut self, mask: &Mask) -> Result<Download<bool>, Error> {
         self.check_mask("download", mask, mask.len())?;
         Ok(self.fetch(&mask.memory, Item::Flag, mask.len(), false))
+    }
+
+    /// What is recorded, or nothing of it if some of it is refused.
+    pub(crate) fn all_or_nothing<T>(&mut self, record: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        let begin = self.steps.len();
+        record(self).inspect_err(|_| self.steps.truncate(begin))
     }
 
     pub(crate) fn push(&mut self, step: Step) {
@@ -521,7 +535,8 @@ macro_rules! operations {
                 pub fn $name<F: Element>(
                     &mut self, $first: &Vector<F>, $($vector: &Vector<F>,)* $($parameter: operations!(@type $kind))?
                 ) -> Result<Vector<F>, Error> {
-                    let out = self.backend.vector($first.len())?;
+                    let limbs: &[u64] = operations!(@limbs $($parameter $kind)?);
+                    let out = self.backend.vector(self.agreed(Operation::$operation, &[$first, $($vector),*], limbs)?)?;
                     self.$into($first, $($vector,)* $($parameter,)? &out)?;
                     Ok(out)
                 }

@@ -2,7 +2,6 @@
 
 use crate::on_device::slots;
 use crate::{Backend, Error, Field, Operation};
-use gpu_executor::Device;
 
 /// How much memory something takes, beside the caller's own slices. See [`Backend::memory_required`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,9 +57,9 @@ impl Backend {
             _ if bytes == 0 => MemoryRequired::default(),
             None => MemoryRequired { device: 0, host: bytes },
             Some(vulkan) if vulkan.device().is_staged() => {
-                MemoryRequired { device: Device::region_required(bytes), host: 0 }
+                MemoryRequired { device: vulkan.device().region_required(bytes), host: 0 }
             }
-            Some(_) => MemoryRequired { device: 0, host: Device::region_required(bytes) },
+            Some(vulkan) => MemoryRequired { device: 0, host: vulkan.device().region_required(bytes) },
         }
     }
 }

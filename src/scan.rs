@@ -326,8 +326,9 @@ impl Recording {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn scan<F: Element>(&mut self, scan: Scan, a: &Vector<F>) -> Result<Vector<F>, Error> {
+        let task = self.of_scan(scan, a)?;
         let out = self.backend.vector(a.len())?;
-        self.scan_into(scan, a, &out)?;
+        self.scanned(task, a, None, &out)?;
         Ok(out)
     }
 
@@ -352,14 +353,20 @@ impl Recording {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn scan_into<F: Element>(&mut self, scan: Scan, a: &Vector<F>, out: &Vector<F>) -> Result<(), Error> {
+        let task = self.of_scan(scan, a)?;
+        self.scanned(task, a, None, out)
+    }
+
+    fn of_scan<F: Element>(&self, scan: Scan, a: &Vector<F>) -> Result<Scanned, Error> {
         let carry = if scan.product { Carry::Product } else { Carry::Sum };
+        let operation = Scanned::name_of(carry);
+        self.check(operation, a, a.len())?;
         let segment = scan.segment.unwrap_or(a.len());
         if segment == 0 && !a.is_empty() || segment > 0 && !a.len().is_multiple_of(segment) {
-            let operation = Scanned::name_of(carry);
             return Err(Error::LengthMismatch { operation, first: a.len(), other: segment });
         }
         let walk = Walk { segment, exclusive: scan.exclusive, reversed: false };
-        self.scanned(Scanned { field: F::FIELD, carry, walk }, a, None, out)
+        Ok(Scanned { field: F::FIELD, carry, walk })
     }
 
     pub(crate) fn scanned<F: Element>(

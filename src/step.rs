@@ -225,7 +225,11 @@ impl Step {
         let load = |memory: &Memory| load(mirror, memory);
         match self {
             Step::Write { bytes, to, .. } => store(to, bytes),
-            Step::Zero { to, .. } => store(to, &vec![0; to.bytes() as usize]),
+            Step::Zero { to, .. } => {
+                if let Some(host) = mirror.host(to) {
+                    host.clear();
+                }
+            }
             Step::Copy { from, to, .. } => store(to, bytemuck::cast_slice(&load(from))),
             Step::Fetch(fetch) => {
                 let mut values = Landed::new(fetch);

@@ -2,6 +2,7 @@
 
 use crate::ark::Element;
 use crate::memory::Memory;
+use crate::step::Item;
 use crate::{Backend, Error};
 use cpu_reference::zeroed_vec;
 use std::fmt;
@@ -76,7 +77,7 @@ impl Backend {
 
     /// A vector whose elements are yet to be written.
     pub(crate) fn vector<F: Element>(&self, length: usize) -> Result<Vector<F>, Error> {
-        let memory = Memory::new(self, (length * F::FIELD.bytes()) as u64)?;
+        let memory = Memory::of(self, length, Item::Element(F::FIELD))?;
         Ok(Vector { backend: self.clone(), memory, length, field: PhantomData })
     }
 }

@@ -164,7 +164,7 @@ impl Verification {
         landed: &[Landed],
     ) -> Result<(), Error> {
         let memories = steps.iter().flat_map(|step| step.reads().iter().chain(step.writes().map(|output| output.memory)));
-        let mirror = Mirror::of(memories.filter_map(Memory::place));
+        let mirror = Mirror::of(memories.filter_map(Memory::place))?;
         for (memory, bytes) in self.inputs.iter().zip(inputs) {
             if let Some(host) = mirror.host(memory) {
                 host.store(bytes);

@@ -235,6 +235,52 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
     }
 }
 
+/// More elements than any address space has room for, and more than there are numbers for their bytes.
+#[test]
+fn lengths_that_no_memory_has() {
+    let mut huge = vec![1 << 46, 1 << 59, (1 << 59) + 1, 1 << 62, usize::MAX];
+    // Where no more is promised than there is.
+    if std::fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.trim() != "1") {
+        huge.push(1 << 40);
+    }
+    for backend in backends() {
+        let one = Fr::from(1u64);
+        let a = backend.upload(&[one; 4]).unwrap();
+        let none = backend.zeros::<Fr>(0).unwrap();
+        let indices = backend.upload_indices(&[3, 0, 1, 2], 4).unwrap();
+        for length in huge.iter().copied() {
+            let mut recording = backend.record();
+            let refused = [
+                backend.zeros::<Fr>(length).map(drop),
+                backend.zeros::<Fq>(length).map(drop),
+                backend.falses(length).map(drop),
+                backend.pinned::<Fr>(length).map(drop),
+                backend.pinned::<Fq>(length).map(drop),
+                recording.powers(&one, &one, length).map(drop),
+                recording.scatter(&a, &indices, length).map(drop),
+                recording.matrix_vector(&none, &none, length).map(drop),
+                recording.matrix_product(&none, &none, (length, 0, 1)).map(drop),
+                recording.matrix_product(&none, &none, (length, 0, length)).map(drop),
+                // No vector at all has so many segments.
+                recording.extents(&none, length).map(drop),
+                recording.any_nonzero(&none, length).map(drop),
+            ];
+            for (number, refused) in refused.into_iter().enumerate() {
+                let error = refused.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::DeviceFault, "{error}");
+                let memory = matches!(error, Error::Device(DeviceError::OutOfMemory { during: "one allocation", .. }));
+                assert!(memory, "{number}: {error} on {backend}");
+            }
+            assert!(recording.strided(&a, 0, 0, length).is_err());
+            assert!(recording.transpose(&a, length, length).is_err());
+            assert!(a.slice(0..length).is_err());
+            assert!(recording.is_empty());
+            backend.vector_memory_required(Field::Fq, length);
+        }
+        still_right(backend);
+    }
+}
+
 // ----------------------------------------------------------------------------------------------------------------- options
 
 fn impossible(options: Options) -> Error {

@@ -198,6 +198,7 @@ fn bad_movements_are_refused() {
     assert!(matches!(recording.gather(&a, &past), Err(Error::IndexBound { operation: "gather", bound: 11, length: 10 })));
     assert!(matches!(recording.scatter(&low, &past, 10), Err(Error::LengthMismatch { .. })));
     assert!(matches!(recording.scatter(&a.slice(0..2).unwrap(), &past, 10), Err(Error::IndexBound { .. })));
+    assert!(matches!(recording.scatter(&low, &past, usize::MAX), Err(Error::LengthMismatch { .. })));
     let twice = backend.upload_indices(&[3, 3], 10).unwrap();
     assert!(matches!(recording.scatter(&a.slice(0..2).unwrap(), &twice, 10), Err(Error::RepeatedIndices { .. })));
     let places = backend.upload_indices(&[3, 4], 10).unwrap();

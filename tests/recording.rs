@@ -7,7 +7,9 @@ mod support;
 
 use ark_bls12_381::{Fq, Fr};
 use ark_ff::{AdditiveGroup as _, Field as _, PrimeField as _};
-use bls12_field_gpu::{CallClass, Error, ErrorKind, Faults, Operation, Options, Recording, Validation, Vector, Verify};
+use bls12_field_gpu::{
+    CallClass, Error, ErrorKind, Faults, Operation, Options, Recording, Validation, Vector, Verify, Zeros,
+};
 use std::time::Duration;
 use support::{Watched, cpu, engines, numbers};
 
@@ -209,6 +211,28 @@ fn memory_that_is_not_there_is_an_error_and_comes_back_with_drops() {
     drop(held);
     // Even if the device is not yet done with them.
     assert_eq!(backend.upload(&a).unwrap().download().unwrap(), a);
+}
+
+#[test]
+fn nothing_is_recorded_of_what_memory_fails_half_way() {
+    // Room for two regions of the least size.
+    let backend = Watched::new(Options::new().device_memory(8192));
+    let one = Fq::ONE;
+    let a = backend.upload(&[one; 3]).unwrap();
+    let mut recording = backend.record();
+    let refused = [
+        recording.powers(&one, &one, 3).map(drop),
+        recording.batch_inverse_into(&a, Zeros::Refuse, &a),
+        recording.batch_inverse(&a, Zeros::Refuse).map(drop),
+        recording.divide_by_linear(&a, &one).map(drop),
+        recording.divide_into(&a, &a, Zeros::Refuse, &a),
+        recording.sqrt(&a).map(drop),
+    ];
+    for refused in refused {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::DeviceFault);
+    }
+    assert!(recording.is_empty());
+    assert_eq!(a.download().unwrap(), [one; 3]);
 }
 
 /// A call from host memory must not wait for memory that only its own caller could give back.

@@ -173,6 +173,18 @@ fn what_is_wrong_is_refused() {
     assert!(mismatch(1, 10)(recording.divide_by_linear_into(&a, &a, &a).unwrap_err()));
     assert!(matches!(recording.scan(Scan::sum(), &foreign), Err(Error::ForeignVector { operation: "prefix_sum" })));
     assert!(matches!(recording.scan_into(Scan::product(), &a, &a), Err(Error::Overlap { operation: "prefix_product" })));
+    let at = Fr::from(3u64);
+    assert!(matches!(
+        recording.divide_by_linear(&foreign, &at),
+        Err(Error::ForeignVector { operation: "divide_by_linear" })
+    ));
+    assert!(matches!(recording.evaluate_point(&foreign, &at), Err(Error::ForeignVector { operation: "evaluate_at" })));
+    // Before there is memory for so many answers.
+    for segments in [1 << 34, 1 << 59, usize::MAX] {
+        assert!(mismatch(10, segments)(recording.extents(&a, segments).unwrap_err()));
+        assert!(mismatch(10, segments)(recording.any_nonzero(&a, segments).unwrap_err()));
+        assert!(mismatch(10, segments)(recording.scan(Scan::sum().segments(segments), &a).unwrap_err()));
+    }
     let point = a.slice(0..1).unwrap();
     assert!(matches!(recording.evaluate_at_into(&a, &point, &point), Err(Error::Overlap { operation: "evaluate_at" })));
     assert!(recording.is_empty());

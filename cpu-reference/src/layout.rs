@@ -1,7 +1,7 @@
 //! Vectors of field elements as limbs and back, without a copy. All of this crate's `unsafe` is here.
 
 use ark_ff::PrimeField;
-use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed};
 
 /// A field of arkworks whose elements are, byte for byte, `LIMBS` little-endian 64-bit limbs.
 pub trait LimbField: PrimeField + sealed::Sealed {
@@ -91,18 +91,21 @@ limb_field!(ark_bls12_381::Fr, 4);
 /// A vector of `length` zeros whose pages the operating system provides when they are first written: unlike
 /// `vec![F::ZERO; length]` it does not touch them, so that a result is written once, not twice.
 pub fn zeroed_vec<F: LimbField>(length: usize) -> Vec<F> {
-    let Ok(layout) = Layout::array::<F>(length) else { return vec![F::ZERO; length] };
+    // What is wrong with the length is said by the standard library.
+    try_zeroed_vec(length).unwrap_or_else(|| vec![F::ZERO; length])
+}
+
+/// As [`zeroed_vec`]; `None` if there is no memory for so many.
+pub fn try_zeroed_vec<F: LimbField>(length: usize) -> Option<Vec<F>> {
+    let layout = Layout::array::<F>(length).ok()?;
     if layout.size() == 0 {
-        return Vec::new();
+        return Some(Vec::new());
     }
     // SAFETY: the layout is that of `length` elements and not empty; all-zero limbs are a valid element (zero); the
     // pointer comes from the global allocator, with the layout that the vector will free it with.
     unsafe {
         let pointer = alloc_zeroed(layout);
-        if pointer.is_null() {
-            handle_alloc_error(layout);
-        }
-        Vec::from_raw_parts(pointer.cast::<F>(), length, length)
+        (!pointer.is_null()).then(|| Vec::from_raw_parts(pointer.cast::<F>(), length, length))
     }
 }
 
@@ -124,6 +127,7 @@ mod tests {
         assert_eq!(elements, copy);
         assert_eq!(zeroed_vec::<F>(1000), vec![F::ZERO; 1000]);
         assert!(zeroed_vec::<F>(0).is_empty());
+        assert!(try_zeroed_vec::<F>(usize::MAX).is_none());
     }
 
     #[test]

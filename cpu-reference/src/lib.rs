@@ -25,7 +25,7 @@ mod scans;
 mod twins;
 
 pub use inversions::{first_wrong_inverse, inverses};
-pub use layout::{LimbField, zeroed_vec};
+pub use layout::{LimbField, try_zeroed_vec, zeroed_vec};
 pub use reductions::{Fold, inner_product, product, sum, sum_of_squares};
 pub use scans::{Recurrence, Walk, evaluate, powers, scan, scan_first_wrong};
 pub use twins::{

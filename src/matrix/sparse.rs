@@ -424,6 +424,7 @@ impl Recording {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn sparse_vector<F: Element>(&mut self, a: &SparseMatrix<F>, x: &Vector<F>) -> Result<Vector<F>, Error> {
+        self.check_sparse(a, x)?;
         let y = self.backend.vector(a.rows())?;
         self.sparse_vector_into(a, x, &y)?;
         Ok(y)
@@ -451,15 +452,19 @@ impl Recording {
         x: &Vector<F>,
         y: &Vector<F>,
     ) -> Result<(), Error> {
+        self.check_sparse(a, x)?;
+        self.check(a.product.name(), y, a.rows())?;
+        let item = Item::Element(F::FIELD);
+        let inputs = [(&a.values, item), (&a.words, Item::Index), (&x.memory, item)];
+        self.task(a.product.clone(), &inputs, &[(&y.memory, item)])
+    }
+
+    fn check_sparse<F: Element>(&self, a: &SparseMatrix<F>, x: &Vector<F>) -> Result<(), Error> {
         let operation = a.product.name();
         if !self.backend.is(&a.backend) {
             return Err(Error::ForeignVector { operation });
         }
-        self.check(operation, x, a.columns())?;
-        self.check(operation, y, a.rows())?;
-        let item = Item::Element(F::FIELD);
-        let inputs = [(&a.values, item), (&a.words, Item::Index), (&x.memory, item)];
-        self.task(a.product.clone(), &inputs, &[(&y.memory, item)])
+        self.check(operation, x, a.columns())
     }
 }
 

@@ -26,7 +26,12 @@ pub fn size_class(bytes: u64) -> u64 {
         return SMALLEST;
     }
     let step = (bytes - 1).ilog2().saturating_sub(3);
-    bytes.div_ceil(1 << step) << step
+    bytes.div_ceil(1 << step).saturating_mul(1 << step)
+}
+
+/// The size a buffer for `bytes` bytes is made with where none may have more than `largest`.
+pub fn buffer_size(bytes: u64, largest: u64) -> u64 {
+    size_class(bytes).min(largest).max(bytes)
 }
 
 /// How many elements a chunk holds, for vectors of `widths` bytes per element.
@@ -133,6 +138,11 @@ mod tests {
             prop_assert!(class >= bytes && (class <= 4096 || class <= bytes + bytes / 8 + 1));
             prop_assert!(size_class(bytes + 1) >= class);
             prop_assert_eq!(size_class(class), class);
+            // What a device allows is made, and nothing above; what is made is found again.
+            let largest = (bytes + bytes / 20).next_multiple_of(16);
+            let size = buffer_size(bytes, largest);
+            prop_assert!(bytes <= size && size <= largest && size <= class);
+            prop_assert_eq!(buffer_size(size, largest), size);
         }
 
         #[test]

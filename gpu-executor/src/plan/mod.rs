@@ -6,5 +6,5 @@ mod chunks;
 mod queues;
 
 pub use barriers::{Access, Barrier, Command, Hazard, Stage, Stages, Step, every_barrier_matters, find_hazard, plan};
-pub use chunks::{Bounds, elements_per_chunk, ranges, size_class, workgroups};
+pub use chunks::{Bounds, buffer_size, elements_per_chunk, ranges, size_class, workgroups};
 pub use queues::{Role, Submission, find_hazard_across, submissions};

@@ -159,7 +159,7 @@ impl Batch {
         })
     }
 
-    /// Whether the work makes sense: lengths that match, regions of this device, no copy onto itself.
+    /// Whether the work makes sense: lengths that match and are not 0, regions of this device, no copy onto itself.
     fn check(&self, shared: &Arc<Shared>) -> Result<(), Error> {
         let malformed = |kernel, reason: &str| Err(Error::MalformedJob { kernel, reason: reason.into() });
         if self.regions().any(|region| !Arc::ptr_eq(&region.shared, shared)) {
@@ -167,6 +167,14 @@ impl Batch {
         }
         for work in &self.work {
             match work {
+                Work::Upload { to: region, .. }
+                | Work::Copy { from: region, .. }
+                | Work::Zero { to: region }
+                | Work::Download { from: region }
+                    if region.bytes() == 0 =>
+                {
+                    return malformed("batch", "a region has no bytes");
+                }
                 Work::Upload { to, bytes } if bytes.len() as u64 != to.bytes() => {
                     return malformed("upload", "the region has another length");
                 }
@@ -224,7 +232,7 @@ impl Device {
         shared.fits_one_allocation(bytes)?;
         shared.refuse_if_lost()?;
         let place = shared.settings.resident;
-        let size = crate::plan::size_class(bytes);
+        let size = shared.memory.size(bytes);
         shared.with_memory(|| shared.memory.reserve_resident(size))?;
         let take = || shared.memory.take(&shared.gpu, &shared.counters, place, bytes);
         let buffer = match take() {
@@ -434,5 +442,34 @@ impl Drop for Ticket {
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Ticket({})", self.until.value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+    use crate::Options;
+
+    #[test]
+    fn regions_without_bytes_are_refused() {
+        let device = match Device::new(&Options::default()) {
+            Err(Error::NoDevice { .. }) => return,
+            device => device.unwrap(),
+        };
+        let region = device.allocate(16).unwrap();
+        let empty = region.slice(8..8).unwrap();
+        let refused = |add: &dyn Fn(&mut Batch)| {
+            let mut batch = Batch::default();
+            batch.zero(&region);
+            add(&mut batch);
+            matches!(device.submit(&batch), Err(Error::MalformedJob { kernel: "batch", .. }))
+        };
+        assert!(refused(&|batch| batch.upload(&empty, Arc::new([]))));
+        assert!(refused(&|batch| batch.copy(&empty, &region.slice(0..0).unwrap())));
+        assert!(refused(&|batch| batch.zero(&empty)));
+        assert!(refused(&|batch| batch.download(&empty)));
+        assert!(!refused(&|batch| batch.zero(&region.slice(0..8).unwrap())));
+        assert!(matches!(device.allocate(u64::MAX), Err(Error::OutOfMemory { during: "one allocation", .. })));
     }
 }

@@ -90,6 +90,8 @@ pub(crate) struct Memory {
     allocator: Mutex<Option<Allocator>>,
     idle: Mutex<Idle>,
     pub(crate) limit: u64,
+    /// The most bytes of one buffer.
+    largest: u64,
     budget: Budget,
     /// How many buffers have been destroyed.
     pub(crate) destroyed: AtomicU64,
@@ -120,7 +122,7 @@ const KEEP: u64 = 2 << 30;
 const SHARED: u64 = 4 << 20;
 
 impl Memory {
-    pub(crate) fn new(gpu: &Gpu, limit: u64, budget: Budget, families: Vec<u32>) -> Result<Self, Error> {
+    pub(crate) fn new(gpu: &Gpu, (limit, largest): (u64, u64), budget: Budget, families: Vec<u32>) -> Result<Self, Error> {
         let allocator = Allocator::new(&AllocatorCreateDesc {
             instance: gpu.instance.raw.clone(),
             device: gpu.raw.clone(),
@@ -134,6 +136,7 @@ impl Memory {
             allocator: Mutex::new(Some(allocator)),
             idle: Mutex::default(),
             limit,
+            largest,
             budget,
             destroyed: AtomicU64::new(0),
             used: Mutex::default(),
@@ -191,9 +194,14 @@ impl Memory {
         self.released.notify_all();
     }
 
+    /// The size of a buffer for `bytes` bytes.
+    pub(crate) fn size(&self, bytes: u64) -> u64 {
+        plan::buffer_size(bytes, self.largest)
+    }
+
     /// A buffer of at least `bytes` bytes: an idle one, or a new one.
     pub(crate) fn take(&self, gpu: &Gpu, counters: &Counters, place: Place, bytes: u64) -> Result<Buffer, Error> {
-        let size = plan::size_class(bytes);
+        let size = self.size(bytes);
         {
             let mut idle = self.idle.lock();
             if let Some(buffer) = idle.buffers.get_mut(&(place, size)).and_then(Vec::pop) {

@@ -346,7 +346,8 @@ impl Shared {
                 #[cfg(feature = "test-faults")]
                 settings.faults.clone(),
             );
-            let memory = Memory::new(&gpu, limit, budget, candidate.families()).inspect_err(|_| pipelines.destroy(&gpu))?;
+            let memory = Memory::new(&gpu, (limit, candidate.limits.buffer), budget, candidate.families())
+                .inspect_err(|_| pipelines.destroy(&gpu))?;
             Ok((pipelines, memory))
         });
         let (pipelines, memory) = parts.inspect_err(|_| {

@@ -83,8 +83,8 @@ impl Device {
     }
 
     /// How much memory a region of `bytes` bytes takes.
-    pub fn region_required(bytes: u64) -> u64 {
-        plan::size_class(bytes)
+    pub fn region_required(&self, bytes: u64) -> u64 {
+        self.shared.memory.size(bytes)
     }
 }
 

@@ -210,7 +210,8 @@ fn look_at(instance: &Instance, index: usize, physical: vk::PhysicalDevice) -> C
             uuid: base.pipeline_cache_uuid,
         },
         limits: Limits {
-            buffer: u64::from(limits.max_storage_buffer_range).min(maintenance.max_memory_allocation_size),
+            // Whole quads: buffers are also filled and copied as wholes.
+            buffer: u64::from(limits.max_storage_buffer_range).min(maintenance.max_memory_allocation_size) & !15,
             workgroups: [limits.max_compute_work_group_count[0], limits.max_compute_work_group_count[1]],
             workgroup_size: limits.max_compute_work_group_invocations.min(limits.max_compute_work_group_size[0]),
             subgroup: subgroup.subgroup_size,
