@@ -16,7 +16,7 @@ use clap::{Parser, Subcommand};
 use kernels::Kernels;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// BLS12-381 field arithmetic on Vulkan GPUs: devices and measurements.
 #[derive(Parser)]
@@ -134,16 +134,24 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
         }
         Command::Report { out, device, commit, quick } => {
             let commit = commit.unwrap_or_else(report::commit_here);
-            let (mut report, kernels) = report::measure(&on(device), device, commit, quick)?;
-            let measured = report.algebra.measure(&on(device), &kernels, quick);
-            print!("{}", report.markdown());
-            if let Some(out) = out {
+            // What has been measured is kept, whatever comes of the rest.
+            let save = |report: &report::Report, kernels: &Kernels| -> Result<(), Box<dyn std::error::Error>> {
+                let Some(out) = &out else { return Ok(()) };
                 std::fs::write(out.with_extension("md"), report.markdown())?;
                 std::fs::write(out.with_extension("json"), report.json()?)?;
                 let name = out.file_stem().map_or_else(String::new, |name| name.display().to_string());
-                roofline::write(&kernels, &report.head, &out.with_file_name(format!("{name}-roofline")))?;
-            }
-            // What was measured before is reported.
+                Ok(roofline::write(kernels, &report.head, &out.with_file_name(format!("{name}-roofline")))?)
+            };
+            let begin = Instant::now();
+            let tell = |what: &str| eprintln!("{:6.1} s: {what}", begin.elapsed().as_secs_f64());
+            let (mut report, kernels) = report::measure(&on(device), device, commit, quick, &save, &tell)?;
+            let bench = algebra::Bench::new(&on(device), Some(&kernels), quick)?;
+            let measured = algebra::parts().try_for_each(|(part, name)| {
+                report.algebra.measure(&bench, part)?;
+                tell(name);
+                save(&report, &kernels)
+            });
+            print!("{}", report.markdown());
             measured?;
         }
         Command::Algebra { only, device, quick } => {

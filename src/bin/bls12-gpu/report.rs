@@ -87,14 +87,17 @@ impl Column {
     }
 }
 
-/// Measures everything.
+/// Measures everything but the vector algebra. Says what has been measured, and saves it.
 pub(crate) fn measure(
     options: &Options,
     device: Option<usize>,
     commit: String,
     quick: bool,
+    save: &dyn Fn(&Report, &Kernels) -> Result<(), Box<dyn std::error::Error>>,
+    tell: &dyn Fn(&str),
 ) -> Result<(Report, Kernels), Box<dyn std::error::Error>> {
     let kernels = Kernels::measure(options, quick)?;
+    tell("kernels");
     let backend = Backend::new(options)?;
     let mut report = Report {
         head: head(&backend, commit, "report", quick),
@@ -146,14 +149,20 @@ pub(crate) fn measure(
             table.lines.push((format!("{length}"), line));
         }
         report.tables.push(table);
+        tell(title);
+        save(&report, &kernels)?;
     }
     report.beside_the_seeds();
     let unverified = Backend::new(&options.clone().verify(Verify::Off))?;
     report.against_one_core(&unverified, quick)?;
     report.resident(&unverified, quick)?;
     kernels.add_to(&mut report);
+    tell("operations against one core, and of resident vectors");
     report.pipelines(options)?;
+    tell("pipelines");
     report.engine(options, device, quick)?;
+    tell("engine");
+    save(&report, &kernels)?;
     Ok((report, kernels))
 }
 

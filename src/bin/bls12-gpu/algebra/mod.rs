@@ -89,7 +89,9 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    fn new(options: &Options, limits: Limits, quick: bool) -> Outcome<Self> {
+    /// Shares are of what the kernels were measured to do.
+    pub(crate) fn new(options: &Options, kernels: Option<&Kernels>, quick: bool) -> Outcome<Self> {
+        let limits = kernels.map_or(Limits::H200, Limits::measured);
         let backend = Backend::new(&options.clone().verify(Verify::Proofs))?;
         let light = backend.zeros(if quick { 1 } else { 1 << 22 })?;
         Ok(Self { backend, quick, limits, worked: Cell::new(None), light })
@@ -169,6 +171,11 @@ impl Bench {
     }
 }
 
+/// The parts of all that is measured of the vector algebra, and their names.
+pub(crate) fn parts() -> impl Iterator<Item = (usize, &'static str)> {
+    FAMILIES.iter().map(|(name, _)| *name).chain(["batches"]).enumerate()
+}
+
 /// Everything that is measured of the vector algebra.
 #[derive(Default)]
 pub(crate) struct Algebra {
@@ -177,13 +184,13 @@ pub(crate) struct Algebra {
 }
 
 impl Algebra {
-    /// Measures everything after the kernels; of what fails, what was measured before it stays.
-    pub(crate) fn measure(&mut self, options: &Options, kernels: &Kernels, quick: bool) -> Outcome<()> {
-        let bench = Bench::new(options, Limits::measured(kernels), quick)?;
-        for (_, family) in FAMILIES {
-            self.rows.extend(family(&bench)?);
+    /// Measures a part, which has a number among [`parts`].
+    pub(crate) fn measure(&mut self, bench: &Bench, part: usize) -> Outcome<()> {
+        match FAMILIES.get(part) {
+            Some((_, family)) => self.rows.extend(family(bench)?),
+            None => batches::measure(bench, &mut self.batches)?,
         }
-        batches::measure(&bench, &mut self.batches)
+        Ok(())
     }
 
     /// As tables.
@@ -220,7 +227,7 @@ impl Algebra {
 
 /// Prints measurements as they are made: a family's, or all and the batches.
 pub(crate) fn print(options: &Options, only: Option<&str>, quick: bool) -> Outcome<()> {
-    let bench = Bench::new(options, Limits::H200, quick)?;
+    let bench = Bench::new(options, None, quick)?;
     println!("{}\n", bench.backend);
     let wanted = |name: &str| only.is_none_or(|only| only == name);
     for (_, family) in FAMILIES.iter().filter(|(name, _)| wanted(name)) {
