@@ -149,7 +149,8 @@ impl<'a> Planner<'a> {
                 let mut groups = Vec::new();
                 for group in products.chunks(self.most_products) {
                     match group {
-                        [(negative, product)] => terms.push((*negative, *product)),
+                        // Before what waits meanwhile.
+                        [(negative, product)] => terms.insert(0, (*negative, *product)),
                         [(negative, _), ..] => groups.push(self.group(*negative, group)),
                         [] => {}
                     }
