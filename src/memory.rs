@@ -20,8 +20,9 @@ pub(crate) enum Memory {
 /// A range of bytes in host memory.
 #[derive(Clone)]
 pub(crate) struct Host {
-    /// Limbs, so that elements can be seen as such.
-    limbs: Arc<Mutex<Vec<u64>>>,
+    /// Limbs, so that elements can be seen as such. Who reads them holds no lock, but what they were when he asked: whoever writes
+    /// meanwhile writes to a copy.
+    limbs: Arc<Mutex<Arc<Vec<u64>>>>,
     bytes: Range<usize>,
 }
 
@@ -115,7 +116,7 @@ impl Host {
         let length = usize::try_from(bytes).unwrap_or(usize::MAX);
         let limbs = bytemuck::allocation::try_zeroed_vec(length.div_ceil(size_of::<u64>()));
         let limbs = limbs.map_err(|()| no_memory(bytes))?;
-        Ok(Self { limbs: Arc::new(Mutex::new(limbs)), bytes: 0..length })
+        Ok(Self { limbs: Arc::new(Mutex::new(Arc::new(limbs))), bytes: 0..length })
     }
 
     fn slice(&self, range: Range<usize>) -> Self {
@@ -123,27 +124,45 @@ impl Host {
     }
 
     pub(crate) fn load_into(&self, target: &mut [u8]) {
-        target.copy_from_slice(&bytemuck::cast_slice(&self.limbs.lock())[self.bytes.clone()]);
+        target.copy_from_slice(self.held().bytes());
     }
 
-    /// What `of` makes of the bytes.
-    pub(crate) fn with<T>(&self, of: impl FnOnce(&[u8]) -> T) -> T {
-        of(&bytemuck::cast_slice(&self.limbs.lock())[self.bytes.clone()])
+    /// What is there now.
+    pub(crate) fn held(&self) -> Held {
+        Held { limbs: self.limbs.lock().clone(), bytes: self.bytes.clone() }
     }
 
     pub(crate) fn store(&self, bytes: &[u8]) {
-        bytemuck::cast_slice_mut(&mut self.limbs.lock())[self.bytes.clone()].copy_from_slice(bytes);
+        self.write(|here| here.copy_from_slice(bytes));
     }
 
     pub(crate) fn clear(&self) {
-        bytemuck::cast_slice_mut::<u64, u8>(&mut self.limbs.lock())[self.bytes.clone()].fill(0);
+        self.write(|here| here.fill(0));
+    }
+
+    fn write(&self, write: impl FnOnce(&mut [u8])) {
+        let mut limbs = self.limbs.lock();
+        write(&mut bytemuck::cast_slice_mut(Arc::make_mut(&mut *limbs).as_mut_slice())[self.bytes.clone()]);
     }
 
     /// The first byte at which other bytes, as many as there are here, differ from these.
     pub(crate) fn first_difference(&self, other: &[u8]) -> Option<usize> {
-        let limbs = self.limbs.lock();
-        let bytes: &[u8] = &bytemuck::cast_slice(&limbs)[self.bytes.clone()];
+        let held = self.held();
+        let bytes = held.bytes();
         if bytes == other { None } else { bytes.iter().zip(other).position(|(a, b)| a != b) }
+    }
+}
+
+/// What host memory held at some time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    limbs: Arc<Vec<u64>>,
+    bytes: Range<usize>,
+}
+
+impl Held {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.limbs)[self.bytes.clone()]
     }
 }
 

@@ -5,7 +5,7 @@ use crate::mask::FLAG;
 use crate::memory::{Memory, Mirror};
 use crate::on_device::{Vulkan, arranged};
 use crate::operation::Operation;
-use crate::task::{Task, Values, copied};
+use crate::task::{Task, Values};
 use crate::ticket::Landed;
 use crate::{Backend, Error, Field, Form};
 use cpu_reference::{Positions, Results};
@@ -165,8 +165,9 @@ impl Step {
         let values = || self.writes().zip(said).map(|(Output { item, .. }, bytes)| Values::from_bytes(item, bytes));
         let wrong = match self {
             Step::Apply { call, inputs, .. } => {
-                let vectors: Vec<Vec<u64>> = inputs.iter().map(|memory| load(mirror, memory)).collect();
-                let vectors: Vec<&[u64]> = vectors.iter().map(Vec::as_slice).collect();
+                let vectors: Vec<Values> =
+                    inputs.iter().map(|memory| held(mirror, memory, Item::Element(call.field))).collect();
+                let vectors: Vec<&[u64]> = vectors.iter().map(Values::limbs).collect();
                 let answers: Vec<Values> = values().collect();
                 let (elements, flags) =
                     (answers.first().map_or(&[][..], Values::limbs), answers.get(1).map_or(&[][..], Values::words));
@@ -222,7 +223,6 @@ impl Step {
     /// Computes the step on the CPU; what it downloads goes to the end of `landed`.
     pub(crate) fn compute(&self, mirror: &Mirror, landed: &mut Vec<Landed>) -> Result<(), Error> {
         let store = |memory: &Memory, bytes: &[u8]| store(mirror, memory, bytes);
-        let load = |memory: &Memory| load(mirror, memory);
         match self {
             Step::Write { bytes, to, .. } => store(to, bytes),
             Step::Zero { to, .. } => {
@@ -230,7 +230,11 @@ impl Step {
                     host.clear();
                 }
             }
-            Step::Copy { from, to, .. } => store(to, bytemuck::cast_slice(&load(from))),
+            // By way of a copy, since both may be parts of the same memory.
+            Step::Copy { from, to, .. } => {
+                let bytes = mirror.host(from).map_or_else(Vec::new, |host| host.held().bytes().to_vec());
+                store(to, &bytes);
+            }
             Step::Fetch(fetch) => {
                 let mut values = Landed::new(fetch);
                 if let Some(host) = mirror.host(&fetch.from) {
@@ -239,13 +243,16 @@ impl Step {
                 landed.push(values);
             }
             Step::Apply { call, inputs, elements, mask } => {
-                let vectors: Vec<Vec<u64>> = inputs.iter().map(load).collect();
-                let vectors: Vec<&[u64]> = vectors.iter().map(Vec::as_slice).collect();
+                let inputs: Vec<Values> =
+                    inputs.iter().map(|memory| held(mirror, memory, Item::Element(call.field))).collect();
+                let vectors: Vec<&[u64]> = inputs.iter().map(Values::limbs).collect();
                 let prepared = Prepared::new(&call.call(&vectors))?;
                 let row = call.operation.row();
                 let mut answers = vec![0u64; if row.has_elements() { call.length * call.field.limbs() } else { 0 }];
                 let mut flags = vec![0u32; if row.has_mask() { call.length } else { 0 }];
                 (prepared.twin.compute)(&prepared.operands(), &mut Results { elements: &mut answers, mask: &mut flags });
+                // What is still held would be copied before it is written.
+                drop(inputs);
                 store(elements, bytemuck::cast_slice(&answers));
                 store(mask, bytemuck::cast_slice(&flags));
             }
@@ -256,6 +263,7 @@ impl Step {
                     |(memory, item): &(Memory, Item)| Values::zeroed(*item, (memory.bytes() / item.bytes()) as usize);
                 let mut results: Vec<Values> = outputs.iter().map(zeroed).collect();
                 task.compute(&inputs, &mut results);
+                drop(inputs);
                 outputs.iter().zip(&results).for_each(|((memory, _), values)| store(memory, values.bytes()));
             }
         }
@@ -269,13 +277,9 @@ fn store(mirror: &Mirror, memory: &Memory, bytes: &[u8]) {
     }
 }
 
-fn load(mirror: &Mirror, memory: &Memory) -> Vec<u64> {
-    mirror.host(memory).map_or_else(Vec::new, |host| host.with(copied))
-}
-
 /// All items of some memory.
 fn held(mirror: &Mirror, memory: &Memory, item: Item) -> Values {
-    mirror.host(memory).map_or_else(|| Values::zeroed(item, 0), |host| host.with(|bytes| Values::from_bytes(item, bytes)))
+    mirror.host(memory).map_or_else(|| Values::zeroed(item, 0), |host| Values::held(item, host.held()))
 }
 
 /// The bytes of these items in memory on the device.

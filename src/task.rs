@@ -2,6 +2,7 @@
 //! and what proves its result; a recording holds it as one step, whatever it is.
 
 use crate::backend::Backend;
+use crate::memory::Held;
 use crate::on_device::Vulkan;
 use crate::step::Item;
 use crate::{Error, Field};
@@ -69,6 +70,8 @@ pub(crate) enum Values {
     Limbs(Vec<u64>),
     /// Flags or indices.
     Words(Vec<u32>),
+    /// Limbs of elements, or not, where they lie in host memory; aligned as such.
+    Held(Held, bool),
 }
 
 impl Values {
@@ -84,7 +87,16 @@ impl Values {
         match self {
             Values::Limbs(limbs) => Values::Limbs(vec![0; limbs.len()]),
             Values::Words(words) => Values::Words(vec![0; words.len()]),
+            Values::Held(held, true) => Values::Limbs(vec![0; held.bytes().len() / size_of::<u64>()]),
+            Values::Held(held, false) => Values::Words(vec![0; held.bytes().len() / size_of::<u32>()]),
         }
+    }
+
+    /// What host memory holds, without a copy if it is aligned.
+    pub(crate) fn held(item: Item, held: Held) -> Self {
+        let elements = matches!(item, Item::Element(_));
+        let aligned = if elements { bytemuck::try_cast_slice::<u8, u64>(held.bytes()).is_ok() } else { true };
+        if aligned { Values::Held(held, elements) } else { Self::from_bytes(item, held.bytes()) }
     }
 
     /// As many items as these are the bytes of.
@@ -97,7 +109,11 @@ impl Values {
 
     /// The limbs; none of words.
     pub(crate) fn limbs(&self) -> &[u64] {
-        if let Values::Limbs(limbs) = self { limbs } else { &[] }
+        match self {
+            Values::Limbs(limbs) => limbs,
+            Values::Held(held, true) => bytemuck::try_cast_slice(held.bytes()).unwrap_or(&[]),
+            _ => &[],
+        }
     }
 
     /// The limbs, to be written.
@@ -107,7 +123,11 @@ impl Values {
 
     /// The words; none of limbs.
     pub(crate) fn words(&self) -> &[u32] {
-        if let Values::Words(words) = self { words } else { &[] }
+        match self {
+            Values::Words(words) => words,
+            Values::Held(held, false) => bytemuck::try_cast_slice(held.bytes()).unwrap_or(&[]),
+            _ => &[],
+        }
     }
 
     /// The words, to be written.
@@ -119,6 +139,7 @@ impl Values {
         match self {
             Values::Limbs(limbs) => bytemuck::cast_slice(limbs),
             Values::Words(words) => bytemuck::cast_slice(words),
+            Values::Held(held, _) => held.bytes(),
         }
     }
 
@@ -126,12 +147,13 @@ impl Values {
         match self {
             Values::Limbs(limbs) => bytemuck::cast_slice_mut(limbs),
             Values::Words(words) => bytemuck::cast_slice_mut(words),
+            Values::Held(..) => &mut [],
         }
     }
 }
 
-/// Written once if they are aligned, as they are but for slices of masks that begin between two limbs.
-pub(crate) fn copied<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<T> {
+/// Written once if they are aligned, as they nearly always are.
+fn copied<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<T> {
     bytemuck::try_cast_slice(bytes).map_or_else(|_| bytemuck::pod_collect_to_vec(bytes), <[T]>::to_vec)
 }
 

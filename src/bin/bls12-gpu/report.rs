@@ -1,6 +1,6 @@
 //! The report: a fixed set of cases, each checked against the CPU reference, as tables and as rows of name, value and unit.
 
-use crate::algebra::Algebra;
+use crate::algebra::{Algebra, Outcome};
 use crate::goals::Goal;
 use crate::kernels::Kernels;
 use crate::measure::{Effort, Inputs, median, text_variables};
@@ -93,9 +93,9 @@ pub(crate) fn measure(
     device: Option<usize>,
     commit: String,
     quick: bool,
-    save: &dyn Fn(&Report, &Kernels) -> Result<(), Box<dyn std::error::Error>>,
+    save: &dyn Fn(&Report, &Kernels) -> Outcome<()>,
     tell: &dyn Fn(&str),
-) -> Result<(Report, Kernels), Box<dyn std::error::Error>> {
+) -> Outcome<(Report, Kernels)> {
     let kernels = Kernels::measure(options, quick)?;
     tell("kernels");
     let backend = Backend::new(options)?;
