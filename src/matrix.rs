@@ -82,9 +82,7 @@ impl Product {
         }
         log_parts
     }
-}
 
-impl Product {
     /// Freivalds' check, with a vector of random elements below 2^254 for Fr, below 2^380 for Fq, from the operating system: a wrong row
     /// passes with a chance of 2^-254 or 2^-380. It takes a multiplication per element of a, b and the product, where computing them
     /// again takes one for each element of a and each column.

@@ -34,59 +34,22 @@ enum Instruction {
     DownloadMask(usize),
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Algebra {
-    Gate,
-    Choice,
-    Compare,
-    PrefixSum,
-    PrefixProduct,
-    Inverses,
-    Quotients,
-    Powers,
-    Value,
-    Values,
-    ByLinear,
-    Reverse,
-    Rotate,
-    Transpose,
-    Gather,
-    Scatter,
-    Compact,
-    Outer,
-    Dot,
-    Sparse,
-    AnyNonzero,
-    Concatenate,
+/// The operations that are not element-wise, and the list of them.
+macro_rules! algebra {
+    ($($kind:ident)+) => {
+        #[derive(Clone, Copy, Debug)]
+        enum Algebra {
+            $($kind,)+
+        }
+
+        const ALGEBRA: &[Algebra] = &[$(Algebra::$kind),+];
+    };
 }
 
-const ALGEBRA: [Algebra; 22] = {
-    use Algebra::*;
-    [
-        Gate,
-        Choice,
-        Compare,
-        PrefixSum,
-        PrefixProduct,
-        Inverses,
-        Quotients,
-        Powers,
-        Value,
-        Values,
-        ByLinear,
-        Reverse,
-        Rotate,
-        Transpose,
-        Gather,
-        Scatter,
-        Compact,
-        Outer,
-        Dot,
-        Sparse,
-        AnyNonzero,
-        Concatenate,
-    ]
-};
+algebra! {
+    Gate Choice Compare PrefixSum PrefixProduct Inverses Quotients Powers Value Values ByLinear Reverse Rotate
+    Transpose Gather Scatter Compact Outer Dot Sparse AnyNonzero Concatenate
+}
 
 const REGISTERS: usize = 4;
 const MASKS: usize = 2;

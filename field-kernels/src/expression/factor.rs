@@ -1,20 +1,13 @@
 //! Sums of products with fewer products: a b + a c = a (b + c).
 
-use super::{Node, Root};
+use super::{Node, Root, uses};
 use std::collections::HashMap;
 
 /// The same expression in as few multiplications or fewer: of the products of a sum that have factors in common, those are multiplied
 /// once; two products after another, those with the most in common first. What is used elsewhere too stays as it is.
 pub(super) fn factored(nodes: &[Node], root: Root) -> (Vec<Node>, Root) {
-    let mut uses = vec![0usize; nodes.len()];
-    root.operands().for_each(|node| uses[node] += 1);
-    // Only of what is needed.
-    for at in (0..nodes.len()).rev() {
-        if uses[at] > 0 {
-            nodes[at].operands().for_each(|operand| uses[operand] += 1);
-        }
-    }
-    let mut factoring = Factoring { nodes, uses, places: Vec::new(), known: HashMap::new(), new: Vec::new() };
+    let mut factoring =
+        Factoring { nodes, uses: uses(nodes, root), places: Vec::new(), known: HashMap::new(), new: Vec::new() };
     (0..nodes.len()).for_each(|at| factoring.node(at));
     let place = |node: usize| factoring.places[node];
     let root = match root {
@@ -185,14 +178,8 @@ mod tests {
 
     /// Of what is needed.
     fn products(nodes: &[Node], root: usize) -> usize {
-        let mut needed = vec![false; nodes.len()];
-        needed[root] = true;
-        for at in (0..nodes.len()).rev().collect::<Vec<_>>() {
-            if needed[at] {
-                nodes[at].operands().for_each(|operand| needed[operand] = true);
-            }
-        }
-        nodes.iter().zip(needed).filter(|(node, needed)| *needed && matches!(node, Node::Mul(..))).count()
+        let uses = uses(nodes, Root::Element(root));
+        nodes.iter().zip(uses).filter(|(node, uses)| *uses > 0 && matches!(node, Node::Mul(..))).count()
     }
 
     /// a b + c a d - a b e, and the gate of PLONK.

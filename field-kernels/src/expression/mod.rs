@@ -97,6 +97,18 @@ impl Root {
     }
 }
 
+/// How often each node is an operand of what is needed for the root, or written itself; 0 if it is not needed.
+fn uses(nodes: &[Node], root: Root) -> Vec<usize> {
+    let mut uses = vec![0; nodes.len()];
+    root.operands().for_each(|node| uses[node] += 1);
+    for at in (0..nodes.len()).rev() {
+        if uses[at] > 0 {
+            nodes[at].operands().for_each(|operand| uses[operand] += 1);
+        }
+    }
+    uses
+}
+
 /// The module of an expression, entry point `main`; `None` if there are no such functions, or a node is made from a later one.
 ///
 /// Slots are those of a launch: up to eleven to read and the last, the twelfth, to write, if they are reached by address

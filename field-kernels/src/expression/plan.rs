@@ -1,6 +1,6 @@
 //! What an expression computes, in which order and in which representation.
 
-use super::{Node, Root};
+use super::{Node, Root, uses};
 use std::collections::{HashMap, HashSet};
 
 /// How a value is kept, as `shaders/words_form.glsl` has it.
@@ -86,14 +86,7 @@ struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     fn new(nodes: &'a [Node], root: Root, most_products: usize) -> Self {
-        let mut uses = vec![0usize; nodes.len()];
-        root.operands().for_each(|node| uses[node] += 1);
-        // Only of what is needed.
-        for at in (0..nodes.len()).rev() {
-            if uses[at] > 0 {
-                nodes[at].operands().for_each(|operand| uses[operand] += 1);
-            }
-        }
+        let uses = uses(nodes, root);
         let mut planner = Self {
             nodes,
             most_products,
