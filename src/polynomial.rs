@@ -5,7 +5,7 @@ use crate::ark::Element;
 use crate::known_answers::edges;
 use crate::passes::{Launch, Share};
 use crate::reduction::{Reduction, Second, fold};
-use crate::scan::{CARRIED, Carry, EXCLUSIVE, GEOMETRIC, POWER, STARTED, Scanned, constants, squares};
+use crate::scan::{CARRIED, Carry, DIGIT_SHIFT, EXCLUSIVE, GEOMETRIC, POWER, STARTED, Scanned, constants, squares};
 use crate::step::Item;
 use crate::task::{Lowering, Task, Trial, Values};
 use crate::vector::Vector;
@@ -39,25 +39,59 @@ fn bits_below(count: usize) -> u32 {
     usize::BITS - count.saturating_sub(1).leading_zeros()
 }
 
-/// c x^(i 2^power), c = 1 if there is none, into element i of `out`, of a table of squares of x.
-fn sparse_powers(
+/// Powers of an element, to make others of: for each digit of so many bits, lowest first, those for 1, 2 and so on up to the largest.
+struct Table<'a> {
+    powers: &'a Region,
+    /// Its first element that is used.
+    first: u32,
+    digit: u32,
+}
+
+impl<'a> Table<'a> {
+    /// Squares, one after the other.
+    fn of_squares(powers: &'a Region, first: u32) -> Self {
+        Self { powers, first, digit: 1 }
+    }
+
+    fn entries(digits: usize) -> usize {
+        digits * ((1 << DIGIT) - 1)
+    }
+}
+
+/// Bits of a digit where the host makes the table: so that there are few multiplications to wait for, and few powers to send.
+const DIGIT: u32 = 4;
+
+/// The powers that a [`Table`] for so many digits has of x.
+fn table<F: LimbField>(x: F, digits: usize) -> Vec<F> {
+    let mut table = Vec::with_capacity(Table::entries(digits));
+    let mut base = x;
+    for _ in 0..digits {
+        let powers = std::iter::successors(Some(base), |power| Some(*power * base));
+        table.extend(powers.take(Table::entries(1)));
+        base *= table[table.len() - 1];
+    }
+    table
+}
+
+/// c x^i, c = 1 if there is none, into element i of `out`.
+fn powers_of(
     lowering: &mut Lowering,
     field: Field,
-    (table, c): (&Region, Option<&Region>),
-    power: u32,
+    (table, c): (&Table, Option<&Region>),
     out: &Region,
 ) -> Result<(), Error> {
     let count = (out.bytes() / field.bytes() as u64) as usize;
+    let flags = if c.is_some() { STARTED } else { 0 };
     let launch = Launch {
         kernel: Kernel::Scan,
         field,
-        slots: [None, c, Some(table), Some(out)],
+        slots: [None, c, Some(table.powers), Some(out)],
         written: 16,
         constants: constants(POWER, false, 1),
         segments: count,
         segment: 1,
-        share: Share { team: 1, steps: bits_below(count) as usize, chunks: 1 },
-        more: [power, if c.is_some() { STARTED } else { 0 }],
+        share: Share { team: 1, steps: bits_below(count).div_ceil(table.digit) as usize, chunks: 1 },
+        more: [table.first, flags | table.digit << DIGIT_SHIFT],
         cost: 1,
     };
     launch.add_to(lowering)
@@ -85,7 +119,7 @@ impl Task for Powers {
         let table = some((CHUNK.ilog2() + bits_below(share.chunks)).max(1) as usize)?;
         let starts = some(share.chunks)?;
         squares(device, field, x, &table)?;
-        sparse_powers(device, field, (&table, Some(c)), CHUNK.ilog2(), &starts)?;
+        powers_of(device, field, (&Table::of_squares(&table, CHUNK.ilog2()), Some(c)), &starts)?;
         let launch = Launch {
             kernel: Kernel::Scan,
             field,
@@ -138,10 +172,12 @@ fn folds(
     fold(device, (row, field), (values, Some(down), Second::Whole), (rows, None), out)
 }
 
-/// x^(2^j) for j below `count`.
-fn squared<F: LimbField>(x: &[u64], count: u64) -> Vec<F> {
-    let first = F::elements(x).first().copied();
-    std::iter::successors(first, |x| Some(x.square())).take(count as usize).collect()
+/// The bytes of the tables of x and, behind it, of x^columns, for so many digits.
+fn tables<F: LimbField>(x: &[u64], columns: u64, [low, high]: [usize; 2]) -> Arc<[u8]> {
+    let Some(&x) = F::elements(x).first() else { return Arc::new([]) };
+    let across = table(x, low);
+    let down = table(x.pow([columns]), high);
+    bytemuck::cast_slice(F::limbs(&[across, down].concat())).into()
 }
 
 /// The first element of some limbs.
@@ -179,35 +215,35 @@ impl Task for Evaluated {
         let length = (polynomial.bytes() / bytes) as usize;
         let bits = bits_below(length) / 2 + 1;
         let rows = length.div_ceil(1 << bits);
-        // Squares of x, and behind them those of x^columns.
-        let (low, high) = (u64::from(bits), u64::from(bits_below(rows).max(1)));
         let one = |region: &Region, at: u64| region.slice(at * bytes..(at + 1) * bytes);
         let some = |count: u64| device.scratch(count * bytes);
         let (powers_across, powers_down, values) = (some(1 << bits)?, some(rows as u64)?, some(rows as u64)?);
+        let high_bits = bits_below(rows).max(1);
         if let Some(point) = &self.point {
-            let table = some(low + high)?;
-            let squares = match field {
-                Field::Fq => bytemuck::cast_slice(Fq::limbs(&squared::<Fq>(point, low + high))).into(),
-                Field::Fr => bytemuck::cast_slice(Fr::limbs(&squared::<Fr>(point, low + high))).into(),
+            let [low, high] = [bits, high_bits].map(|bits| bits.div_ceil(DIGIT) as usize);
+            let powers = match field {
+                Field::Fq => tables::<Fq>(point, 1 << bits, [low, high]),
+                Field::Fr => tables::<Fr>(point, 1 << bits, [low, high]),
             };
-            device.batch.upload(&table, squares);
-            let parts = table.slice(0..low * bytes).zip(table.slice(low * bytes..table.bytes()));
-            let Some((across, down)) = parts else { return Ok(()) };
-            sparse_powers(device, field, (&across, None), 0, &powers_across)?;
-            sparse_powers(device, field, (&down, None), 0, &powers_down)?;
+            let powers_of_point = some(Table::entries(low + high) as u64)?;
+            device.batch.upload(&powers_of_point, powers);
+            let table = |first: usize| Table { powers: &powers_of_point, first: first as u32, digit: DIGIT };
+            powers_of(device, field, (&table(0), None), &powers_across)?;
+            powers_of(device, field, (&table(Table::entries(low)), None), &powers_down)?;
             return folds(device, field, polynomial, (&powers_across, &values, &powers_down), out);
         }
-        // The same memory for one point after the other.
+        // Squares of x, and of x^columns. The same memory for one point after the other.
+        let (low, high) = (u64::from(bits), u64::from(high_bits));
         let points = points.iter().flatten();
-        let (table, above) = (some(low + 1)?, some(high)?);
-        let Some(x_columns) = one(&table, low) else { return Ok(()) };
+        let (across, down) = (some(low + 1)?, some(high)?);
+        let Some(x_columns) = one(&across, low) else { return Ok(()) };
         for (points, at) in points.flat_map(|points| (0..points.bytes() / bytes).map(move |at| (points, at))) {
             let (Some(x), Some(out)) = (one(points, at), one(out, at)) else { continue };
-            squares(device, field, &x, &table)?;
+            squares(device, field, &x, &across)?;
             // Beside each other.
-            sparse_powers(device, field, (&table, None), 0, &powers_across)?;
-            squares(device, field, &x_columns, &above)?;
-            sparse_powers(device, field, (&above, None), 0, &powers_down)?;
+            powers_of(device, field, (&Table::of_squares(&across, 0), None), &powers_across)?;
+            squares(device, field, &x_columns, &down)?;
+            powers_of(device, field, (&Table::of_squares(&down, 0), None), &powers_down)?;
             folds(device, field, polynomial, (&powers_across, &values, &powers_down), &out)?;
         }
         Ok(())

@@ -31,6 +31,8 @@ pub(crate) const CARRIED: u32 = 1;
 pub(crate) const STARTED: u32 = 2;
 pub(crate) const EXCLUSIVE: u32 = 4;
 pub(crate) const REVERSED: u32 = 8;
+/// Where the bits of a digit are, of `POWER`.
+pub(crate) const DIGIT_SHIFT: u32 = 4;
 
 /// Its specialization constants.
 pub(crate) fn constants(operation: u32, scans: bool, team: usize) -> Vec<(u32, u32)> {

@@ -14,8 +14,7 @@
 //                    each slice do and, at the end, where the last one's end, and has from params[2] on which row each is. If it is 0,
 //                    outputs are rows each of which has its values together; b has from params[5] on where they begin, and end.
 //
-// Sums are not reduced before they are complete: WORDS^2 wide multiplications a product, and WORDS^2 + WORDS an output, where
-// Montgomery products would take 2 WORDS^2 + WORDS each. That is why there is one formulation only: no other has room to wait.
+// Sums are not reduced before they are complete. That is why there is one formulation only: no other has room to wait.
 #version 460
 #extension GL_EXT_control_flow_attributes : require
 #if INT64
@@ -31,56 +30,11 @@
 #include "words.glsl"
 #include "field.glsl"
 #include "io.glsl"
+#include "sums.glsl"
 
 layout(constant_id = 3) const bool SPARSE = false;
 // Rows of a slice.
 #define SLICE 32u
-
-// A sum of less than 2^32 products: below 2^32 p^2 < 2^(64 WORDS + 32).
-struct Wide { uint w[2 * WORDS + 1]; };
-
-Wide wide_zero() {
-    Wide t;
-    [[unroll]] for (int i = 0; i < 2 * WORDS + 1; ++i) { t.w[i] = 0u; }
-    return t;
-}
-
-Wide wide_mul_add(Wide t, Fe a, Fe b) {
-    uint above = 0u; // the carry into word i + WORDS of what is added so far
-    [[unroll]] for (int i = 0; i < WORDS; ++i) {
-        uint high = 0u;
-        [[unroll]] for (int j = 0; j < WORDS; ++j) { t.w[i + j] = carrying_mul_add(a.w[j], b.w[i], t.w[i + j], high); }
-        t.w[i + WORDS] = carrying_add(t.w[i + WORDS], high, above);
-    }
-    t.w[2 * WORDS] += above;
-    return t;
-}
-
-// t / R mod p.
-//
-// Bound: p < 2^BITS, so what lies above bit 2 BITS of a sum of less than 2^32 products fits a word, h. FOLD = 2^(2 BITS) mod p; with h FOLD
-// in its stead t is below 2^(2 BITS) + 2^32 p. Montgomery reduction (as in op_square) adds less than R p and divides by R: what is left is
-// below 2^(2 BITS) / R + p and a little, less than 2p, since 2^BITS is less than R / 2 and than 2p.
-Fe wide_reduce(Wide t) {
-    const int SHIFT = 2 * BITS - 32 * (2 * WORDS - 1);
-    const uint FOLDED[WORDS] = FOLD;
-    uint h = t.w[2 * WORDS - 1] >> SHIFT | t.w[2 * WORDS] << (32 - SHIFT);
-    t.w[2 * WORDS - 1] &= (1u << SHIFT) - 1u;
-    uint high = 0u, carry = 0u;
-    [[unroll]] for (int j = 0; j < WORDS; ++j) { t.w[j] = carrying_mul_add(FOLDED[j], h, t.w[j], high); }
-    t.w[WORDS] = carrying_add(t.w[WORDS], high, carry);
-    [[unroll]] for (int j = WORDS + 1; j < 2 * WORDS; ++j) { t.w[j] = carrying_add(t.w[j], 0u, carry); }
-    uint above = 0u;
-    [[unroll]] for (int i = 0; i < WORDS; ++i) {
-        uint m = t.w[i] * N0;
-        high = 0u;
-        [[unroll]] for (int j = 0; j < WORDS; ++j) { t.w[i + j] = carrying_mul_add(m, P[j], t.w[i + j], high); }
-        t.w[i + WORDS] = carrying_add(t.w[i + WORDS], high, above);
-    }
-    Fe r;
-    [[unroll]] for (int i = 0; i < WORDS; ++i) { r.w[i] = t.w[i + WORDS]; }
-    return fe_reduce_once(r);
-}
 
 void main() {
     uint at = WORKGROUP_INDEX * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
@@ -111,7 +65,7 @@ void main() {
         end = push.params[3];
         number = (row * columns + column) * parts + part;
     }
-    Wide sum = wide_zero();
+    Long sum = long_zero();
     uint j = first + part, right = SPARSE && j < end ? SLOT_B.index[BASE_SLOT_B + columns + j] : j * columns + column;
     [[dont_unroll]] while (j < end) {
         uint left = SPARSE ? codes == 0u ? j : SLOT_B.index[BASE_SLOT_B + codes + j] : row * end + j;
@@ -121,8 +75,8 @@ void main() {
         j += parts;
         // The next column, while there are products to compute.
         right = SPARSE ? SLOT_B.index[BASE_SLOT_B + columns + min(j, end - 1u)] : j * columns + column;
-        sum = wide_mul_add(sum, a, c);
+        sum = long_add(sum, a, c);
     }
-    Fe r = wide_reduce(sum);
+    Fe r = long_result(sum);
     STORE(SLOT_R, number, r)
 }

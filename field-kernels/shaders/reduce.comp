@@ -24,6 +24,9 @@
 #include "words.glsl"
 #include "field.glsl"
 #include "io.glsl"
+#if defined(KERNEL_INNER_PRODUCT)
+#include "sums.glsl"
+#endif
 
 // Invocations that fold together: 1, or all of a workgroup, a power of two.
 layout(constant_id = 3) const uint TEAM = 1u;
@@ -64,6 +67,23 @@ uint folded(uint start, uint offset, uint end) {
 #define Folded Fe
 Fe fold(Fe x, Fe y) { return fe_add(x, y); }
 
+#if defined(KERNEL_INNER_PRODUCT)
+
+// OPTION: 1 if every segment of a is multiplied by the same elements of b.
+Fe folded(uint start, uint offset, uint end) {
+    Long sum = long_zero();
+    uint other = OPTION != 0u ? 0u : start;
+    [[dont_unroll]] for (uint at = offset; at < end; at += TEAM) {
+        Fe a, b;
+        LOAD(SLOT_A, start + at, a)
+        LOAD(SLOT_B, other + at, b)
+        sum = long_add(sum, a, b);
+    }
+    return long_result(sum);
+}
+
+#elif defined(KERNEL_SUM)
+
 // t mod p for t < 2^bits p, bits up to 31.
 Fe reduced(uint t[WORDS + 1], int bits) {
     [[dont_unroll]] for (int shift = bits - 1; shift >= 0; --shift) {
@@ -81,47 +101,25 @@ Fe reduced(uint t[WORDS + 1], int bits) {
     return r;
 }
 
-#if defined(KERNEL_INNER_PRODUCT)
-
-// OPTION: 1 if every segment of a is multiplied by the same elements of b.
-//
-// Bound: STEPS products below p^2 are below 2^32 R^2; divided by R, with multiples of p below R p added, they are below
-// (STEPS p / R + 1) p < (STEPS / 2 + 1) p, and that is not above 2^(bits of STEPS) p.
-Fe folded(uint start, uint offset, uint end) {
-    uint t[2 * WORDS + 1];
-    [[unroll]] for (int i = 0; i <= 2 * WORDS; ++i) { t[i] = 0u; }
-    uint other = OPTION != 0u ? 0u : start;
-    [[dont_unroll]] for (uint at = offset; at < end; at += TEAM) {
-        Fe a, b;
-        LOAD(SLOT_A, start + at, a)
-        LOAD(SLOT_B, other + at, b)
-        uint above = 0u; // the carry into word i + WORDS
-        [[unroll]] for (int i = 0; i < WORDS; ++i) {
-            uint high = 0u;
-            [[unroll]] for (int j = 0; j < WORDS; ++j) { t[i + j] = carrying_mul_add(a.w[j], b.w[i], t[i + j], high); }
-            t[i + WORDS] = carrying_add(t[i + WORDS], high, above);
-        }
-        t[2 * WORDS] += above;
-    }
-    // Montgomery's reduction, a word a round.
-    [[dont_unroll]] for (int round = 0; round < WORDS; ++round) {
-        uint m = t[0] * N0;
-        uint carry = 0u, above = 0u;
-        carrying_mul_add(m, P[0], t[0], carry); // the low word is zero by the choice of m
-        [[unroll]] for (int j = 1; j < WORDS; ++j) { t[j - 1] = carrying_mul_add(m, P[j], t[j], carry); }
-        t[WORDS - 1] = carrying_add(t[WORDS], carry, above);
-        [[unroll]] for (int j = WORDS + 1; j <= 2 * WORDS; ++j) { t[j - 1] = carrying_add(t[j], 0u, above); }
-        t[2 * WORDS] = above;
-    }
-    uint low[WORDS + 1];
-    [[unroll]] for (int i = 0; i <= WORDS; ++i) { low[i] = t[i]; }
-    return reduced(low, findMSB(STEPS) + 1);
-}
-
-#elif defined(KERNEL_SUM)
-
 Fe folded(uint start, uint offset, uint end) {
     uint sum[WORDS + 1];
+#if INT64
+    // Words are added up each in 64 bits, and carried once all are there.
+    uint64_t columns[WORDS];
+    [[unroll]] for (int i = 0; i < WORDS; ++i) { columns[i] = 0ul; }
+    [[dont_unroll]] for (uint at = offset; at < end; at += TEAM) {
+        Fe a;
+        LOAD(SLOT_A, start + at, a)
+        [[unroll]] for (int i = 0; i < WORDS; ++i) { columns[i] += uint64_t(a.w[i]); }
+    }
+    uint64_t carry = 0ul;
+    [[unroll]] for (int i = 0; i < WORDS; ++i) {
+        carry += columns[i];
+        sum[i] = uint(carry);
+        carry >>= 32;
+    }
+    sum[WORDS] = uint(carry);
+#else
     [[unroll]] for (int i = 0; i <= WORDS; ++i) { sum[i] = 0u; }
     [[dont_unroll]] for (uint at = offset; at < end; at += TEAM) {
         Fe a;
@@ -130,6 +128,7 @@ Fe folded(uint start, uint offset, uint end) {
         [[unroll]] for (int i = 0; i < WORDS; ++i) { sum[i] = carrying_add(sum[i], a.w[i], carry); }
         sum[WORDS] += carry;
     }
+#endif
     return reduced(sum, findMSB(STEPS) + 1);
 }
 

@@ -32,7 +32,7 @@ const uint PRODUCT = 1u;    // x e
 const uint HORNER = 2u;     // x m + e
 const uint GEOMETRIC = 3u;  // x m, whatever the elements
 const uint SQUARES = 4u;    // x x, likewise
-const uint POWER = 5u;      // x e, where e is 1 or the element at c + step, as the bits of the invocation's position say
+const uint POWER = 5u;      // x e, where e is a power of an element, by the step's digit of the invocation's position: see DIGIT
 #if defined(KERNEL_SUM_SCAN)
 const uint OPERATION = SUM;
 #else
@@ -54,6 +54,8 @@ const uint REVERSED = 8u;   // from the last element of a segment to its first; 
 #define STEPS push.params[3]
 #define MULTIPLIER push.params[4]
 #define IS(flag) ((push.params[5] & flag) != 0u)
+// Bits of a digit. c has, from its first element on, powers for each digit from the lowest: those for 1, 2 and so on, as far as digits go.
+#define DIGIT (push.params[5] >> 4)
 
 #if defined(KERNEL_SUM_SCAN)
 // Single invocations walk through chunks that lie next to each other: what they touch in one step lies far apart. So a
@@ -171,7 +173,8 @@ void main() {
             if (step + 1u < has) { LOAD(SLOT_A, PLACE(step + 1u), next) }
         } else if (OPERATION == POWER) {
             a = fe_one();
-            if (((position >> step) & 1u) != 0u) { LOAD(SLOT_C, MULTIPLIER + step, a) }
+            uint most = (1u << DIGIT) - 1u, digit = (position >> DIGIT * step) & most;
+            if (digit != 0u) { LOAD(SLOT_C, MULTIPLIER + most * step + digit - 1u, a) }
         }
         if (HAS_ELEMENTS && !SCANS && step == 0u) {
             // A fold begins with its first element.

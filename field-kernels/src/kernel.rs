@@ -200,8 +200,8 @@ kernels! {
     Sqrt "sqrt" "KERNEL_SQRT" "elementwise" [Fq] ["int64" "int32" "digits" "doubles"];
     Equal "equal" "KERNEL_EQUAL" "elementwise" [Fq Fr] ["int64" "int32"];
     Sum "sum" "KERNEL_SUM" "reduce" [Fq Fr] ["int64" "int32"];
-    BatchInverse "batch_inverse" "KERNEL_BATCH_INVERSE" "inversion" [Fq] ["int64" "int32" "doubles"] [Fr] ["int64" "int32"];
-    Expression "expression" "KERNEL_EXPRESSION" "expression" [Fq Fr] ["int64" "int32" "digits" "doubles"];
+    BatchInverse "batch_inverse" "KERNEL_BATCH_INVERSE" "inversion" [Fq] ["int64" "int32" "doubles"] [Fr] ["int64" "int32" "digits"];
+    Expression "expression" "KERNEL_EXPRESSION" "expression" [Fq] ["int64" "int32" "digits" "doubles"] [Fr] ["int64" "int32" "digits"];
     Dot "dot" "KERNEL_DOT" "dot" [Fq Fr] ["int64" "int32"];
     Move "move" "KERNEL_MOVE" "movement" [Fq Fr] ["int64" "int32"];
     Transpose "transpose" "KERNEL_TRANSPOSE" "movement" [Fq Fr] ["int64" "int32"];

@@ -20,6 +20,7 @@ pub const SOURCES: &[(&str, &str)] = &[
     ("probe.comp", include_str!("../shaders/probe.comp")),
     ("reduce.comp", include_str!("../shaders/reduce.comp")),
     ("scan.comp", include_str!("../shaders/scan.comp")),
+    ("sums.glsl", include_str!("../shaders/sums.glsl")),
     ("tiles.glsl", include_str!("../shaders/tiles.glsl")),
     ("words.glsl", include_str!("../shaders/words.glsl")),
     ("words_form.glsl", include_str!("../shaders/words_form.glsl")),

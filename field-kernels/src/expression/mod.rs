@@ -17,6 +17,7 @@
 mod factor;
 mod plan;
 
+use crate::formulation::LONG_SUM;
 use crate::{Field, Formulation, Kernel, Width};
 use plan::{Plan, Representation, Step};
 use rspirv::binary::Assemble as _;
@@ -126,10 +127,6 @@ pub fn assemble(field: Field, width: Width, formulation: Formulation, nodes: &[N
     let (nodes, root) = factor::factored(nodes, root);
     writer.write(&Plan::new(&nodes, root, most_products))
 }
-
-/// The most products of a sum that share a reduction, where more than two do: as many as the bound of `Sum` in
-/// `shaders/words_form.glsl` allows for Fr.
-const LONG_SUM: usize = 6;
 
 /// Operands that are fetched before the first is waited for.
 const AHEAD: usize = 4;

@@ -279,7 +279,11 @@ impl Analysis<'_> {
             Op::WideAdd(x, y, z) => {
                 let ((x, _), (y, _)) = (self.looked_at(x)?, self.looked_at(y)?);
                 let product = self.product(&x, &y);
-                z.map_or(product.clone(), |z| product.plus(&self.values[z.0], 1))
+                let sum = z.map_or(product.clone(), |z| product.plus(&self.values[z.0], 1));
+                if node.ty == Type::U64 && !self.interval(&sum).within(Type::U64.range()) {
+                    return Err("a sum of products does not fit U64".into());
+                }
+                sum
             }
             Op::Fma(x, y, z) => {
                 let (x, y) = (self.values[x.0].clone(), self.values[y.0].clone());

@@ -9,7 +9,7 @@ pub(super) const fn fe(radix: Radix) -> Struct {
 }
 
 /// The words of x + `constants`, as many as there are constants, from the words of x.
-fn added(b: &mut Builder, x: &[Value], constants: &[Value]) -> Vec<Value> {
+pub(super) fn added(b: &mut Builder, x: &[Value], constants: &[Value]) -> Vec<Value> {
     let mut carry = None;
     let mut words = Vec::new();
     for (k, &constant) in constants.iter().enumerate() {

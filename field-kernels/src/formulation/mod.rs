@@ -42,6 +42,7 @@ mod halves;
 mod program;
 mod quarters;
 mod radix;
+mod signed;
 mod text;
 
 #[cfg(test)]
@@ -53,6 +54,10 @@ pub use digits::{Digits, Product};
 pub use doubles::{Conversion, Doubles};
 use program::{Program, Struct};
 use radix::Radix;
+
+/// The most products of a sum that share a reduction, where more than two do: as many as the bound of `Sum` in `shaders/words_form.glsl`
+/// allows for Fr.
+pub(crate) const LONG_SUM: usize = 6;
 
 /// How modular multiplication is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -74,6 +79,8 @@ pub enum Variant {
     Doubles(Doubles),
     /// The variant of [`Formulation::Doubles`] that splits products in halves. Of Fq only.
     Halves,
+    /// The variant of [`Formulation::Digits`] whose digits are words.
+    Signed,
 }
 
 /// One of the functions that a formulation consists of.
@@ -95,10 +102,14 @@ pub enum Routine {
     Mul2,
     /// `op_product`
     Product,
+    /// `sums_add`, of some formulations only: see [`Variant::routines`].
+    SumAdd,
+    /// `sums_result`, likewise.
+    SumResult,
 }
 
 impl Routine {
-    /// Every routine.
+    /// Those that every formulation has.
     pub const ALL: [Routine; 8] = [
         Routine::Left,
         Routine::Right,
@@ -121,6 +132,8 @@ impl Routine {
             Routine::Square => "op_square",
             Routine::Mul2 => "op_mul2",
             Routine::Product => "op_product",
+            Routine::SumAdd => "sums_add",
+            Routine::SumResult => "sums_result",
         }
     }
 
@@ -129,6 +142,8 @@ impl Routine {
             Routine::Left | Routine::Right | Routine::Root | Routine::Result | Routine::Square => &["a"],
             Routine::Mul | Routine::Product => &["a", "b"],
             Routine::Mul2 => &["a", "b", "c", "d"],
+            Routine::SumAdd => &["s", "a", "b"],
+            Routine::SumResult => &["s"],
         }
     }
 
@@ -159,7 +174,8 @@ impl Formulation {
     pub const fn variant(self, field: Field) -> Option<Variant> {
         match (self, field) {
             (Formulation::Words, _) => None,
-            (Formulation::Digits, Field::Fq | Field::Fr) => Some(Variant::Digits(Digits {
+            (Formulation::Digits, Field::Fr) => Some(Variant::Signed),
+            (Formulation::Digits, Field::Fq) => Some(Variant::Digits(Digits {
                 product: Product::Quarters { throughout: true, squares: false },
                 skip: 1,
                 opaque: true,
@@ -179,6 +195,7 @@ impl Variant {
             Field::Fq => vec![("halves".to_owned(), Variant::Halves)],
             Field::Fr => Vec::new(),
         };
+        all.push(("signed".to_owned(), Variant::Signed));
         let products = [
             ("digits", Product::Schoolbook, false),
             ("digits_karatsuba", Product::Karatsuba, false),
@@ -206,6 +223,12 @@ impl Variant {
         all
     }
 
+    /// The routines that it has.
+    pub fn routines(&self) -> impl Iterator<Item = Routine> + use<> {
+        let sums = (*self == Variant::Signed).then_some([Routine::SumAdd, Routine::SumResult]);
+        Routine::ALL.into_iter().chain(sums.into_iter().flatten())
+    }
+
     fn radix(&self, field: Field) -> Radix {
         if *self == Variant::Halves {
             return halves::radix(field);
@@ -215,6 +238,7 @@ impl Variant {
             (Variant::Digits(_), Field::Fr) => (30, 9),
             (Variant::Doubles(_), Field::Fq) => (24, 16),
             (Variant::Doubles(_), Field::Fr) => (24, 11),
+            (Variant::Signed, Field::Fq | Field::Fr) => (32, 2 * field.limbs()),
             (Variant::Halves, _) => unreachable!("above"),
         };
         Radix { field, width, count }
@@ -222,7 +246,7 @@ impl Variant {
 
     /// The text of a routine that is others, one after the other.
     fn shortcut(&self, routine: Routine) -> Option<&'static str> {
-        (routine == Routine::Product && *self != Variant::Halves).then_some(
+        (routine == Routine::Product && !matches!(self, Variant::Halves | Variant::Signed)).then_some(
             "// The canonical words of a b / R'.\nFe op_product(Op a, Op b) { return op_result(op_mul(a, b)); }\n",
         )
     }
@@ -232,6 +256,7 @@ impl Variant {
             Variant::Digits(_) => Digits::operand(radix),
             Variant::Doubles(_) => Doubles::operand(radix),
             Variant::Halves => halves::operand(),
+            Variant::Signed => signed::operand(radix),
         }
     }
 
@@ -242,6 +267,7 @@ impl Variant {
             Variant::Digits(digits) => digits.program(radix, routine, prose),
             Variant::Doubles(doubles) => doubles.program(radix, routine, prose),
             Variant::Halves => halves::program(radix, routine, prose),
+            Variant::Signed => signed::program(radix, routine, prose),
         }
     }
 
@@ -256,14 +282,17 @@ impl Variant {
             Routine::Square => "a^2 / R'.".into(),
             Routine::Mul2 => "(a b + c d) / R', with one reduction.".into(),
             Routine::Product => "The canonical words of a b / R'.".into(),
+            Routine::SumAdd => "The columns of s + a b.".into(),
+            Routine::SumResult => format!("s / R', a sum of {} products.", signed::MOST_PRODUCTS),
         };
         match routine {
             Routine::Left | Routine::Right | Routine::Root | Routine::Result => what,
-            Routine::Mul | Routine::Square | Routine::Mul2 | Routine::Product => {
+            _ => {
                 let square = routine == Routine::Square;
                 let how = match self {
                     Variant::Digits(digits) => digits.product.prose(square),
                     Variant::Halves => halves::PROSE,
+                    Variant::Signed => signed::PROSE,
                     Variant::Doubles(Doubles { karatsuba: true, .. }) => Product::Karatsuba.prose(square),
                     Variant::Doubles(_) => Product::Schoolbook.prose(square),
                 };
@@ -276,6 +305,7 @@ impl Variant {
         let Radix { field, width, count } = radix;
         let form = match self {
             Variant::Halves => return halves::introduction(radix),
+            Variant::Signed => return signed::introduction(radix),
             Variant::Digits(_) => {
                 "Products are summed in 64-bit columns, t0 the lowest, which have room for all of them and need no carries until \
                  the reduction (D. J. Bernstein, \"Curve25519: New Diffie-Hellman Speed Records\", PKC 2006)."
@@ -309,12 +339,19 @@ pub fn glsl_with(field: Field, variant: &Variant) -> String {
     let mut text = text::comment(&variant.introduction(radix));
     text.push('\n');
     text.push_str(&variant.operand(radix).glsl());
-    for routine in Routine::ALL {
+    if *variant == Variant::Signed {
+        text.push_str(&signed::sums_of(radix).glsl());
+    }
+    for routine in variant.routines() {
         text.push('\n');
         match variant.shortcut(routine) {
             None => text.push_str(&variant.program(field, routine).glsl()),
             Some(shortcut) => text.push_str(shortcut),
         }
+    }
+    if *variant == Variant::Signed {
+        text.push('\n');
+        text.push_str(&signed::sums_glsl(radix));
     }
     text
 }

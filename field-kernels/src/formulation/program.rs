@@ -40,7 +40,8 @@ pub(super) enum Op {
     Sub(Value, Value),
     /// The low half of the product of integers, or the product of doubles.
     Mul(Value, Value),
-    /// x y + z, all 64 bits of a product of 32-bit integers of one sign.
+    /// x y + z, all 64 bits of a product of 32-bit integers, both signed or neither. Signed ones may be added to an unsigned z, if the sum
+    /// is not negative either.
     WideAdd(Value, Value, Option<Value>),
     /// x y + z, exactly.
     Fma(Value, Value, Value),
@@ -215,7 +216,8 @@ impl Builder {
             Type::U32 => Type::U64,
             other => unreachable!("no wide product of {other:?}"),
         };
-        assert!(addend.is_none_or(|z| self.ty(z) == ty));
+        let ty = addend.map_or(ty, |z| self.ty(z));
+        assert!(ty == Type::U64 || ty == Type::I64 && self.ty(x) == Type::I32, "no sum of {ty:?}");
         self.push(Op::WideAdd(x, y, addend), ty)
     }
 

@@ -179,7 +179,12 @@ impl Printer<'_> {
                 (format!("{x} * {y}"), Binding::Product)
             }
             Op::WideAdd(x, y, addend) => {
-                let product = format!("{} * {}", self.widened(x, node.ty), self.widened(y, node.ty));
+                let signed = self.program.nodes[x.0].ty == Type::I32;
+                let ty = if signed { Type::I64 } else { Type::U64 };
+                let mut product = format!("{} * {}", self.widened(x, ty), self.widened(y, ty));
+                if ty != node.ty {
+                    product = format!("{}({product})", node.ty.glsl());
+                }
                 match addend {
                     None => (product, Binding::Product),
                     Some(z) => (format!("{} + {product}", self.within(z, Binding::Sum)), Binding::Sum),

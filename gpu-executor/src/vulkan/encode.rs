@@ -11,7 +11,7 @@ use ash::vk;
 use ash::vk::Handle as _;
 
 /// The most bytes that a command buffer holds to write them: to such few, a copy from staging memory is a long way.
-pub(super) const MOST_INLINE: usize = 1 << 10;
+pub(super) const MOST_INLINE: usize = 6 << 10;
 
 /// A range of a buffer's bytes.
 #[derive(Clone, Copy)]

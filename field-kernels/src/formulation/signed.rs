@@ -1,0 +1,476 @@
+//! Signed words: balanced 32-bit digits, each product whole in 64 bits, two products to a sum.
+//!
+//! The words of an element less 2^31, with a carry where that is needed, are digits between -2^31 and 2^31. A product of two of them is at
+//! most 2^62, so two products fit one 64-bit sum: half as many sums have to be put together as there are products. And because a digit
+//! is a word, what takes shifts and masks in shorter digits is a choice of registers here: the low half of a sum belongs to its
+//! column, the high half to the next, and as many halves as there are are added up in columns of 64 bits, three terms to two instructions.
+//!
+//! # Signs
+//! Sums start with [`START`], which makes them numbers without a sign: their halves need none either. What that adds up to is known for
+//! every column, and is taken off by one constant. The constant also adds 2^31 to each digit of the quotient and of the result, so that
+//! cutting off rounds: the digit then is the low word with its highest bit flipped, and the carry is the high word.
+//!
+//! # Reduction
+//! By Montgomery, a digit at a time, subtracting the digit times p, or times p k = 1 mod 2^32 where k is short, so that the digit is its own
+//! multiplier ([`Radix::rows`]). The quotient's digits have signs, so that what is subtracted is at most p / 2: with operands up to p, a
+//! product and its reduction are below p (0.46 + 0.5) even for Fr, where R is little more than 2 p, and are operands again.
+
+use super::Routine;
+use super::convert::{added, fe};
+use super::program::{Builder, Program, Struct, Type, Value};
+use super::radix::{Radix, Row};
+use num_bigint::BigInt;
+
+pub(super) const PROSE: &str = "Sums of up to two products each, from 2^63 - 2^32; t is a column of halves of such sums.";
+
+const WIDTH: u32 = 32;
+const HALF: i128 = 1 << (WIDTH - 1);
+/// The most products of a sum.
+pub(super) const MOST_PRODUCTS: i128 = super::LONG_SUM as i128;
+/// Multiples of p that may have to be subtracted from one: 6 * 0.46 + 0.5, rounded up, and room.
+const MULTIPLES: i128 = 8;
+/// Bits of the highest digit that do not matter for which multiple it is, and those of the quotient after the point.
+const COARSE: u32 = 16;
+const PRECISION: u32 = 24;
+
+const ONE: i128 = 1 << 62;
+const TWO: i128 = (1 << 63) - (1 << WIDTH);
+
+/// Two factors, and between what their product is.
+#[derive(Clone, Copy)]
+struct Product {
+    factors: (Value, Value),
+    range: (i128, i128),
+}
+
+struct Columns {
+    b: Builder,
+    radix: Radix,
+    /// Products yet to be summed up, by column.
+    products: Vec<Vec<Product>>,
+    /// Those that count twice.
+    twice: Vec<Vec<Product>>,
+    /// Halves of sums, below 2^32 each.
+    terms: Vec<Vec<Value>>,
+    doubled: Vec<Vec<Value>>,
+    /// Terms that come from the column below, and are known last.
+    carries: Vec<Vec<Value>>,
+    constants: Vec<i128>,
+}
+
+pub(super) const fn operand(radix: Radix) -> Struct {
+    Struct { name: "Op", member: "d", element: Type::I32, len: radix.count }
+}
+
+/// The highest digit of any operand is no larger.
+pub(super) fn highest_digit(radix: Radix) -> i128 {
+    let p: BigInt = radix.modulus() >> (WIDTH as usize * (radix.count - 1));
+    i128::try_from(p).unwrap_or(i128::MAX) + 1
+}
+
+/// What a sum of products that is no less than `low` starts with so that it is not negative: one of two constants, which stay in registers.
+fn start(low: i128) -> i128 {
+    if -low <= ONE { ONE } else { TWO }
+}
+
+/// A digit from the word that is 2^31 more, and the other way round; in a way that compilers do not see through, to which it would be a
+/// subtraction.
+fn flipped(b: &mut Builder, x: Value, to: Type) -> Value {
+    let x = if b.ty(x) == Type::U32 { x } else { b.convert(x, Type::U32) };
+    let zero = b.opaque_zero();
+    let zero = b.convert(zero, Type::U32);
+    let bit = b.add_constant(zero, HALF);
+    let x = b.add(x, bit);
+    if to == Type::U32 { x } else { b.convert(x, to) }
+}
+
+/// A carry goes into the next digit where a word, or the word with the carry into it, is 2^31 or more.
+fn digits_of_words(b: &mut Builder, words: &[Value]) -> Vec<Value> {
+    let mut carry: Option<Value> = None;
+    let digit = |(k, &word): (usize, &Value)| {
+        let sum = carry.map_or(word, |carry| b.add(word, carry));
+        let sum = b.named(sum, format!("s{k}"));
+        if k + 1 < words.len() {
+            let either = if carry.is_some() { b.or(word, sum) } else { word };
+            carry = Some(b.shr(either, WIDTH - 1));
+        }
+        b.convert(sum, Type::I32)
+    };
+    words.iter().enumerate().map(digit).collect()
+}
+
+/// The same number's words, in two's complement: where a digit, or the digit with the carry into it, is negative, the carry is -1.
+fn words_of_digits(b: &mut Builder, digits: &[Value]) -> Vec<Value> {
+    let mut carry: Option<Value> = None;
+    let word = |(k, &digit): (usize, &Value)| {
+        let digit = b.convert(digit, Type::U32);
+        let word = carry.map_or(digit, |carry| b.add(digit, carry));
+        let word = b.named(word, format!("n{k}"));
+        if k + 1 < digits.len() {
+            let either = if carry.is_some() { b.or(digit, word) } else { digit };
+            let either = b.convert(either, Type::I32);
+            let negative = b.shr(either, WIDTH - 1);
+            carry = Some(b.convert(negative, Type::U32));
+        }
+        word
+    };
+    digits.iter().enumerate().map(word).collect()
+}
+
+/// With p more where a number is negative, in two's complement.
+fn made_canonical(b: &mut Builder, words: &[Value], radix: Radix) -> Vec<Value> {
+    let sign = b.convert(words[radix.count - 1], Type::I32);
+    let sign = b.shr(sign, WIDTH - 1);
+    let sign = b.convert(sign, Type::U32);
+    let sign = b.named(sign, "negative");
+    let p = Radix::to_words(&radix.modulus(), radix.count);
+    let masked = p.into_iter().map(|word| {
+        let word = b.constant(Type::U32, word);
+        b.and(sign, word)
+    });
+    let masked: Vec<Value> = masked.collect();
+    added(b, words, &masked)
+}
+
+pub(super) fn introduction(radix: Radix) -> String {
+    format!(
+        "{} in {} balanced digits of {WIDTH} bits: each but the highest is from -2^31 up to 2^31 - 1. R' = R. Two products of digits fit a sum \
+         of 64 bits; the halves of sums are words again, and carries are in the high words.\n\nThe lowest columns are cleared by Montgomery \
+         reduction, by multiples of p that are 1 modulo 2^{WIDTH} where they are short, so that the lowest digit is the multiplier (H. Orup, \
+         \"Simplifying Quotient Determination in High-Radix Modular Multiplication\", ARITH 1995). No result is canonical before op_result; \
+         every result is an operand again.\n\nGenerated by field-kernels/src/formulation/signed.rs, which says more; bounds are proved \
+         for all digits in range.",
+        radix.field, radix.count
+    )
+}
+
+pub(super) fn program(radix: Radix, routine: Routine, prose: String) -> Program {
+    let mut b = Builder::new(routine.name(), prose);
+    let op = operand(radix);
+    match routine {
+        Routine::Left | Routine::Right | Routine::Root => {
+            let words = b.argument("a", fe(radix));
+            let digits = digits_of_words(&mut b, &words);
+            b.finish(op, digits)
+        }
+        Routine::Result => {
+            let digits = b.argument("a", op);
+            let words = words_of_digits(&mut b, &digits);
+            let words = made_canonical(&mut b, &words, radix);
+            b.finish(fe(radix), words)
+        }
+        Routine::Product => {
+            let (x, y) = (b.argument("a", op), b.argument("b", op));
+            let mut columns = Columns::new(b, radix);
+            columns.add_product(&x, &y);
+            radix.rows(1).iter().enumerate().for_each(|(i, row)| columns.reduce(i, row));
+            let words = columns.carried(0);
+            let words = made_canonical(&mut columns.b, &words, radix);
+            columns.b.finish(fe(radix), words)
+        }
+        Routine::Mul | Routine::Square | Routine::Mul2 => {
+            let factors: Vec<Vec<Value>> = routine.operands().iter().map(|&name| b.argument(name, op)).collect();
+            let mut columns = Columns::new(b, radix);
+            match factors.as_slice() {
+                [a] => columns.add_square(a),
+                factors => factors.chunks_exact(2).for_each(|pair| columns.add_product(&pair[0], &pair[1])),
+            }
+            columns.reduced(op, factors.len() as i128 / 2)
+        }
+        Routine::SumAdd => {
+            let sums = b.argument("s", sums_of(radix));
+            let (x, y) = (b.argument("a", op), b.argument("b", op));
+            let mut columns = Columns::new(b, radix);
+            columns.add_product(&x, &y);
+            let sum = |(k, sum): (usize, &Value)| {
+                columns.put_together(k, "s");
+                let terms = std::mem::take(&mut columns.terms[k]);
+                let sum = terms.into_iter().fold(*sum, |sum, term| columns.b.add(sum, term));
+                columns.b.named(sum, format!("t{k}"))
+            };
+            let sums = sums.iter().enumerate().map(sum).collect();
+            columns.b.finish(sums_of(radix), sums)
+        }
+        Routine::SumResult => {
+            let sums = b.argument("s", sums_of(radix));
+            let mut columns = Columns::new(b, radix);
+            for (k, (sum, start)) in sums.into_iter().zip(starts(radix)).enumerate() {
+                columns.terms[k].push(sum);
+                columns.constants[k] -= MOST_PRODUCTS * start;
+            }
+            columns.reduced(op, MOST_PRODUCTS)
+        }
+    }
+}
+
+/// Columns of a sum of products that is not reduced yet.
+pub(super) const fn sums_of(radix: Radix) -> Struct {
+    Struct { name: "Sums", member: "t", element: Type::U64, len: 2 * radix.count }
+}
+
+/// What the starts of sums add to each column when a product is added.
+pub(super) fn starts(radix: Radix) -> Vec<i128> {
+    let mut b = Builder::new("", "");
+    let (x, y) = (b.argument("a", operand(radix)), b.argument("b", operand(radix)));
+    let mut columns = Columns::new(b, radix);
+    columns.add_product(&x, &y);
+    (0..2 * radix.count - 1).for_each(|k| columns.put_together(k, "s"));
+    columns.constants.into_iter().map(|constant| -constant).collect()
+}
+
+/// The text of sums of products, for kernels of which some have more than two.
+pub(super) fn sums_glsl(radix: Radix) -> String {
+    let columns = 2 * radix.count;
+    let starts: Vec<String> = starts(radix).into_iter().map(|start| format!("{start:#x}ul")).collect();
+    format!(
+        "#define LONG_SUMS\n\n\
+         // A sum of so many products, {MOST_PRODUCTS} at most, that is not reduced yet.\n\
+         struct Sum {{ Sums sums; uint count; }};\n\n\
+         // What each product adds to the columns by what its sums start with.\n\
+         const uint64_t STARTS[{columns}] = uint64_t[{columns}]({});\n\n\
+         Sum sum_zero() {{\n    Sum s;\n    [[unroll]] for (int k = 0; k < {columns}; ++k) {{ s.sums.t[k] = 0ul; }}\n    \
+         s.count = 0u;\n    return s;\n}}\n\n\
+         Sum sum_add(Sum s, Op a, Op b) {{ return Sum(sums_add(s.sums, a, b), s.count + 1u); }}\n\n\
+         Op sum_result(Sum s) {{\n    // As if there were {MOST_PRODUCTS}.\n    \
+         [[unroll]] for (int k = 0; k < {columns}; ++k) {{ s.sums.t[k] += uint64_t({MOST_PRODUCTS}u - s.count) * STARTS[k]; }}\n    \
+         return sums_result(s.sums);\n}}\n",
+        starts.join(", ")
+    )
+}
+
+impl Columns {
+    fn new(b: Builder, radix: Radix) -> Self {
+        let columns = 2 * radix.count;
+        Self {
+            b,
+            radix,
+            products: vec![Vec::new(); columns],
+            twice: vec![Vec::new(); columns],
+            terms: vec![Vec::new(); columns],
+            doubled: vec![Vec::new(); columns],
+            carries: vec![Vec::new(); columns],
+            constants: vec![0; columns],
+        }
+    }
+
+    /// The largest magnitude of an operand's digit.
+    fn magnitude(&self, index: usize) -> i128 {
+        if index + 1 < self.radix.count { HALF } else { highest_digit(self.radix) }
+    }
+
+    /// Between what the product of two operands' digits is: only the highest digits may be 2^31 as well as -2^31.
+    fn product(&self, (i, x): (usize, Value), (j, y): (usize, Value)) -> Product {
+        let (first, second) = (self.magnitude(i), self.magnitude(j));
+        let least = if first.max(second) == HALF { first * second - first.min(second) } else { first * second };
+        Product { factors: (x, y), range: (-least, first * second) }
+    }
+
+    fn add_product(&mut self, x: &[Value], y: &[Value]) {
+        for (i, &x) in x.iter().enumerate() {
+            for (j, &y) in y.iter().enumerate() {
+                let product = self.product((i, x), (j, y));
+                self.products[i + j].push(product);
+            }
+        }
+    }
+
+    fn add_square(&mut self, x: &[Value]) {
+        for i in 0..x.len() {
+            for j in i..x.len() {
+                let product = self.product((i, x[i]), (j, x[j]));
+                let products = if i == j { &mut self.products } else { &mut self.twice };
+                products[i + j].push(product);
+            }
+        }
+    }
+
+    /// Products of a column, as sums of as many as fit, and what each sum starts with.
+    fn sums(&mut self, products: Vec<Product>, name: &str) -> Vec<(Value, i128)> {
+        let mut sums: Vec<(Vec<Product>, (i128, i128))> = Vec::new();
+        for product in products {
+            let (low, high) = product.range;
+            let fits = |(_, range): &(Vec<Product>, (i128, i128))| {
+                let (low, high) = (range.0 + low, range.1 + high);
+                high + start(low) < 1 << 64
+            };
+            match sums.iter_mut().find(|sum| fits(sum)) {
+                Some((sum, range)) => {
+                    sum.push(product);
+                    *range = (range.0 + low, range.1 + high);
+                }
+                None => sums.push((vec![product], product.range)),
+            }
+        }
+        let made = |(index, (products, (low, _))): (usize, (Vec<Product>, (i128, i128)))| {
+            let start = start(low);
+            let first = self.b.constant(Type::U64, start);
+            let sum = products.iter().fold(first, |sum, &Product { factors: (x, y), .. }| self.b.wide_add(x, y, Some(sum)));
+            (self.b.named(sum, format!("{name}_{index}")), start)
+        };
+        sums.into_iter().enumerate().map(made).collect()
+    }
+
+    fn low(&mut self, sum: Value) -> Value {
+        let low = self.b.convert(sum, Type::U32);
+        self.b.convert(low, Type::U64)
+    }
+
+    /// All products of column k become terms of this one and the next. The sums are called by a name that no others in column k have.
+    fn put_together(&mut self, k: usize, name: &str) {
+        for (twice, name) in [(false, name), (true, "d")] {
+            let products = if twice { &mut self.twice[k] } else { &mut self.products[k] };
+            let products = std::mem::take(products);
+            for (sum, start) in self.sums(products, &format!("{name}{k}")) {
+                let (low, high) = (self.low(sum), self.b.shr(sum, WIDTH));
+                let terms = if twice { &mut self.doubled } else { &mut self.terms };
+                terms[k].push(low);
+                terms[k + 1].push(high);
+                self.constants[k + 1] -= (start >> WIDTH) << u32::from(twice);
+            }
+        }
+    }
+
+    /// What of column k's constant is below 2^32; the rest goes into the next column.
+    fn carry_constant(&mut self, k: usize) -> i128 {
+        let constant = self.constants[k];
+        self.constants[k] = constant.rem_euclid(1 << WIDTH);
+        self.constants[k + 1] += constant.div_euclid(1 << WIDTH);
+        self.constants[k]
+    }
+
+    /// Column k with its products: the sum of all that is to be added up in it.
+    fn column(&mut self, k: usize) -> Value {
+        self.put_together(k, "s");
+        let constant = self.carry_constant(k);
+        let doubled = std::mem::take(&mut self.doubled[k]);
+        let twice = doubled.into_iter().reduce(|x, y| self.b.add(x, y)).map(|sum| self.b.named(sum, format!("x{k}")));
+        let mut terms = std::mem::take(&mut self.terms[k]);
+        terms.extend([twice, twice].into_iter().flatten());
+        if constant != 0 {
+            terms.push(self.b.constant(Type::U64, constant));
+        }
+        terms.append(&mut self.carries[k]);
+        let Some(sum) = terms.into_iter().reduce(|x, y| self.b.add(x, y)) else {
+            unreachable!("every column has a product")
+        };
+        self.b.named(sum, format!("t{k}"))
+    }
+
+    /// Clears column i by a multiple of p, of which the column above takes the carry.
+    fn reduce(&mut self, i: usize, row: &Row) {
+        let (digit, cleared) = match row.inverse {
+            None => {
+                self.constants[i] += HALF;
+                let column = self.column(i);
+                (flipped(&mut self.b, column, Type::I32), column)
+            }
+            Some(inverse) => {
+                let column = self.column(i);
+                let low = self.b.convert(column, Type::U32);
+                let inverse = self.b.constant(Type::U32, i128::from(inverse as u32));
+                let digit = self.b.mul(low, inverse);
+                (self.b.convert(digit, Type::I32), column)
+            }
+        };
+        let digit = self.b.named(digit, format!("q{i}"));
+        let mut cleared = cleared;
+        for (j, &p) in row.digits.iter().enumerate().filter(|(_, p)| **p != 0) {
+            let k = i + row.first + j;
+            let factor = self.b.constant(Type::I32, -p);
+            let most = HALF * i128::from(p).abs();
+            let product = Product { factors: (digit, factor), range: (-most, most) };
+            if k == i {
+                // With a start, so that the carry is not negative.
+                let start = start(-most);
+                cleared = self.b.add_constant(cleared, start);
+                cleared = self.b.wide_add(digit, factor, Some(cleared));
+                cleared = self.b.named(cleared, format!("c{i}"));
+                self.constants[k + 1] -= start >> WIDTH;
+            } else if p == -1 && row.inverse.is_none() {
+                // The digit itself: the low word of its column, less 2^31.
+                let low = self.low(cleared);
+                self.carries[k].push(low);
+                self.constants[k] -= HALF;
+            } else {
+                self.products[k].push(product);
+            }
+        }
+        let above = self.b.shr(cleared, WIDTH);
+        self.carries[i + 1].push(above);
+    }
+
+    /// The result of so many products, of operands up to p each.
+    fn reduced(mut self, op: Struct, products: i128) -> Program {
+        let radix = self.radix;
+        radix.rows(1).iter().enumerate().for_each(|(i, row)| self.reduce(i, row));
+        // Half of p from the reduction, and so much from each product: may it be more than p?
+        let corrects = products * highest_digit(radix) > HALF;
+        if corrects {
+            self.correct();
+        }
+        let words = self.carried(HALF);
+        let b = &mut self.b;
+        let (lower, top) = words.split_at(radix.count - 1);
+        let mut digits: Vec<Value> = lower.iter().map(|&word| flipped(b, word, Type::I32)).collect();
+        digits.extend(top.iter().map(|&top| b.convert(top, Type::I32)));
+        if corrects {
+            let (top, largest) = (digits.pop(), highest_digit(radix) * 55 / 100);
+            digits.extend(top.map(|top| b.known(top, -largest, largest)));
+        }
+        self.b.finish(op, digits)
+    }
+
+    /// The columns above the cleared ones, carried: words of which each but the highest is more than it stands for, by `bias`.
+    fn carried(&mut self, bias: i128) -> Vec<Value> {
+        let Radix { count, .. } = self.radix;
+        let mut words = Vec::with_capacity(count);
+        for k in count..2 * count - 1 {
+            self.constants[k] += bias;
+            let column = self.column(k);
+            let word = self.b.convert(column, Type::U32);
+            words.push(self.b.named(word, format!("w{}", k - count)));
+            let above = self.b.shr(column, WIDTH);
+            self.carries[k + 1].push(above);
+        }
+        let top = 2 * count - 1;
+        let constant = self.b.constant(Type::U32, self.constants[top].rem_euclid(1 << WIDTH));
+        let terms = [&self.terms[top][..], &self.carries[top][..]].concat();
+        let terms: Vec<Value> = terms.into_iter().map(|term| self.b.convert(term, Type::U32)).collect();
+        let sum = terms.into_iter().fold(constant, |sum, term| self.b.add(sum, term));
+        words.push(self.b.named(sum, format!("w{}", count - 1)));
+        words
+    }
+
+    /// Subtracts the multiple of p that brings the result next to zero: below 0.55 p. What tells is the highest column before anything is
+    /// carried into it, and of that the bits from 2^[`COARSE`] on, next to which carries are nothing.
+    fn correct(&mut self) {
+        let Radix { count, .. } = self.radix;
+        let top = 2 * count - 1;
+        self.put_together(top - 1, "highest");
+        let mut sum = self.b.constant(Type::I64, self.constants[top]);
+        for term in self.terms[top].clone() {
+            let term = self.b.convert(term, Type::I64);
+            sum = self.b.add(sum, term);
+        }
+        self.b.note("the nearest multiple of p, or one next to it");
+        let coarse = self.b.shr(sum, COARSE);
+        let coarse = self.b.convert(coarse, Type::I32);
+        let p = self.radix.balanced(&self.radix.modulus(), count);
+        let reciprocal = ((1i128 << (COARSE + PRECISION)) + i128::from(p[count - 1]) / 2) / i128::from(p[count - 1]);
+        let reciprocal = self.b.constant(Type::I32, reciprocal);
+        let quotient = self.b.mul(coarse, reciprocal);
+        let quotient = self.b.add_constant(quotient, 1i128 << (PRECISION - 1));
+        let quotient = self.b.shr(quotient, PRECISION);
+        let quotient = self.b.named(quotient, "multiple");
+        for (j, &p) in p.iter().enumerate() {
+            let factor = self.b.constant(Type::I32, -p);
+            if j + 1 < count {
+                let most = MULTIPLES * i128::from(p).abs();
+                self.products[count + j].push(Product { factors: (quotient, factor), range: (-most, most) });
+            } else {
+                let product = self.b.mul(quotient, factor);
+                self.carries[top].push(product);
+            }
+        }
+    }
+}
