@@ -197,9 +197,8 @@ fn guess(info: &DeviceInfo, kernel: Kernel, field: Field, candidates: &[Formulat
     let full_rate = info.name.split([' ', '-']).any(|word| FULL_RATE_DOUBLES.contains(&word));
     let doubles = full_rate && candidates.contains(&Formulation::Doubles);
     match (field, kernel) {
-        (Field::Fq, _) | (Field::Fr, Kernel::Scan) if doubles => Formulation::Doubles,
-        (Field::Fq, _) | (Field::Fr, Kernel::Pow | Kernel::Scan) if digits => Formulation::Digits,
-        // So short that converting to digits and back costs more than it gains.
+        (Field::Fq, _) if doubles => Formulation::Doubles,
+        _ if digits => Formulation::Digits,
         _ => Formulation::Words,
     }
 }

@@ -208,10 +208,14 @@ const COST: u64 = 4;
 
 /// The most invocations of a launch, which each have as many elements as it takes: enough to keep a device busy, and no more, since
 /// each inverts. On the H200, which has room for 384 on each of its 132 parts, 2^22 Fq elements take 615 us with 2^15, 569 with
-/// 384 * 132, 643 with 2^16, 675 with 2^17. Others were not measured.
-const fn invocations(kind: DeviceKind) -> usize {
+/// 384 * 132, 643 with 2^16, 675 with 2^17; as many Fr elements 381 with 11 * 2^12, 350 with 3 * 2^14, 378 with 7 * 2^13, 344 with 2^16,
+/// 377 with 576 * 132. Others were not measured.
+const fn invocations(kind: DeviceKind, field: Field) -> usize {
     match kind {
-        DeviceKind::Discrete | DeviceKind::Virtual => 3 << 14,
+        DeviceKind::Discrete | DeviceKind::Virtual => match field {
+            Field::Fq => 3 << 14,
+            Field::Fr => 1 << 16,
+        },
         DeviceKind::Integrated | DeviceKind::Other => 1 << 13,
         DeviceKind::Software => 1 << 9,
     }
@@ -273,7 +277,7 @@ impl Task for Inversion {
         let device = lowering.vulkan.device();
         let length = (a.bytes() / element as u64) as usize;
         let most = device.launch_elements(COST);
-        let invocations = self.invocations.unwrap_or_else(|| invocations(device.info().kind));
+        let invocations = self.invocations.unwrap_or_else(|| invocations(device.info().kind, self.field));
         for start in (0..length).step_by(most) {
             let range = start..length.min(start + most);
             let bytes = (range.start * element) as u64..(range.end * element) as u64;

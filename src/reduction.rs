@@ -127,6 +127,9 @@ pub(crate) struct Reduce {
 /// The most elements of an invocation of a team: more only keep fewer invocations busy.
 const MOST: usize = 128;
 
+/// Vectors that are no longer are in caches, or as good as.
+const CACHED: usize = 1 << 14;
+
 /// How inner products take their second vector.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Second {
@@ -162,6 +165,10 @@ pub(crate) fn fold(
         let slots = [a.as_ref(), b.as_ref(), None, Some(&results)];
         let (constants, more) = match kernel {
             Kernel::Scan => (scan::constants(scan::PRODUCT, false, share.team), [0, 0]),
+            Kernel::InnerProduct => {
+                let cached = option == 1 || length <= CACHED;
+                (vec![(3, share.team as u32), (4, cached.into())], [length as u32, option])
+            }
             _ => (vec![(3, share.team as u32)], [length as u32, option]),
         };
         let launch = Launch { kernel, field, slots, written: 16, constants, segments, segment, share, more, cost: row.cost };

@@ -14,7 +14,8 @@
 //                    each slice do and, at the end, where the last one's end, and has from params[2] on which row each is. If it is 0,
 //                    outputs are rows each of which has its values together; b has from params[5] on where they begin, and end.
 //
-// Sums are not reduced before they are complete. That is why there is one formulation only: no other has room to wait.
+// Sums are not reduced before they are complete: see sums.glsl. An invocation adds up fewer than 2^27 products: there are no more than 2^32
+// elements, and outputs of many products have parts (src/matrix.rs).
 #version 460
 #extension GL_EXT_control_flow_attributes : require
 #if INT64
@@ -30,11 +31,14 @@
 #include "words.glsl"
 #include "field.glsl"
 #include "io.glsl"
-#include "sums.glsl"
 
 layout(constant_id = 3) const bool SPARSE = false;
 // Rows of a slice.
 #define SLICE 32u
+
+// Sparse products wait for memory.
+#define COLUMNS !SPARSE
+#include "sums.glsl"
 
 void main() {
     uint at = WORKGROUP_INDEX * gl_WorkGroupSize.x + gl_LocalInvocationID.x;

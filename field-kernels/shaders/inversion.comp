@@ -41,23 +41,23 @@ void main() {
     uint mine = (LENGTH - 1u - first) / push.count + 1u;
 
     uint zero = 0u;
-    Fe a, next, before = fe_one();
-    Op product = op_right(before);
+    Fe a, next;
+    Op product = op_right(fe_one());
     LOAD(SLOT_A, first, next)
     [[dont_unroll]] for (uint j = 0u; j < mine; ++j) {
         uint index = first + j * push.count;
         a = next;
         uint ahead = first + min(j + 1u, mine - 1u) * push.count; // at the end nothing new
         LOAD(SLOT_A, ahead, next)
-        STORE(SLOT_R, index, before)
+        Fe kept = op_kept(product);
+        STORE(SLOT_R, index, kept)
         bool is_zero = fe_is_zero(a);
         zero = max(zero, is_zero ? ~(START + index) : 0u);
         product = op_mul(product, op_right(fe_select(is_zero, fe_one(), a)));
-        before = op_result(product);
     }
     if (FINDS_ZEROS) { atomicMax(SLOT_C.flag[BASE_SLOT_C], zero); }
-    Op inverse = op_right(fe_divided(fe_r2(), before));
-    Fe other;
+    Op inverse = op_right(fe_divided(fe_r2(), op_result(product)));
+    Fe before, other;
     uint last = first + (mine - 1u) * push.count;
     LOAD(SLOT_A, last, next)
     LOAD(SLOT_R, last, other)
@@ -69,7 +69,7 @@ void main() {
         LOAD(SLOT_A, ahead, next)
         LOAD(SLOT_R, ahead, other)
         bool is_zero = fe_is_zero(a);
-        Fe r = fe_select(is_zero, fe_zero(), op_product(inverse, op_right(before)));
+        Fe r = fe_select(is_zero, fe_zero(), op_product(inverse, op_back(before)));
         STORE(SLOT_R, index, r)
         inverse = op_mul(inverse, op_right(fe_select(is_zero, fe_one(), a)));
     }

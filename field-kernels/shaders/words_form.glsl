@@ -13,6 +13,8 @@
 //   Op op_mul2(Op a, Op b, Op c, Op d)   (a b + c d) / R', with one reduction
 //   Fe op_result(Op r)      the canonical words of a product
 //   Fe op_product(Op a, Op b)   op_result(op_mul(a, b))
+//   Fe op_kept(Op r)        as many words, to be kept in memory, from which op_back makes r again: of r what op_result takes, or op_right(Fe)
+//   Op op_back(Fe a)
 
 #define Op Fe
 // Sums of more than two products are in this formulation only: see Sum below.
@@ -22,6 +24,8 @@ Op op_left(Fe a) { return a; }
 Op op_right(Fe b) { return b; }
 Op op_root(Fe a) { return a; }
 Fe op_result(Op r) { return r; }
+Fe op_kept(Op r) { return r; }
+Op op_back(Fe a) { return a; }
 
 Op op_mul(Op a, Op b) { return fe_mul(a, b); }
 Fe op_product(Op a, Op b) { return fe_mul(a, b); }

@@ -194,8 +194,8 @@ kernels! {
     Double "double" "KERNEL_DOUBLE" "elementwise" [Fq Fr] ["int64" "int32"];
     Mul "mul" "KERNEL_MUL" "elementwise" [Fq Fr] ["int64" "int32" "digits" "doubles"];
     Square "square" "KERNEL_SQUARE" "elementwise" [Fq Fr] ["int64" "int32" "digits" "doubles"];
-    MulAdd "mul_add" "KERNEL_MUL_ADD" "elementwise" [Fq Fr] ["int64" "int32" "digits" "doubles"];
-    Pow "pow" "KERNEL_POW" "elementwise" [Fq Fr] ["int64" "int32" "digits" "doubles"];
+    MulAdd "mul_add" "KERNEL_MUL_ADD" "elementwise" [Fq] ["int64" "int32" "digits" "doubles"] [Fr] ["int64" "int32" "digits"];
+    Pow "pow" "KERNEL_POW" "elementwise" [Fq] ["int64" "int32" "digits" "doubles"] [Fr] ["int64" "int32" "digits"];
     Inverse "inverse" "KERNEL_INVERSE" "elementwise" [Fq Fr] ["int64" "int32"];
     Sqrt "sqrt" "KERNEL_SQRT" "elementwise" [Fq] ["int64" "int32" "digits" "doubles"];
     Equal "equal" "KERNEL_EQUAL" "elementwise" [Fq Fr] ["int64" "int32"];

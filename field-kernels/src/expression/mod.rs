@@ -129,7 +129,7 @@ pub fn assemble(field: Field, width: Width, formulation: Formulation, nodes: &[N
 }
 
 /// Operands that are fetched before the first is waited for.
-const AHEAD: usize = 4;
+const AHEAD: usize = 3;
 
 /// A function of the library.
 #[derive(Clone, Copy)]

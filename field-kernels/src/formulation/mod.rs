@@ -22,6 +22,8 @@
 //! Op op_square(Op a);                 // a a / R'
 //! Op op_mul2(Op a, Op b, Op c, Op d); // (a b + c d) / R'
 //! Fe op_product(Op a, Op b);          // op_result(op_mul(a, b)), or something quicker
+//! Fe op_kept(Op r);                   // a result in words, to be kept in memory,
+//! Op op_back(Fe a);                   // and the result again, or its equal modulo p
 //! ```
 //! so that `op_mul(op_left(a), op_right(b))`, `op_square(op_root(a))` and `op_mul2(op_left(a), op_right(b), op_left(c),
 //! op_right(d))` are results in the Montgomery form of the vectors, with R = 2^(32 WORDS).
@@ -349,8 +351,11 @@ pub fn glsl_with(field: Field, variant: &Variant) -> String {
             Some(shortcut) => text.push_str(shortcut),
         }
     }
+    text.push_str(match variant {
+        Variant::Signed => signed::KEPT,
+        _ => "\nFe op_kept(Op r) { return op_result(r); }\nOp op_back(Fe a) { return op_right(a); }\n",
+    });
     if *variant == Variant::Signed {
-        text.push('\n');
         text.push_str(&signed::sums_glsl(radix));
     }
     text

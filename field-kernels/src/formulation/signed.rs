@@ -23,12 +23,30 @@ use num_bigint::BigInt;
 
 pub(super) const PROSE: &str = "Sums of up to two products each, from 2^63 - 2^32; t is a column of halves of such sums.";
 
+/// Digits are words.
+pub(super) const KEPT: &str = "
+// Digits as words.
+Fe op_kept(Op r) {
+    Fe kept;
+    [[unroll]] for (int i = 0; i < WORDS; ++i) { kept.w[i] = uint(r.d[i]); }
+    return kept;
+}
+
+Op op_back(Fe a) {
+    Op back;
+    [[unroll]] for (int i = 0; i < WORDS; ++i) { back.d[i] = int(a.w[i]); }
+    return back;
+}
+";
+
 const WIDTH: u32 = 32;
 const HALF: i128 = 1 << (WIDTH - 1);
 /// The most products of a sum.
 pub(super) const MOST_PRODUCTS: i128 = super::LONG_SUM as i128;
 /// Multiples of p that may have to be subtracted from one: 6 * 0.46 + 0.5, rounded up, and room.
 const MULTIPLES: i128 = 8;
+/// How far from zero the highest digit of two products is where p is added or subtracted.
+const MARGIN: i128 = 1 << 24;
 /// Bits of the highest digit that do not matter for which multiple it is, and those of the quotient after the point.
 const COARSE: u32 = 16;
 const PRECISION: u32 = 24;
@@ -223,7 +241,7 @@ pub(super) fn sums_glsl(radix: Radix) -> String {
     let columns = 2 * radix.count;
     let starts: Vec<String> = starts(radix).into_iter().map(|start| format!("{start:#x}ul")).collect();
     format!(
-        "#define LONG_SUMS\n\n\
+        "\n#define LONG_SUMS\n\n\
          // A sum of so many products, {MOST_PRODUCTS} at most, that is not reduced yet.\n\
          struct Sum {{ Sums sums; uint count; }};\n\n\
          // What each product adds to the columns by what its sums start with.\n\
@@ -374,6 +392,10 @@ impl Columns {
         };
         let digit = self.b.named(digit, format!("q{i}"));
         let mut cleared = cleared;
+        if row.inverse.is_none() {
+            let above = self.b.shr(cleared, WIDTH);
+            self.carries[i + 1].push(above);
+        }
         for (j, &p) in row.digits.iter().enumerate().filter(|(_, p)| **p != 0) {
             let k = i + row.first + j;
             let factor = self.b.constant(Type::I32, -p);
@@ -386,6 +408,8 @@ impl Columns {
                 cleared = self.b.wide_add(digit, factor, Some(cleared));
                 cleared = self.b.named(cleared, format!("c{i}"));
                 self.constants[k + 1] -= start >> WIDTH;
+                let above = self.b.shr(cleared, WIDTH);
+                self.carries[k + 1].push(above);
             } else if p == -1 && row.inverse.is_none() {
                 // The digit itself: the low word of its column, less 2^31.
                 let low = self.low(cleared);
@@ -395,8 +419,6 @@ impl Columns {
                 self.products[k].push(product);
             }
         }
-        let above = self.b.shr(cleared, WIDTH);
-        self.carries[i + 1].push(above);
     }
 
     /// The result of so many products, of operands up to p each.
@@ -406,7 +428,7 @@ impl Columns {
         // Half of p from the reduction, and so much from each product: may it be more than p?
         let corrects = products * highest_digit(radix) > HALF;
         if corrects {
-            self.correct();
+            self.correct(products);
         }
         let words = self.carried(HALF);
         let b = &mut self.b;
@@ -414,7 +436,7 @@ impl Columns {
         let mut digits: Vec<Value> = lower.iter().map(|&word| flipped(b, word, Type::I32)).collect();
         digits.extend(top.iter().map(|&top| b.convert(top, Type::I32)));
         if corrects {
-            let (top, largest) = (digits.pop(), highest_digit(radix) * 55 / 100);
+            let (top, largest) = (digits.pop(), highest_digit(radix) - MARGIN / 4);
             digits.extend(top.map(|top| b.known(top, -largest, largest)));
         }
         self.b.finish(op, digits)
@@ -441,18 +463,51 @@ impl Columns {
         words
     }
 
-    /// Subtracts the multiple of p that brings the result next to zero: below 0.55 p. What tells is the highest column before anything is
-    /// carried into it, and of that the bits from 2^[`COARSE`] on, next to which carries are nothing.
-    fn correct(&mut self) {
-        let Radix { count, .. } = self.radix;
-        let top = 2 * count - 1;
-        self.put_together(top - 1, "highest");
+    /// Subtracts a multiple of p that brings the result below p. What tells is the highest column before anything is carried into it.
+    fn correct(&mut self, products: i128) {
+        let top = 2 * self.radix.count - 1;
+        // All of them, or compilers keep too much of what they are made of.
+        (self.radix.count..top).for_each(|k| self.put_together(k, "early"));
         let mut sum = self.b.constant(Type::I64, self.constants[top]);
         for term in self.terms[top].clone() {
             let term = self.b.convert(term, Type::I64);
             sum = self.b.add(sum, term);
         }
-        self.b.note("the nearest multiple of p, or one next to it");
+        let sum = self.b.named(sum, "above");
+        // Of two products, p (0.91 + 0.5) at most.
+        if products <= 2 { self.correct_once(sum) } else { self.correct_by_quotient(sum) }
+    }
+
+    /// Adds p to what is well below zero, and subtracts it from what is well above: by more than carries, which are little compared with
+    /// [`MARGIN`].
+    fn correct_once(&mut self, sum: Value) {
+        let count = self.radix.count;
+        let margin = self.b.constant(Type::I64, MARGIN / 2);
+        self.b.note("all ones where p is to be added, and where it is to be subtracted");
+        let below = self.b.add(sum, margin);
+        let above = self.b.sub(margin, sum);
+        let masks = [(below, "adds"), (above, "subtracts")].map(|(sum, name)| {
+            let sign = self.b.shr(sum, 63);
+            let sign = self.b.convert(sign, Type::U32);
+            self.b.named(sign, name)
+        });
+        let p = self.radix.modulus();
+        let (p, minus) = (Radix::to_words(&p, count), Radix::to_words(&-p, count));
+        for (j, words) in p.into_iter().zip(minus).enumerate() {
+            let [p, minus] = [(masks[0], words.0), (masks[1], words.1)].map(|(mask, word)| {
+                let word = self.b.constant(Type::U32, word);
+                self.b.and(mask, word)
+            });
+            let either = self.b.or(p, minus);
+            let term = self.b.convert(either, Type::U64);
+            self.terms[count + j].push(term);
+        }
+    }
+
+    /// By the nearest multiple, or the one next to it: what is left is below 0.55 p. Of the sum the bits from 2^[`COARSE`] on matter, next to
+    /// which carries are nothing.
+    fn correct_by_quotient(&mut self, sum: Value) {
+        let count = self.radix.count;
         let coarse = self.b.shr(sum, COARSE);
         let coarse = self.b.convert(coarse, Type::I32);
         let p = self.radix.balanced(&self.radix.modulus(), count);
@@ -469,7 +524,7 @@ impl Columns {
                 self.products[count + j].push(Product { factors: (quotient, factor), range: (-most, most) });
             } else {
                 let product = self.b.mul(quotient, factor);
-                self.carries[top].push(product);
+                self.carries[2 * count - 1].push(product);
             }
         }
     }

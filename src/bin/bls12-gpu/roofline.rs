@@ -65,6 +65,8 @@ impl Count {
                 Routine::Mul | Routine::Product => n * n + reduction,
                 Routine::Square => n * (n + 1) / 2 + reduction,
                 Routine::Mul2 => 2 * n * n + reduction,
+                Routine::SumAdd => n * n,
+                Routine::SumResult => reduction,
                 Routine::Left | Routine::Right | Routine::Root | Routine::Result => 0,
             };
             return Self { wide: times * wide, double: 0, all: None };
