@@ -184,9 +184,9 @@ macro_rules! kernels {
     };
 }
 
-// A row: the kernel, its name, its macro and its source; fields and their variants, as file names end. Inverses gain nothing from the
-// formulations that are missing: on the H200, of 2^22, 4.9 G/s in digits and 4.5 in words for Fq, 10.5 in doubles and 10.6 in
-// words for Fr.
+// A row: the kernel, its name, its macro and its source; fields and their variants, as file names end. What is missing was no gain on the
+// H200, which is made for doubles: inverses of 2^22 in digits, 4.9 G/s to 4.5 in words and 7.1 in doubles for Fq; for Fr in doubles 10.5 to
+// 10.6 in words and 12.2 in digits, and a PLONK gate in twice the time.
 kernels! {
     Add "add" "KERNEL_ADD" "elementwise" [Fq Fr] ["int64" "int32"];
     Sub "sub" "KERNEL_SUB" "elementwise" [Fq Fr] ["int64" "int32"];

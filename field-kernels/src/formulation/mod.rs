@@ -66,7 +66,7 @@ pub(crate) const LONG_SUM: usize = 6;
 pub enum Formulation {
     /// On 32-bit words with carries: written by hand, in shaders/field.glsl.
     Words,
-    /// On signed 30-bit digits, in 64-bit columns without carries.
+    /// On signed digits: Fq on such of 30 bits, in 64-bit columns without carries; Fr on words, two products to a 64-bit sum.
     Digits,
     /// In doubles: Fq on 48-bit digits, products split in halves; Fr on signed 24-bit digits.
     Doubles,

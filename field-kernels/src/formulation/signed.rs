@@ -1,19 +1,20 @@
-//! Signed words: balanced 32-bit digits, each product whole in 64 bits, two products to a sum.
+//! Signed words: balanced 32-bit digits, two products to a 64-bit sum.
 //!
-//! The words of an element less 2^31, with a carry where that is needed, are digits between -2^31 and 2^31. A product of two of them is at
-//! most 2^62, so two products fit one 64-bit sum: half as many sums have to be put together as there are products. And because a digit
-//! is a word, what takes shifts and masks in shorter digits is a choice of registers here: the low half of a sum belongs to its
-//! column, the high half to the next, and as many halves as there are are added up in columns of 64 bits, three terms to two instructions.
+//! Carries are what GLSL is bad at, and what shorter digits avoid at the price of more products, shifts and masks. Here digits are words, but
+//! with signs: a product of two is at most 2^62 in magnitude, so that two fit one 64-bit sum, and only half as many sums have to be put
+//! together as there are products. The low half of a sum belongs to its column and the high half to the next, which is a choice of
+//! registers; as many halves as there are are added up in columns of 64 bits, three terms to two instructions.
 //!
 //! # Signs
-//! Sums start with [`START`], which makes them numbers without a sign: their halves need none either. What that adds up to is known for
-//! every column, and is taken off by one constant. The constant also adds 2^31 to each digit of the quotient and of the result, so that
-//! cutting off rounds: the digit then is the low word with its highest bit flipped, and the carry is the high word.
+//! Sums start with a constant (see [`start`]) that makes them numbers without a sign: then their halves have none either. What that adds up
+//! to is known for every column, and one constant takes it off. The same constant adds 2^31 to each digit of the quotient and of
+//! the result, so that cutting off rounds: the digit is the low word with its highest bit flipped, and the carry is the high word.
 //!
 //! # Reduction
 //! By Montgomery, a digit at a time, subtracting the digit times p, or times p k = 1 mod 2^32 where k is short, so that the digit is its own
-//! multiplier ([`Radix::rows`]). The quotient's digits have signs, so that what is subtracted is at most p / 2: with operands up to p, a
-//! product and its reduction are below p (0.46 + 0.5) even for Fr, where R is little more than 2 p, and are operands again.
+//! multiplier ([`Radix::rows`]). R' = R. The quotient's digits have signs, so what is subtracted is at most p / 2: with operands up to p, a
+//! product and its reduction are below p (0.46 + 0.5) even for Fr, where R is little more than 2 p. So every result is an operand again, and
+//! one conditional addition of p makes it canonical.
 
 use super::Routine;
 use super::convert::{added, fe};
@@ -23,7 +24,7 @@ use num_bigint::BigInt;
 
 pub(super) const PROSE: &str = "Sums of up to two products each, from 2^63 - 2^32; t is a column of halves of such sums.";
 
-/// Digits are words.
+/// The text of what keeps operands in memory.
 pub(super) const KEPT: &str = "
 // Digits as words.
 Fe op_kept(Op r) {
@@ -43,7 +44,7 @@ const WIDTH: u32 = 32;
 const HALF: i128 = 1 << (WIDTH - 1);
 /// The most products of a sum.
 pub(super) const MOST_PRODUCTS: i128 = super::LONG_SUM as i128;
-/// Multiples of p that may have to be subtracted from one: 6 * 0.46 + 0.5, rounded up, and room.
+/// Multiples of p that may have to be subtracted from one: 6 * 0.46 + 0.5, and room.
 const MULTIPLES: i128 = 8;
 /// How far from zero the highest digit of two products is where p is added or subtracted.
 const MARGIN: i128 = 1 << 24;
@@ -51,6 +52,7 @@ const MARGIN: i128 = 1 << 24;
 const COARSE: u32 = 16;
 const PRECISION: u32 = 24;
 
+/// What a sum of one and of two products starts with: multiples of 2^32.
 const ONE: i128 = 1 << 62;
 const TWO: i128 = (1 << 63) - (1 << WIDTH);
 
@@ -61,6 +63,7 @@ struct Product {
     range: (i128, i128),
 }
 
+/// A program under construction, by the weight of what is added up.
 struct Columns {
     b: Builder,
     radix: Radix,
@@ -68,11 +71,13 @@ struct Columns {
     products: Vec<Vec<Product>>,
     /// Those that count twice.
     twice: Vec<Vec<Product>>,
-    /// Halves of sums, below 2^32 each.
+    /// What is to be added: halves of sums, below 2^32 each.
     terms: Vec<Vec<Value>>,
+    /// The same, to be added twice.
     doubled: Vec<Vec<Value>>,
     /// Terms that come from the column below, and are known last.
     carries: Vec<Vec<Value>>,
+    /// What is to be added that is known now.
     constants: Vec<i128>,
 }
 
@@ -91,18 +96,18 @@ fn start(low: i128) -> i128 {
     if -low <= ONE { ONE } else { TWO }
 }
 
-/// A digit from the word that is 2^31 more, and the other way round; in a way that compilers do not see through, to which it would be a
-/// subtraction.
-fn flipped(b: &mut Builder, x: Value, to: Type) -> Value {
+/// The digit that the lowest word of `x` exceeds by 2^31. To compilers that see through it, it is a subtraction, which some carry through
+/// products.
+fn flipped(b: &mut Builder, x: Value) -> Value {
     let x = if b.ty(x) == Type::U32 { x } else { b.convert(x, Type::U32) };
     let zero = b.opaque_zero();
     let zero = b.convert(zero, Type::U32);
     let bit = b.add_constant(zero, HALF);
     let x = b.add(x, bit);
-    if to == Type::U32 { x } else { b.convert(x, to) }
+    b.convert(x, Type::I32)
 }
 
-/// A carry goes into the next digit where a word, or the word with the carry into it, is 2^31 or more.
+/// An element in digits: a carry goes into the next one where a word, or the word with the carry into it, is 2^31 or more.
 fn digits_of_words(b: &mut Builder, words: &[Value]) -> Vec<Value> {
     let mut carry: Option<Value> = None;
     let digit = |(k, &word): (usize, &Value)| {
@@ -380,7 +385,7 @@ impl Columns {
             None => {
                 self.constants[i] += HALF;
                 let column = self.column(i);
-                (flipped(&mut self.b, column, Type::I32), column)
+                (flipped(&mut self.b, column), column)
             }
             Some(inverse) => {
                 let column = self.column(i);
@@ -433,7 +438,7 @@ impl Columns {
         let words = self.carried(HALF);
         let b = &mut self.b;
         let (lower, top) = words.split_at(radix.count - 1);
-        let mut digits: Vec<Value> = lower.iter().map(|&word| flipped(b, word, Type::I32)).collect();
+        let mut digits: Vec<Value> = lower.iter().map(|&word| flipped(b, word)).collect();
         digits.extend(top.iter().map(|&top| b.convert(top, Type::I32)));
         if corrects {
             let (top, largest) = (digits.pop(), highest_digit(radix) - MARGIN / 4);

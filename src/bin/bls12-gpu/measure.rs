@@ -1,6 +1,7 @@
 //! Timing, and the inputs that are timed.
 
-use bls12_field_gpu::{Call, Error, Field, Form, Operation, Parameter};
+use ark_bls12_381::Fr;
+use bls12_field_gpu::{Backend, Call, Error, Field, Form, Operation, Parameter, Vector};
 use std::time::{Duration, Instant};
 
 /// The environment's variables, as far as they are text.
@@ -90,4 +91,15 @@ impl Inputs {
     pub(crate) fn parameter(&self) -> &[u64] {
         &self.parameter
     }
+}
+
+/// Has the device double elements for some time, so that its clocks are up; which is no work that it gets so hot from that they fall again.
+pub(crate) fn keep_busy(backend: &Backend, vector: &Vector<Fr>, time: Duration) -> Result<(), Error> {
+    let begin = Instant::now();
+    while begin.elapsed() < time {
+        let mut recording = backend.record();
+        (0..32).try_for_each(|_| recording.double_into(vector, vector))?;
+        recording.submit()?.wait()?;
+    }
+    Ok(())
 }

@@ -9,6 +9,7 @@ mod movement;
 mod scans;
 
 use crate::kernels::Kernels;
+use crate::measure::keep_busy;
 use crate::report::{Sheet, number};
 use ark_bls12_381::Fr;
 use batches::Batch;
@@ -118,16 +119,12 @@ impl Bench {
         (0..length as u64).into_par_iter().map(element).collect()
     }
 
-    /// Has the device double elements until its clocks are up, which fall while it waits for the host to make numbers or to check
-    /// them; which is no work that it gets so hot from that they fall again.
+    /// Gets the device's clocks up, which fall while it waits for the host to make numbers or to check them.
     fn warm(&self) -> Outcome<()> {
         let [alone, busy] = WARM;
         let time = if self.worked.get().is_none_or(|last| last.elapsed() > ALONE) { alone } else { busy };
-        let begin = Instant::now();
-        while !self.quick && begin.elapsed() < time {
-            let mut recording = self.backend.record();
-            (0..32).try_for_each(|_| recording.double_into(&self.light, &self.light))?;
-            recording.submit()?.wait()?;
+        if !self.quick {
+            keep_busy(&self.backend, &self.light, time)?;
         }
         self.worked.set(Some(Instant::now()));
         Ok(())
