@@ -186,7 +186,8 @@ const NOISE: f64 = 1.03;
 const FULL_RATE_DOUBLES: [&str; 13] =
     ["GP100", "P100", "GV100", "V100", "A30", "A100", "A800", "H100", "H200", "H800", "GH200", "B200", "GB200"];
 
-/// What is known to be good for a kernel on devices of a kind, before anything is measured: as `benches/reports/h200-roofline.md` has it.
+/// What is known to be good for a kernel on devices of a kind, before anything is measured: as `benches/reports/h200-roofline.md` has it
+/// of the one GPU that was at hand. `bls12-gpu calibrate` measures.
 fn guess(info: &DeviceInfo, kernel: Kernel, field: Field, candidates: &[Formulation]) -> Formulation {
     const NVIDIA: u32 = 0x10de;
     let discrete = matches!(info.kind, DeviceKind::Discrete | DeviceKind::Virtual);

@@ -31,7 +31,7 @@ impl KnownAnswers {
 }
 
 /// Values below the modulus: 0, 1, 2, p - 1, p - 2, (p - 1) / 2, (p + 1) / 2, R, R - 1, p - R, R^2, and values whose words are all
-/// ones or all zeros up to some word.
+/// ones or all zeros up to some word, or whose balanced digits are extremes.
 pub(crate) fn edges(field: Field) -> Vec<Vec<u64>> {
     let p = field.modulus();
     let limbs = field.limbs();
@@ -71,6 +71,21 @@ pub(crate) fn edges(field: Field) -> Vec<Vec<u64>> {
     }
     edges.push((0..limbs).map(|i| if i + 1 < limbs { u64::MAX } else { p[i] - 1 }).collect());
     edges.push((0..limbs).map(|i| if i + 1 < limbs { 0xffff_ffff_0000_0000 } else { p[i] - 1 }).collect());
+    // Balanced digits of 32 bits that are all as small, and all as large, as they get, but for the highest.
+    let balanced = [[0x7fff_ffff_8000_0000, 0x7fff_ffff_7fff_ffff], [0x7fff_ffff_7fff_ffff; 2]];
+    edges.extend(balanced.map(|[first, others]| {
+        (0..limbs)
+            .map(|i| {
+                if i == 0 {
+                    first
+                } else if i + 1 < limbs {
+                    others
+                } else {
+                    (((p[i] >> 32) - 1) << 32) | 0x7fff_ffff
+                }
+            })
+            .collect()
+    }));
     edges
 }
 

@@ -52,25 +52,23 @@ impl<'a> Table<'a> {
     fn of_squares(powers: &'a Region, first: u32) -> Self {
         Self { powers, first, digit: 1 }
     }
-
-    fn entries(digits: usize) -> usize {
-        digits * ((1 << DIGIT) - 1)
-    }
 }
 
 /// Bits of a digit where the host makes the table: so that there are few multiplications to wait for, and few powers to send.
 const DIGIT: u32 = 4;
 
-/// The powers that a [`Table`] for so many digits has of x.
-fn table<F: LimbField>(x: F, digits: usize) -> Vec<F> {
-    let mut table = Vec::with_capacity(Table::entries(digits));
+/// How many powers a [`Table`] has for each such digit.
+const ENTRIES: usize = (1 << DIGIT) - 1;
+
+/// The powers that a [`Table`] for so many digits of [`DIGIT`] bits has of x.
+fn powers_by_digit<F: LimbField>(x: F, digits: usize) -> Vec<F> {
+    let mut powers = Vec::with_capacity(digits * ENTRIES);
     let mut base = x;
     for _ in 0..digits {
-        let powers = std::iter::successors(Some(base), |power| Some(*power * base));
-        table.extend(powers.take(Table::entries(1)));
-        base *= table[table.len() - 1];
+        powers.extend(std::iter::successors(Some(base), |power| Some(*power * base)).take(ENTRIES));
+        base *= powers[powers.len() - 1];
     }
-    table
+    powers
 }
 
 /// c x^i, c = 1 if there is none, into element i of `out`.
@@ -175,8 +173,8 @@ fn folds(
 /// The bytes of the tables of x and, behind it, of x^columns, for so many digits.
 fn tables<F: LimbField>(x: &[u64], columns: u64, [low, high]: [usize; 2]) -> Arc<[u8]> {
     let Some(&x) = F::elements(x).first() else { return Arc::new([]) };
-    let across = table(x, low);
-    let down = table(x.pow([columns]), high);
+    let across = powers_by_digit(x, low);
+    let down = powers_by_digit(x.pow([columns]), high);
     bytemuck::cast_slice(F::limbs(&[across, down].concat())).into()
 }
 
@@ -225,11 +223,11 @@ impl Task for Evaluated {
                 Field::Fq => tables::<Fq>(point, 1 << bits, [low, high]),
                 Field::Fr => tables::<Fr>(point, 1 << bits, [low, high]),
             };
-            let powers_of_point = some(Table::entries(low + high) as u64)?;
+            let powers_of_point = some(((low + high) * ENTRIES) as u64)?;
             device.batch.upload(&powers_of_point, powers);
-            let table = |first: usize| Table { powers: &powers_of_point, first: first as u32, digit: DIGIT };
-            powers_of(device, field, (&table(0), None), &powers_across)?;
-            powers_of(device, field, (&table(Table::entries(low)), None), &powers_down)?;
+            let at = |first: usize| Table { powers: &powers_of_point, first: first as u32, digit: DIGIT };
+            powers_of(device, field, (&at(0), None), &powers_across)?;
+            powers_of(device, field, (&at(low * ENTRIES), None), &powers_down)?;
             return folds(device, field, polynomial, (&powers_across, &values, &powers_down), out);
         }
         // Squares of x, and of x^columns. The same memory for one point after the other.
@@ -276,7 +274,8 @@ impl Task for Evaluated {
             }
             Trial { task: Arc::new(task), inputs, outputs: vec![(Item::Element(self.field), values)] }
         };
-        [0, 1, 2, 3, 16, 17, 1000, 4097].into_iter().enumerate().map(trial).collect()
+        // The last so long that the powers have three digits.
+        [0, 1, 2, 3, 16, 17, 1000, 4097, (1 << 16) + 1].into_iter().enumerate().map(trial).collect()
     }
 }
 
@@ -356,7 +355,7 @@ impl Recording {
         Ok(out)
     }
 
-    /// As [`Recording::evaluate_point`], into `out`, a vector of one element that does not overlap the polynomial. The squares of the
+    /// As [`Recording::evaluate_point`], into `out`, a vector of one element that does not overlap the polynomial. Powers of the
     /// point come from the host, which makes this quicker than [`Recording::evaluate_at_into`] with one point.
     ///
     /// # Errors
@@ -513,5 +512,22 @@ impl Recording {
         let vector = self.backend.vector(elements.len())?;
         self.write(&vector, elements)?;
         Ok(vector)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DIGIT, ENTRIES, Fr, powers_by_digit};
+    use ark_ff::Field as _;
+
+    #[test]
+    fn powers_are_where_digits_look_for_them() {
+        let x = Fr::from(3u64);
+        let powers = powers_by_digit(x, 3);
+        assert_eq!(powers.len(), 3 * ENTRIES);
+        for (at, power) in powers.iter().enumerate() {
+            let (step, digit) = (at / ENTRIES, (at % ENTRIES + 1) as u64);
+            assert_eq!(*power, x.pow([digit << (DIGIT as usize * step)]));
+        }
     }
 }

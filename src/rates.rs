@@ -5,6 +5,7 @@ use crate::call::{Call, Prepared};
 use crate::on_device::{Vulkan, arranged};
 use crate::operation::{Parameter, Row, TABLE};
 use crate::reduction::Reduce;
+use crate::task::Scratch;
 use crate::{Backend, DeviceError, Error, Field, Form, REDUCTIONS, ReductionRow};
 use cpu_reference::probes;
 use field_kernels::{Formulation, Kernel, permutations};
@@ -360,8 +361,15 @@ impl Vulkan {
         let input = self.uploaded(&random(field, length, 2))?;
         let output = Some(self.device().allocate(field.bytes() as u64)?);
         let inputs = vec![Some(input); row.vectors];
-        let add =
-            |batch: &mut Batch| self.lower_in(backend, &task, formulation, batch, (&inputs, std::slice::from_ref(&output)));
+        let add = |batch: &mut Batch| {
+            self.lower_in(
+                backend,
+                &task,
+                formulation,
+                (batch, &Scratch::default()),
+                (&inputs, std::slice::from_ref(&output)),
+            )
+        };
         Ok(length as f64 / self.seconds_each(5, add)?)
     }
 

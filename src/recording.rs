@@ -6,7 +6,7 @@ use crate::mask::Mask;
 use crate::memory::{Memory, Mirror, Place};
 use crate::operation::{Operation, Output};
 use crate::step::{Applied, Fetch, Item, Step};
-use crate::task::Task;
+use crate::task::{Scratch, Task};
 use crate::ticket::{Download, Landed, Ticket};
 use crate::vector::Vector;
 use crate::verification::Verification;
@@ -490,13 +490,13 @@ impl Recording {
             steps.iter().try_for_each(|step| step.compute(&Mirror::default(), &mut landed))?;
             return Ok(Ticket::done(backend, fetches, landed));
         };
-        let mut batch = Batch::default();
+        let (mut batch, scratch) = (Batch::default(), Scratch::default());
         let verification = verified.then(|| Verification::new(&steps, backend.verify() == Verify::Proofs));
         if let Some(verification) = &verification {
             verification.fetch_inputs(&mut batch);
         }
         for (number, step) in steps.iter().enumerate() {
-            step.add_to(&mut batch, &backend, vulkan)?;
+            step.add_to((&mut batch, &scratch), &backend, vulkan)?;
             if let Some(verification) = &verification {
                 verification.fetch_said(number, step, &mut batch);
             }

@@ -127,7 +127,7 @@ pub(crate) struct Reduce {
 /// The most elements of an invocation of a team: more only keep fewer invocations busy.
 const MOST: usize = 128;
 
-/// Vectors that are no longer are in caches, or as good as.
+/// Vectors of at most so many elements are in caches, or as good as.
 const CACHED: usize = 1 << 14;
 
 /// How inner products take their second vector.
@@ -237,7 +237,7 @@ impl Task for Reduce {
         // many elements as they get when vectors are long, whose sums are as large as they get.
         let shapes =
             [(0, 1), (1, 1), (2, 3), (64, 2), (65, 1), (1023, 1), (1024, 1), (1025, 2), (2500, 1)].map(|of| (of, None));
-        let long = [((TEAM * MOST, 1), Some(MOST))];
+        let long = [((TEAM * MOST, 1), Some(MOST)), ((CACHED.max(TEAM * MOST) + 1, 1), Some(MOST))];
         let trial = |((segment, segments), steps): ((usize, usize), Option<usize>)| {
             // Against every edge, every edge; of a product none that is zero, or it would be.
             let at = |operand: usize, index: usize| {

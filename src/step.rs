@@ -5,7 +5,7 @@ use crate::mask::FLAG;
 use crate::memory::{Memory, Mirror};
 use crate::on_device::{Vulkan, arranged};
 use crate::operation::Operation;
-use crate::task::{Task, Values};
+use crate::task::{Scratch, Task, Values};
 use crate::ticket::Landed;
 use crate::{Backend, Error, Field, Form};
 use cpu_reference::{Positions, Results};
@@ -188,7 +188,12 @@ impl Step {
     }
 
     /// Adds the step to a device's batch; a costly operation on a long vector as several launches.
-    pub(crate) fn add_to(&self, batch: &mut Batch, backend: &Backend, vulkan: &Vulkan) -> Result<(), Error> {
+    pub(crate) fn add_to(
+        &self,
+        (batch, scratch): (&mut Batch, &Scratch),
+        backend: &Backend,
+        vulkan: &Vulkan,
+    ) -> Result<(), Error> {
         match self {
             Step::Write { bytes, to: Memory::Device(to), .. } => batch.upload(to, bytes.clone()),
             Step::Copy { from: Memory::Device(from), to: Memory::Device(to), .. } => batch.copy(from, to),
@@ -213,7 +218,7 @@ impl Step {
             Step::Task { task, inputs, outputs, .. } => {
                 let inputs: Vec<Option<Region>> = inputs.iter().map(|memory| memory.region().cloned()).collect();
                 let outputs: Vec<Option<Region>> = outputs.iter().map(|(memory, _)| memory.region().cloned()).collect();
-                vulkan.lower(backend, &**task, batch, (&inputs, &outputs))?;
+                vulkan.lower(backend, &**task, (batch, scratch), (&inputs, &outputs))?;
             }
             _ => {}
         }

@@ -8,6 +8,7 @@ use crate::step::Item;
 use crate::{Error, Field};
 use field_kernels::{Formulation, Kernel};
 use gpu_executor::{Batch, Program, Region, Shape, SlotUse};
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::Arc;
 
@@ -161,6 +162,7 @@ fn copied<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<T> {
 pub(crate) struct Lowering<'a> {
     pub(crate) batch: &'a mut Batch,
     pub(crate) vulkan: &'a Vulkan,
+    memory: &'a Scratch,
     /// The formulation chosen for the task; words if it does not multiply.
     pub(crate) formulation: Formulation,
 }
@@ -178,10 +180,51 @@ pub(crate) struct Specialized {
     pub(crate) constants: Vec<(u32, u32)>,
 }
 
+/// Memory that the tasks of one batch have for themselves, one after the other, so that a long recording does not need the more the
+/// longer it is.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// The task that is being lowered.
+    task: Cell<usize>,
+    /// What there is, and the last task that it was given to.
+    given: RefCell<Vec<(usize, Region)>>,
+}
+
+impl Scratch {
+    /// Tasks that run beside each other: what one had is not given to the next ones, which would have to wait for it.
+    const BESIDE: usize = 4;
+    /// Of what is shorter there is enough.
+    const SHORT: u64 = 1 << 12;
+
+    /// What was taken so far is that of tasks before.
+    fn next(&self) {
+        self.task.set(self.task.get() + 1);
+    }
+
+    fn take(&self, vulkan: &Vulkan, bytes: u64) -> Result<Region, Error> {
+        if bytes < Self::SHORT {
+            return Ok(vulkan.device().allocate(bytes)?);
+        }
+        let (now, mut given) = (self.task.get(), self.given.borrow_mut());
+        let fits = |(last, region): &&mut (usize, Region)| {
+            last.saturating_add(Self::BESIDE) <= now && (bytes..=2 * bytes).contains(&region.bytes())
+        };
+        if let Some((last, region)) = given.iter_mut().find(fits)
+            && let Some(part) = region.slice(0..bytes)
+        {
+            *last = now;
+            return Ok(part);
+        }
+        let region = vulkan.device().allocate(bytes)?;
+        given.push((now, region.clone()));
+        Ok(region)
+    }
+}
+
 impl Lowering<'_> {
-    /// Memory that is the batch's until it is done.
+    /// Memory that is the task's until it is done.
     pub(crate) fn scratch(&self, bytes: u64) -> Result<Region, Error> {
-        Ok(self.vulkan.device().allocate(bytes)?)
+        self.memory.take(self.vulkan, bytes)
     }
 
     /// The program of a kernel, made when first asked for. It is tested with the first task that uses it.
@@ -209,10 +252,10 @@ impl Vulkan {
         &self,
         backend: &Backend,
         task: &dyn Task,
-        batch: &mut Batch,
+        (batch, scratch): (&mut Batch, &Scratch),
         (inputs, outputs): (&[Option<Region>], &[Option<Region>]),
     ) -> Result<(), Error> {
-        let mut add = |formulation| self.lower_in(backend, task, formulation, batch, (inputs, outputs));
+        let mut add = |formulation| self.lower_in(backend, task, formulation, (batch, scratch), (inputs, outputs));
         match task.multiplies() {
             None => add(Formulation::Words),
             Some(kernel) => {
@@ -230,11 +273,12 @@ impl Vulkan {
         backend: &Backend,
         task: &dyn Task,
         formulation: Formulation,
-        batch: &mut Batch,
+        (batch, memory): (&mut Batch, &Scratch),
         (inputs, outputs): (&[Option<Region>], &[Option<Region>]),
     ) -> Result<(), Error> {
         self.tested(backend, task, formulation)?;
-        task.lower(&mut Lowering { batch, vulkan: self, formulation }, inputs, outputs)
+        memory.next();
+        task.lower(&mut Lowering { batch, vulkan: self, memory, formulation }, inputs, outputs)
     }
 
     fn tested(&self, backend: &Backend, task: &dyn Task, formulation: Formulation) -> Result<(), Error> {
@@ -245,7 +289,7 @@ impl Vulkan {
         if !self.is_able(formulation)? {
             return Err(self.failed_self_test(task.name(), task.field(), 0));
         }
-        let mut batch = Batch::default();
+        let (mut batch, memory) = (Batch::default(), Scratch::default());
         let mut answers = Vec::new();
         for trial in task.trials() {
             let place = |bytes: u64| if bytes == 0 { Ok(None) } else { self.device().allocate(bytes).map(Some) };
@@ -261,7 +305,9 @@ impl Vulkan {
             for &(item, length) in &trial.outputs {
                 outputs.push(place(length as u64 * item.bytes())?);
             }
-            trial.task.lower(&mut Lowering { batch: &mut batch, vulkan: self, formulation }, &inputs, &outputs)?;
+            memory.next();
+            let mut lowering = Lowering { batch: &mut batch, vulkan: self, memory: &memory, formulation };
+            trial.task.lower(&mut lowering, &inputs, &outputs)?;
             outputs.iter().flatten().for_each(|region| batch.download(region));
             answers.push(trial.outputs.iter().map(|&(item, length)| Values::zeroed(item, length)).collect::<Vec<_>>());
         }

@@ -58,6 +58,18 @@ fn lengths_around_a_workgroup_and_of_two_passes() {
     }
 }
 
+/// Long vectors are added up in another way than those that caches hold.
+#[test]
+fn vectors_that_caches_hold_and_others() {
+    for width in Width::ALL {
+        let backend = Watched::new(Options::new().width(width));
+        let lengths = [1 << 14, (1 << 14) + 1, 40_001];
+        check::<Fq>(&backend, &numbers(40_001, 5), &numbers(40_001, 6), &lengths);
+        check::<Fr>(&backend, &numbers(40_001, 5), &numbers(40_001, 6), &lengths);
+        check::<Fr>(&backend, &[-Fr::ONE; 20_000], &[-Fr::ONE; 20_000], &[20_000]);
+    }
+}
+
 /// Whatever workgroups the device's other kernels have.
 #[test]
 fn workgroups_of_any_size() {

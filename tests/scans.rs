@@ -95,6 +95,25 @@ fn lengths_around_chunks_and_levels() {
     }
 }
 
+/// So long that powers of the point have three digits of four bits, across the polynomial's rows and down its columns.
+#[test]
+fn values_of_long_polynomials() {
+    fn of<F: Element>(backend: &Backend) {
+        let a: Vec<F> = numbers((1 << 18) + 5, 1);
+        let (there, x) = (backend.upload(&a).unwrap(), F::from(7u64).inverse().unwrap());
+        let mut recording = backend.record();
+        let parts = [a.len(), (1 << 16) + 1, 1 << 15, (1 << 15) + 1];
+        let values = parts.map(|length| recording.evaluate_point(&there.slice(0..length).unwrap(), &x).unwrap());
+        recording.submit().unwrap().wait().unwrap();
+        for (length, value) in parts.into_iter().zip(values) {
+            assert_eq!(value.download().unwrap(), [horner(&a[..length], x)], "{length} on {backend}");
+        }
+    }
+    let backend = unwatched(Options::new());
+    of::<Fq>(&backend);
+    of::<Fr>(&backend);
+}
+
 #[test]
 fn in_every_formulation_at_the_edges() {
     for formulation in Formulation::ALL {

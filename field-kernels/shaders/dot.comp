@@ -14,7 +14,7 @@
 //                    each slice do and, at the end, where the last one's end, and has from params[2] on which row each is. If it is 0,
 //                    outputs are rows each of which has its values together; b has from params[5] on where they begin, and end.
 //
-// Sums are not reduced before they are complete: see sums.glsl. An invocation adds up fewer than 2^27 products: there are no more than 2^32
+// Sums are not reduced before they are complete (see sums.glsl); so there is one formulation only, for others reduce each product. An invocation adds up fewer than 2^27 products: there are no more than 2^32
 // elements, and outputs of many products have parts (src/matrix.rs).
 #version 460
 #extension GL_EXT_control_flow_attributes : require

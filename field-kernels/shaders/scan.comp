@@ -54,7 +54,8 @@ const uint REVERSED = 8u;   // from the last element of a segment to its first; 
 #define STEPS push.params[3]
 #define MULTIPLIER push.params[4]
 #define IS(flag) ((push.params[5] & flag) != 0u)
-// Bits of a digit. c has, from its first element on, powers for each digit from the lowest: those for 1, 2 and so on, as far as digits go.
+// Of POWER, the bits of a digit. c has, from element MULTIPLIER on, for each digit from the lowest, the powers for 1, 2 and so on up to
+// 2^DIGIT - 1.
 #define DIGIT (push.params[5] >> 4)
 
 #if defined(KERNEL_SUM_SCAN)

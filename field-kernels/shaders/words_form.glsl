@@ -13,11 +13,11 @@
 //   Op op_mul2(Op a, Op b, Op c, Op d)   (a b + c d) / R', with one reduction
 //   Fe op_result(Op r)      the canonical words of a product
 //   Fe op_product(Op a, Op b)   op_result(op_mul(a, b))
-//   Fe op_kept(Op r)        as many words, to be kept in memory, from which op_back makes r again: of r what op_result takes, or op_right(Fe)
-//   Op op_back(Fe a)
+//   Fe op_kept(Op r)        of what op_result takes, or of op_right(Fe): as many words, to be kept in memory,
+//   Op op_back(Fe a)        and the same again, or its equal modulo p
 
 #define Op Fe
-// Sums of more than two products are in this formulation only: see Sum below.
+// Sums of more than two products wait for their reduction: see Sum below.
 #define LONG_SUMS
 
 Op op_left(Fe a) { return a; }

@@ -186,7 +186,8 @@ macro_rules! kernels {
 
 // A row: the kernel, its name, its macro and its source; fields and their variants, as file names end. What is missing was no gain on the
 // H200, which is made for doubles: inverses of 2^22 in digits, 4.9 G/s to 4.5 in words and 7.1 in doubles for Fq; for Fr in doubles 10.5 to
-// 10.6 in words and 12.2 in digits, and a PLONK gate in twice the time.
+// 10.6 in words and 12.2 in digits, and a PLONK gate in twice the time. Other products of Fr in doubles are kept to be measured; they were
+// never the quickest but in scans.
 kernels! {
     Add "add" "KERNEL_ADD" "elementwise" [Fq Fr] ["int64" "int32"];
     Sub "sub" "KERNEL_SUB" "elementwise" [Fq Fr] ["int64" "int32"];

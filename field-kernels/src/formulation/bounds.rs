@@ -144,6 +144,7 @@ impl Polynomial {
 /// The state of the analysis: a polynomial per value so far, an interval per atom.
 struct Analysis<'a> {
     program: &'a Program,
+    wraps: bool,
     values: Vec<Polynomial>,
     /// Of each double, the power of two of which it is a multiple.
     units: Vec<u32>,
@@ -154,9 +155,11 @@ struct Analysis<'a> {
 
 impl Program {
     /// What follows from these ranges of the arguments' elements; the first thing that may go wrong, if there is one.
-    pub(super) fn bounds(&self, arguments: &[&[Interval]]) -> Result<Bounds, String> {
+    /// Unsigned integers may be shifted that are meant modulo 2^64 only if `wraps`.
+    pub(super) fn bounds(&self, arguments: &[&[Interval]], wraps: bool) -> Result<Bounds, String> {
         let atoms = vec![Interval::new(1, 1)];
-        let mut analysis = Analysis { program: self, values: Vec::new(), units: Vec::new(), atoms, column: 0, double: 0 };
+        let mut analysis =
+            Analysis { program: self, wraps, values: Vec::new(), units: Vec::new(), atoms, column: 0, double: 0 };
         for index in 0..self.nodes.len() {
             let made = analysis.made(index, arguments).map_err(|what| {
                 let name = self.nodes[index].name.as_deref().unwrap_or("unnamed");
@@ -280,7 +283,7 @@ impl Analysis<'_> {
                 let ((x, _), (y, _)) = (self.looked_at(x)?, self.looked_at(y)?);
                 let product = self.product(&x, &y);
                 let sum = z.map_or(product.clone(), |z| product.plus(&self.values[z.0], 1));
-                if node.ty == Type::U64 && !self.interval(&sum).within(Type::U64.range()) {
+                if !self.wraps && node.ty == Type::U64 && !self.interval(&sum).within(Type::U64.range()) {
                     return Err("a sum of products does not fit U64".into());
                 }
                 sum
@@ -291,6 +294,10 @@ impl Analysis<'_> {
             }
             Op::Shl(x, by) => Polynomial::default().plus(&self.values[x.0], 1 << by),
             Op::Shr(x, by) => {
+                // Modulo 2^64 it would be anything.
+                if !self.wraps && node.ty == Type::U64 && !self.interval(&self.values[x.0]).within(Type::U64.range()) {
+                    return Err("what is shifted does not fit U64".into());
+                }
                 let (_, x) = self.looked_at(x)?;
                 self.new_atom(Interval::new(x.low >> by, x.high >> by))
             }

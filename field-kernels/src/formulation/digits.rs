@@ -101,7 +101,7 @@ impl Digits {
                 let program = b.finish(fe(radix), words);
                 Program { reduce_once: true, ..program }
             }
-            Routine::Product | Routine::SumAdd | Routine::SumResult => unreachable!("not of its own"),
+            Routine::Product | Routine::SumAdd | Routine::SumResult => unreachable!("a shortcut, or only of signed words"),
             Routine::Mul | Routine::Square | Routine::Mul2 => {
                 let arguments: Vec<Vec<Value>> = routine.operands().iter().map(|&name| b.argument(name, op)).collect();
                 let sums = vec![None; 2 * radix.count - 1];

@@ -92,7 +92,7 @@ pub(super) fn operand() -> Struct {
 pub(super) fn program(radix: Radix, routine: Routine, prose: String) -> Program {
     let mut b = Builder::new(routine.name(), prose);
     match routine {
-        Routine::SumAdd | Routine::SumResult => unreachable!("not of its own"),
+        Routine::SumAdd | Routine::SumResult => unreachable!("only of signed words"),
         Routine::Left | Routine::Right | Routine::Root => {
             let words = b.argument("a", fe(radix));
             let digits = (0..COUNT).map(|j| {

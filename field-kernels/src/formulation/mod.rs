@@ -58,7 +58,7 @@ use program::{Program, Struct};
 use radix::Radix;
 
 /// The most products of a sum that share a reduction, where more than two do: as many as the bound of `Sum` in `shaders/words_form.glsl`
-/// allows for Fr.
+/// allows for Fr; `signed` proves the same number.
 pub(crate) const LONG_SUM: usize = 6;
 
 /// How modular multiplication is computed.
@@ -111,8 +111,8 @@ pub enum Routine {
 }
 
 impl Routine {
-    /// Those that every formulation has.
-    pub const ALL: [Routine; 8] = [
+    /// Those that every formulation has: all but [`SumAdd`](Self::SumAdd) and [`SumResult`](Self::SumResult).
+    pub const COMMON: [Routine; 8] = [
         Routine::Left,
         Routine::Right,
         Routine::Root,
@@ -228,7 +228,7 @@ impl Variant {
     /// The routines that it has.
     pub fn routines(&self) -> impl Iterator<Item = Routine> + use<> {
         let sums = (*self == Variant::Signed).then_some([Routine::SumAdd, Routine::SumResult]);
-        Routine::ALL.into_iter().chain(sums.into_iter().flatten())
+        Routine::COMMON.into_iter().chain(sums.into_iter().flatten())
     }
 
     fn radix(&self, field: Field) -> Radix {

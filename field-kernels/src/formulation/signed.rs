@@ -1,8 +1,8 @@
 //! Signed words: balanced 32-bit digits, two products to a 64-bit sum.
 //!
 //! Carries are what GLSL is bad at, and what shorter digits avoid at the price of more products, shifts and masks. Here digits are words, but
-//! with signs: a product of two is at most 2^62 in magnitude, so that two fit one 64-bit sum, and only half as many sums have to be put
-//! together as there are products. The low half of a sum belongs to its column and the high half to the next, which is a choice of
+//! with signs: a product of two is at most 2^62 in magnitude, so that two of them, or more by constants that are short, fit one 64-bit sum,
+//! and less than half as many sums have to be put together as there are products. The low half of a sum belongs to its column and the high half to the next, which is a choice of
 //! registers; as many halves as there are are added up in columns of 64 bits, three terms to two instructions.
 //!
 //! # Signs
@@ -22,11 +22,11 @@ use super::program::{Builder, Program, Struct, Type, Value};
 use super::radix::{Radix, Row};
 use num_bigint::BigInt;
 
-pub(super) const PROSE: &str = "Sums of up to two products each, from 2^63 - 2^32; t is a column of halves of such sums.";
+pub(super) const PROSE: &str = "s are sums of as many products as fit, two of whole digits, from 2^62 or 2^63 - 2^32 on; t is a column of halves of such sums.";
 
-/// The text of what keeps operands in memory.
+/// The text of what keeps operands in memory: bit by bit, not canonical.
 pub(super) const KEPT: &str = "
-// Digits as words.
+// Digits as words, not canonical.
 Fe op_kept(Op r) {
     Fe kept;
     [[unroll]] for (int i = 0; i < WORDS; ++i) { kept.w[i] = uint(r.d[i]); }
@@ -44,12 +44,15 @@ const WIDTH: u32 = 32;
 const HALF: i128 = 1 << (WIDTH - 1);
 /// The most products of a sum.
 pub(super) const MOST_PRODUCTS: i128 = super::LONG_SUM as i128;
-/// Multiples of p that may have to be subtracted from one: 6 * 0.46 + 0.5, and room.
+/// Multiples of p that may have to be subtracted from a sum: 6 * 0.46 + 0.5, and room.
 const MULTIPLES: i128 = 8;
-/// How far from zero the highest digit of two products is where p is added or subtracted.
-const MARGIN: i128 = 1 << 24;
-/// Bits of the highest digit that do not matter for which multiple it is, and those of the quotient after the point.
+/// From how far from zero on, in highest digits, p is added to a sum of two products or subtracted from it.
+const THRESHOLD: i128 = 1 << 23;
+/// What of that is left below p, at least, once carries have been added, which are a few hundred.
+const SLACK: i128 = 1 << 22;
+/// Bits of the highest digit that do not matter for which multiple it is.
 const COARSE: u32 = 16;
+/// Bits of the reciprocal of p's highest digit.
 const PRECISION: u32 = 24;
 
 /// What a sum of one and of two products starts with: multiples of 2^32.
@@ -198,7 +201,7 @@ pub(super) fn program(radix: Radix, routine: Routine, prose: String) -> Program 
                 [a] => columns.add_square(a),
                 factors => factors.chunks_exact(2).for_each(|pair| columns.add_product(&pair[0], &pair[1])),
             }
-            columns.reduced(op, factors.len() as i128 / 2)
+            columns.reduced(op, factors.len().div_ceil(2) as i128)
         }
         Routine::SumAdd => {
             let sums = b.argument("s", sums_of(radix));
@@ -314,7 +317,7 @@ impl Columns {
             let (low, high) = product.range;
             let fits = |(_, range): &(Vec<Product>, (i128, i128))| {
                 let (low, high) = (range.0 + low, range.1 + high);
-                high + start(low) < 1 << 64
+                -low <= TWO && high + start(low) < 1 << 64
             };
             match sums.iter_mut().find(|sum| fits(sum)) {
                 Some((sum, range)) => {
@@ -441,7 +444,7 @@ impl Columns {
         let mut digits: Vec<Value> = lower.iter().map(|&word| flipped(b, word)).collect();
         digits.extend(top.iter().map(|&top| b.convert(top, Type::I32)));
         if corrects {
-            let (top, largest) = (digits.pop(), highest_digit(radix) - MARGIN / 4);
+            let (top, largest) = (digits.pop(), highest_digit(radix) - SLACK);
             digits.extend(top.map(|top| b.known(top, -largest, largest)));
         }
         self.b.finish(op, digits)
@@ -483,11 +486,10 @@ impl Columns {
         if products <= 2 { self.correct_once(sum) } else { self.correct_by_quotient(sum) }
     }
 
-    /// Adds p to what is well below zero, and subtracts it from what is well above: by more than carries, which are little compared with
-    /// [`MARGIN`].
+    /// Adds p to what is well below zero, and subtracts it from what is well above: by [`THRESHOLD`], compared with which carries are little.
     fn correct_once(&mut self, sum: Value) {
         let count = self.radix.count;
-        let margin = self.b.constant(Type::I64, MARGIN / 2);
+        let margin = self.b.constant(Type::I64, THRESHOLD);
         self.b.note("all ones where p is to be added, and where it is to be subtracted");
         let below = self.b.add(sum, margin);
         let above = self.b.sub(margin, sum);

@@ -10,7 +10,8 @@ use crate::{Error, Reach};
 use ash::vk;
 use ash::vk::Handle as _;
 
-/// The most bytes that a command buffer holds to write them: to such few, a copy from staging memory is a long way.
+/// The most bytes that a command buffer holds to write them: to such few, a copy from staging memory is a long way. Tables of powers for
+/// polynomials of up to 2^30 coefficients are among them. (Vulkan allows 64 KiB.)
 pub(super) const MOST_INLINE: usize = 6 << 10;
 
 /// A range of a buffer's bytes.
