@@ -284,11 +284,13 @@ impl Columns {
         if index + 1 < self.radix.count { HALF } else { highest_digit(self.radix) }
     }
 
-    /// Between what the product of two operands' digits is: only the highest digits may be 2^31 as well as -2^31.
+    /// Between what the product of two operands' digits is. A digit may be -2^31, but not 2^31, unless it is the highest: so the product of two
+    /// others is more than -2^62.
     fn product(&self, (i, x): (usize, Value), (j, y): (usize, Value)) -> Product {
         let (first, second) = (self.magnitude(i), self.magnitude(j));
-        let least = if first.max(second) == HALF { first * second - first.min(second) } else { first * second };
-        Product { factors: (x, y), range: (-least, first * second) }
+        let most = first * second;
+        let least = if first == HALF && second == HALF { HALF - most } else { -most };
+        Product { factors: (x, y), range: (least, most) }
     }
 
     fn add_product(&mut self, x: &[Value], y: &[Value]) {
