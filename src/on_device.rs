@@ -2,6 +2,7 @@
 
 use crate::backend::Backend;
 use crate::call::{Call, Prepared};
+use crate::expression::Pieces;
 use crate::formulations::Formulations;
 use crate::known_answers::KnownAnswers;
 use crate::operation::{Operation, Row, TABLE};
@@ -31,6 +32,7 @@ pub(crate) struct Vulkan {
     pub(crate) fused: OnceLock<bool>,
     /// Programs of tasks.
     pub(crate) specialized: Mutex<HashMap<Specialized, Program>>,
+    pub(crate) pieces: Mutex<Pieces>,
     /// Programs of expressions: field, formulation, what is computed.
     pub(crate) expressions: Mutex<HashMap<Assembled, Program>>,
     /// Tasks that have passed their trials: name, field, variant, formulation.
@@ -48,6 +50,7 @@ impl Vulkan {
             programs,
             fused: OnceLock::new(),
             specialized: Mutex::default(),
+            pieces: Mutex::default(),
             expressions: Mutex::default(),
             tested: Mutex::default(),
         }

@@ -255,16 +255,14 @@ impl Vulkan {
         (batch, scratch): (&mut Batch, &Scratch),
         (inputs, outputs): (&[Option<Region>], &[Option<Region>]),
     ) -> Result<(), Error> {
-        let mut add = |formulation| self.lower_in(backend, task, formulation, (batch, scratch), (inputs, outputs));
-        match task.multiplies() {
-            None => add(Formulation::Words),
-            Some(kernel) => {
-                let formulation = self.in_the_chosen(kernel, task.field(), |formulation| {
-                    self.tested(backend, task, formulation).map(|()| formulation)
-                })?;
-                add(formulation)
-            }
-        }
+        let formulation = match task.multiplies() {
+            None => self.tested(backend, task, Formulation::Words).map(|()| Formulation::Words)?,
+            Some(kernel) => self.in_the_chosen(kernel, task.field(), |formulation| {
+                self.tested(backend, task, formulation).map(|()| formulation)
+            })?,
+        };
+        scratch.next();
+        task.lower(&mut Lowering { batch, vulkan: self, memory: scratch, formulation }, inputs, outputs)
     }
 
     /// The same in a given formulation.

@@ -59,9 +59,12 @@ enum Source {
     Cut(usize),
 }
 
+/// The kernels of expressions, by their terms and roots.
+pub(crate) type Pieces = HashMap<(Vec<Term>, Root), Arc<[Piece]>>;
+
 /// One kernel of an expression.
 #[derive(Debug)]
-struct Piece {
+pub(crate) struct Piece {
     nodes: Vec<Node>,
     root: expression::Root,
     sources: Vec<Source>,
@@ -230,6 +233,18 @@ fn piece(graph: &Graph, cuts: &BTreeSet<usize>, root: Root, cut: Option<usize>) 
 }
 
 impl Vulkan {
+    /// The kernels of an expression, made when first asked for.
+    fn pieces(&self, graph: &Graph) -> Arc<[Piece]> {
+        /// With more, all are forgotten: rotations by other numbers are other expressions.
+        const KEPT: usize = 256;
+        let mut known = self.pieces.lock();
+        if known.len() >= KEPT {
+            known.clear();
+        }
+        let made = || pieces(graph, Limits::of(self.width)).into();
+        known.entry((graph.terms.clone(), graph.root)).or_insert_with(made).clone()
+    }
+
     /// The program of a kernel of an expression, assembled when first asked for.
     fn fused(&self, piece: &Piece, field: Field, formulation: Formulation) -> Result<Program, Error> {
         let key = (field, formulation, piece.nodes.clone(), piece.root);
@@ -298,8 +313,8 @@ impl Task for Fused {
             device.batch.upload(region, bytemuck::cast_slice(scalars).into());
         }
         let mut cut: HashMap<usize, Region> = HashMap::new();
-        for piece in pieces(&self.graph, Limits::of(device.vulkan.width)) {
-            let program = device.vulkan.fused(&piece, *field, device.formulation)?;
+        for piece in device.vulkan.pieces(&self.graph).iter() {
+            let program = device.vulkan.fused(piece, *field, device.formulation)?;
             let out = match piece.cut {
                 Some(term) => cut.entry(term).or_insert(device.scratch(self.length as u64 * element)?).clone(),
                 None => outputs.iter().flatten().next().cloned().ok_or(Error::NoSuchDownload)?,

@@ -8,6 +8,7 @@ use ark_bls12_381::{Fq, Fr};
 use cpu_reference::LimbField;
 use rayon::prelude::*;
 use std::collections::HashMap;
+use std::fmt::Write as _;
 
 /// A term. Inputs and scalars are numbered; operands are positions of earlier terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -136,12 +137,33 @@ const BLOCK: usize = 256;
 impl Graph {
     /// What tells its kernels from those of other expressions: everything but scalars and by how much is rotated.
     pub(crate) fn structure(&self) -> String {
-        let abstracted = |term: &Term| match *term {
-            Term::Rotated { input, .. } => Term::Rotated { input, by: 0 },
-            other => other,
+        // Every recording asks for it, twice: so by hand, and not by Debug.
+        let mut text = String::with_capacity(8 * self.terms.len() + 8);
+        let mut put = |kind: char, numbers: &[usize]| {
+            text.push(kind);
+            for number in numbers {
+                let _ = write!(text, "{number}");
+                text.push(',');
+            }
         };
-        let terms: Vec<Term> = self.terms.iter().map(abstracted).collect();
-        format!("{:?} of {terms:?}", self.root)
+        match self.root {
+            Root::Elements(a) => put('e', &[a]),
+            Root::Equal(a, b) => put('q', &[a, b]),
+        }
+        for term in &self.terms {
+            match *term {
+                Term::Vector(input) => put('v', &[input]),
+                Term::Rotated { input, .. } => put('r', &[input]),
+                Term::Entry(input) => put('o', &[input]),
+                Term::Scalar(scalar) => put('k', &[scalar]),
+                Term::Add(a, b) => put('+', &[a, b]),
+                Term::Sub(a, b) => put('-', &[a, b]),
+                Term::Neg(a) => put('n', &[a]),
+                Term::Mul(a, b) => put('*', &[a, b]),
+                Term::Select { flags, yes, no } => put('s', &[flags, yes, no]),
+            }
+        }
+        text
     }
 
     /// Computes it, in parallel.

@@ -10,6 +10,7 @@ use crate::step::Item;
 use crate::vector::Vector;
 use crate::{Backend, Error};
 use fused::Fused;
+pub(crate) use fused::Pieces;
 use graph::{Builder, Root, Term};
 use std::collections::HashMap;
 use std::fmt;
