@@ -75,14 +75,10 @@ pub(crate) fn edges(field: Field) -> Vec<Vec<u64>> {
     let balanced = [[0x7fff_ffff_8000_0000, 0x7fff_ffff_7fff_ffff], [0x7fff_ffff_7fff_ffff; 2]];
     edges.extend(balanced.map(|[first, others]| {
         (0..limbs)
-            .map(|i| {
-                if i == 0 {
-                    first
-                } else if i + 1 < limbs {
-                    others
-                } else {
-                    (((p[i] >> 32) - 1) << 32) | 0x7fff_ffff
-                }
+            .map(|i| match i {
+                0 => first,
+                _ if i + 1 < limbs => others,
+                _ => (((p[i] >> 32) - 1) << 32) | 0x7fff_ffff,
             })
             .collect()
     }));

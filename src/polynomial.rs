@@ -274,8 +274,9 @@ impl Task for Evaluated {
             }
             Trial { task: Arc::new(task), inputs, outputs: vec![(Item::Element(self.field), values)] }
         };
-        // The last so long that the powers have three digits.
-        [0, 1, 2, 3, 16, 17, 1000, 4097, (1 << 16) + 1].into_iter().enumerate().map(trial).collect()
+        // One so long that powers from the host have three digits.
+        let long = self.point.is_some().then_some((1 << 16) + 1);
+        [0, 1, 2, 3, 16, 17, 1000, 4097].into_iter().chain(long).enumerate().map(trial).collect()
     }
 }
 

@@ -237,12 +237,12 @@ impl Vulkan {
     fn pieces(&self, graph: &Graph) -> Arc<[Piece]> {
         /// With more, all are forgotten: rotations by other numbers are other expressions.
         const KEPT: usize = 256;
+        let key = (graph.terms.clone(), graph.root);
         let mut known = self.pieces.lock();
-        if known.len() >= KEPT {
+        if !known.contains_key(&key) && known.len() >= KEPT {
             known.clear();
         }
-        let made = || pieces(graph, Limits::of(self.width)).into();
-        known.entry((graph.terms.clone(), graph.root)).or_insert_with(made).clone()
+        known.entry(key).or_insert_with(|| pieces(graph, Limits::of(self.width)).into()).clone()
     }
 
     /// The program of a kernel of an expression, assembled when first asked for.

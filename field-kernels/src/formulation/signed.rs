@@ -189,7 +189,7 @@ pub(super) fn program(radix: Radix, routine: Routine, prose: String) -> Program 
             let (x, y) = (b.argument("a", op), b.argument("b", op));
             let mut columns = Columns::new(b, radix);
             columns.add_product(&x, &y);
-            radix.rows(1).iter().enumerate().for_each(|(i, row)| columns.reduce(i, row));
+            columns.reduce_all();
             let words = columns.carried(0);
             let words = made_canonical(&mut columns.b, &words, radix);
             columns.b.finish(fe(radix), words)
@@ -384,6 +384,11 @@ impl Columns {
         self.b.named(sum, format!("t{k}"))
     }
 
+    /// Clears the lower columns.
+    fn reduce_all(&mut self) {
+        self.radix.rows(1).iter().enumerate().for_each(|(i, row)| self.reduce(i, row));
+    }
+
     /// Clears column i by a multiple of p, of which the column above takes the carry.
     fn reduce(&mut self, i: usize, row: &Row) {
         let (digit, cleared) = match row.inverse {
@@ -434,7 +439,7 @@ impl Columns {
     /// The result of so many products, of operands up to p each.
     fn reduced(mut self, op: Struct, products: i128) -> Program {
         let radix = self.radix;
-        radix.rows(1).iter().enumerate().for_each(|(i, row)| self.reduce(i, row));
+        self.reduce_all();
         // Half of p from the reduction, and so much from each product: may it be more than p?
         let corrects = products * highest_digit(radix) > HALF;
         if corrects {
