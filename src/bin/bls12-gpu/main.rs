@@ -84,6 +84,9 @@ enum Command {
         /// Few repetitions and small sizes: to see that it works.
         #[arg(long)]
         quick: bool,
+        /// Prints as well when each launch of a last repetition began, and how long it took.
+        #[arg(long)]
+        launches: bool,
     },
     /// Measures how near each kernel is to what the memory and the multipliers allow, checking every output; a table, and a chart.
     Roofline {
@@ -154,8 +157,8 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
             print!("{}", report.markdown());
             measured?;
         }
-        Command::Algebra { only, device, quick } => {
-            algebra::print(&on(device), only.as_deref(), quick)?;
+        Command::Algebra { only, device, quick, launches } => {
+            algebra::print(&on(device), only.as_deref(), quick, launches)?;
         }
         Command::Roofline { out, device, commit, quick } => {
             let kernels = Kernels::measure(&on(device), quick)?;

@@ -14,7 +14,7 @@ use crate::report::{Sheet, number};
 use ark_bls12_381::Fr;
 use batches::Batch;
 use bls12_field_gpu::ark::Element;
-use bls12_field_gpu::{Backend, Error, Field, Options, Recording, Vector, Verify};
+use bls12_field_gpu::{Backend, Error, Field, Options, Recording, Track, Vector, Verify};
 use rayon::prelude::*;
 use serde_json::Value;
 use std::cell::Cell;
@@ -87,6 +87,8 @@ pub(crate) struct Bench {
     worked: Cell<Option<Instant>>,
     /// What keeps it busy without heating it.
     light: Vector<Fr>,
+    /// Whether what each launch took is printed.
+    launches: bool,
 }
 
 impl Bench {
@@ -95,7 +97,7 @@ impl Bench {
         let limits = kernels.map_or(Limits::H200, Limits::measured);
         let backend = Backend::new(&options.clone().verify(Verify::Proofs))?;
         let light = backend.zeros(if quick { 1 } else { 1 << 22 })?;
-        Ok(Self { backend, quick, limits, worked: Cell::new(None), light })
+        Ok(Self { backend, quick, limits, worked: Cell::new(None), light, launches: false })
     }
 
     /// A size: the full one, or a small one.
@@ -144,19 +146,38 @@ impl Bench {
         };
         // Self-tests and pipelines.
         submission(1)?;
-        if self.quick {
-            return submission(1);
-        }
         self.warm()?;
         let once = submission(4)? / 4.0;
-        let times = ((20e-3 / once) as usize).clamp(1, 64);
+        let (submissions, times) = if self.quick { (1, 1) } else { (5, ((20e-3 / once) as usize).clamp(1, 64)) };
         let mut least = f64::MAX;
-        for _ in 0..5 {
+        for _ in 0..submissions {
             self.warm()?;
             least = least.min(submission(times)? / times as f64);
         }
         self.worked.set(Some(Instant::now()));
+        if self.launches {
+            self.print_launches(&record)?;
+        }
         Ok(least)
+    }
+
+    /// When each launch of what is recorded began and how long it took, by the device's clock, which takes it that launches wait for each
+    /// other.
+    fn print_launches(&self, record: impl Fn(&mut Recording) -> Result<(), Error>) -> Outcome<()> {
+        let mut recording = self.backend.record();
+        (0..3).try_for_each(|_| record(&mut recording))?;
+        self.warm()?;
+        self.backend.start_profile()?;
+        recording.submit()?.wait()?;
+        let spans = self.backend.take_profile().spans;
+        let mut launches: Vec<_> = spans.iter().filter(|span| matches!(span.track, Track::Queue(_))).collect();
+        launches.sort_by_key(|span| span.start);
+        let micros = |time: Duration| time.as_secs_f64() * 1e6;
+        let first = launches.first().map_or(Duration::ZERO, |span| span.start);
+        for span in &launches[launches.len() * 2 / 3..] {
+            println!("  {:>10.1} us {:>10.1} us {}", micros(span.start - first), micros(span.end - span.start), span.name);
+        }
+        Ok(())
     }
 
     /// What is recorded, done once more, and all that it leaves proved or compared with what the CPU computes.
@@ -223,8 +244,8 @@ impl Algebra {
 }
 
 /// Prints measurements as they are made: a family's, or all and the batches.
-pub(crate) fn print(options: &Options, only: Option<&str>, quick: bool) -> Outcome<()> {
-    let bench = Bench::new(options, None, quick)?;
+pub(crate) fn print(options: &Options, only: Option<&str>, quick: bool, launches: bool) -> Outcome<()> {
+    let bench = Bench { launches, ..Bench::new(options, None, quick)? };
     println!("{}\n", bench.backend);
     let wanted = |name: &str| only.is_none_or(|only| only == name);
     for (_, family) in FAMILIES.iter().filter(|(name, _)| wanted(name)) {
