@@ -5,7 +5,7 @@ use crate::ark::Element;
 use crate::known_answers::edges;
 use crate::passes::{Launch, Share};
 use crate::reduction::{Reduction, Second, fold};
-use crate::scan::{CARRIED, Carry, DIGIT_SHIFT, EXCLUSIVE, GEOMETRIC, POWER, STARTED, Scanned, constants, squares};
+use crate::scan::{CARRIED, Carry, DIGIT_SHIFT, EXCLUSIVE, GEOMETRIC, POWER, STARTED, Scanned, pass, squares};
 use crate::step::Item;
 use crate::task::{Lowering, Task, Trial, Values};
 use crate::vector::Vector;
@@ -81,11 +81,10 @@ fn powers_of(
     let count = (out.bytes() / field.bytes() as u64) as usize;
     let flags = if c.is_some() { STARTED } else { 0 };
     let launch = Launch {
-        kernel: Kernel::Scan,
+        pass: pass(POWER, false, 1),
         field,
         slots: [None, c, Some(table.powers), Some(out)],
         written: 16,
-        constants: constants(POWER, false, 1),
         segments: count,
         segment: 1,
         share: Share { team: 1, steps: bits_below(count).div_ceil(table.digit) as usize, chunks: 1 },
@@ -119,11 +118,10 @@ impl Task for Powers {
         squares(device, field, x, &table)?;
         powers_of(device, field, (&Table::of_squares(&table, CHUNK.ilog2()), Some(c)), &starts)?;
         let launch = Launch {
-            kernel: Kernel::Scan,
+            pass: pass(GEOMETRIC, true, 1),
             field,
             slots: [None, Some(&starts), Some(&table), Some(out)],
             written: 16,
-            constants: constants(GEOMETRIC, true, 1),
             segments: 1,
             segment: length,
             share,

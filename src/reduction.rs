@@ -4,7 +4,7 @@
 use crate::ark::Element;
 use crate::known_answers::edges;
 use crate::memory::Memory;
-use crate::passes::{Launch, Share, TEAM};
+use crate::passes::{Launch, Pass, Share, TEAM};
 use crate::scan;
 use crate::step::{Item, Step};
 use crate::task::{Lowering, Task, Trial, Values};
@@ -163,15 +163,15 @@ pub(crate) fn fold(
             if share.chunks == 1 { output.clone() } else { lowering.scratch((segments * share.chunks) as u64 * bytes)? };
         let [a, b] = &inputs;
         let slots = [a.as_ref(), b.as_ref(), None, Some(&results)];
-        let (constants, more) = match kernel {
-            Kernel::Scan => (scan::constants(scan::PRODUCT, false, share.team), [0, 0]),
-            Kernel::InnerProduct => {
-                let cached = option == 1 || length <= CACHED;
-                (vec![(3, share.team as u32), (4, cached.into())], [length as u32, option])
-            }
-            _ => (vec![(3, share.team as u32)], [length as u32, option]),
+        let mut constants = vec![(3, share.team as u32)];
+        if kernel == Kernel::InnerProduct {
+            constants.push((4, (option == 1 || length <= CACHED).into()));
+        }
+        let (pass, more) = match kernel {
+            Kernel::Scan => (scan::pass(scan::PRODUCT, false, share.team), [0, 0]),
+            _ => (Pass { kernel, constants, workgroup: TEAM }, [length as u32, option]),
         };
-        let launch = Launch { kernel, field, slots, written: 16, constants, segments, segment, share, more, cost: row.cost };
+        let launch = Launch { pass, field, slots, written: 16, segments, segment, share, more, cost: row.cost };
         launch.add_to(lowering)?;
         if share.chunks == 1 {
             return Ok(());

@@ -8,7 +8,7 @@
 
 use crate::ark::Element;
 use crate::known_answers::edges;
-use crate::passes::{Launch, Share};
+use crate::passes::{Launch, Pass, Share, TEAM, TILE};
 use crate::step::Item;
 use crate::task::{Lowering, Proof, Task, Trial, Values};
 use crate::vector::Vector;
@@ -34,9 +34,12 @@ pub(crate) const REVERSED: u32 = 8;
 /// Where the bits of a digit are, of `POWER`.
 pub(crate) const DIGIT_SHIFT: u32 = 4;
 
-/// Its specialization constants.
-pub(crate) fn constants(operation: u32, scans: bool, team: usize) -> Vec<(u32, u32)> {
-    vec![(3, operation), (4, scans.into()), (5, team as u32)]
+/// The kernel that folds by teams of so many invocations, or passes everything.
+pub(crate) fn pass(operation: u32, scans: bool, team: usize) -> Pass {
+    // Squares are one invocation's.
+    let (tile, workgroup) = if scans && operation != SQUARES { (TILE, TILE) } else { (1, TEAM) };
+    let constants = vec![(3, operation), (4, scans.into()), (5, team as u32), (6, tile as u32)];
+    Pass { kernel: Kernel::Scan, constants, workgroup }
 }
 
 /// Which prefixes of a vector are folded, and how.
@@ -123,12 +126,13 @@ pub(crate) struct Scanned {
 }
 
 impl Carry {
-    /// The kernel, and its constants.
-    fn kernel(self, scans: bool) -> (Kernel, Vec<(u32, u32)>) {
+    fn pass(self, scans: bool) -> Pass {
         match self {
-            Carry::Sum => (Kernel::SumScan, vec![(4, scans.into())]),
-            Carry::Product => (Kernel::Scan, constants(PRODUCT, scans, 1)),
-            Carry::Horner => (Kernel::Scan, constants(HORNER, scans, 1)),
+            Carry::Sum => {
+                Pass { kernel: Kernel::SumScan, constants: vec![(4, scans.into()), (6, TILE as u32)], workgroup: TILE }
+            }
+            Carry::Product => pass(PRODUCT, scans, 1),
+            Carry::Horner => pass(HORNER, scans, 1),
         }
     }
 
@@ -161,11 +165,10 @@ const fn chunk(segment: usize, level: u32) -> usize {
 pub(crate) fn squares(lowering: &mut Lowering, field: Field, x: &Region, table: &Region) -> Result<(), Error> {
     let count = (table.bytes() / field.bytes() as u64) as usize;
     Launch {
-        kernel: Kernel::Scan,
+        pass: pass(SQUARES, true, 1),
         field,
         slots: [None, Some(x), None, Some(table)],
         written: 16,
-        constants: constants(SQUARES, true, 1),
         segments: 1,
         segment: count,
         share: Share::new(count, 1, count),
@@ -199,13 +202,11 @@ impl Scanned {
         let flag = |set: bool, flag: u32| if set { flag } else { 0 };
         let launch = |scans: bool, carries: Option<&Region>, r: &Region, lowering: &mut Lowering| {
             let flags = flag(walk.reversed, REVERSED) | flag(walk.exclusive, EXCLUSIVE) | flag(carries.is_some(), CARRIED);
-            let (kernel, constants) = self.carry.kernel(scans);
             Launch {
-                kernel,
+                pass: self.carry.pass(scans),
                 field,
                 slots: [Some(a), carries, table, Some(r)],
                 written: 16,
-                constants,
                 segments,
                 segment: walk.segment,
                 share,

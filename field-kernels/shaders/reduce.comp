@@ -49,6 +49,9 @@ layout(constant_id = 4) const bool CACHED = false;
 // only whether there are any is asked for.
 #define Folded uint
 uint fold(uint x, uint y) { return max(x, y); }
+shared uint left_numbers[TEAM];
+void leave(uint lane, uint x) { left_numbers[lane] = x; }
+uint left_by(uint lane) { return left_numbers[lane]; }
 
 uint folded(uint start, uint offset, uint end) {
     uint extent = 0u;
@@ -69,6 +72,7 @@ uint folded(uint start, uint offset, uint end) {
 
 #define Folded Fe
 Fe fold(Fe x, Fe y) { return fe_add(x, y); }
+#include "team.glsl"
 
 #if defined(KERNEL_INNER_PRODUCT)
 
@@ -87,21 +91,19 @@ Fe folded(uint start, uint offset, uint end) {
 
 #elif defined(KERNEL_SUM)
 
-// t mod p for t < 2^bits p, bits up to 31.
-Fe reduced(uint t[WORDS + 1], int bits) {
-    [[dont_unroll]] for (int shift = bits - 1; shift >= 0; --shift) {
-        uint less[WORDS + 1];
-        uint borrow = 0u, below = 0u;
-        [[unroll]] for (int i = 0; i < WORDS; ++i) {
-            less[i] = borrowing_sub(t[i], (P[i] << shift) | below, borrow);
-            below = (P[i] >> 1) >> (31 - shift);
-        }
-        less[WORDS] = borrowing_sub(t[WORDS], below, borrow);
-        [[unroll]] for (int i = 0; i <= WORDS; ++i) { t[i] = borrow == 0u ? less[i] : t[i]; }
-    }
+// t mod p for t below 2^24 p.
+//
+// RECIPROCAL is m = floor(2^(BITS + 31) / p) or one less, and h what lies above bit BITS - 8, which is below 2^32. The quotient h m / 2^39
+// is no more than t / p, for h and m are rounded down; what it lacks is less than 2^(BITS - 8) / p < 2^-7 by rounding h, 2 h / 2^39 < 2^-6
+// by m, and 1 by rounding it itself. So less than 2 p is left.
+Fe reduced(uint t[WORDS + 1]) {
+    const int SHIFT = BITS - 8 - 32 * (WORDS - 1);
+    uint h = t[WORDS - 1] >> SHIFT | t[WORDS] << (32 - SHIFT), high, low;
+    umulExtended(h, RECIPROCAL, high, low);
+    uint q = high >> 7, carry = 0u, borrow = 0u;
     Fe r;
-    [[unroll]] for (int i = 0; i < WORDS; ++i) { r.w[i] = t[i]; }
-    return r;
+    [[unroll]] for (int i = 0; i < WORDS; ++i) { r.w[i] = borrowing_sub(t[i], carrying_mul_add(q, P[i], 0u, carry), borrow); }
+    return fe_reduce_once(r);
 }
 
 Fe folded(uint start, uint offset, uint end) {
@@ -134,13 +136,12 @@ Fe folded(uint start, uint offset, uint end) {
         sum[WORDS] += carry;
     }
 #endif
-    return reduced(sum, findMSB(STEPS) + 1);
+    return reduced(sum);
 }
 
 #endif
 #endif
 
-shared Folded partial[TEAM];
 
 void main() {
     uint index = WORKGROUP_INDEX * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
@@ -153,11 +154,10 @@ void main() {
     uint end = min(min(SEGMENT, LENGTH - start), before + STEPS * TEAM);
     Folded r = folded(start, before + lane, end);
     [[dont_unroll]] for (uint half_ = TEAM / 2u; half_ > 0u; half_ /= 2u) {
-        // Those at or above half of what is left are done.
-        partial[lane] = r;
+        // The upper half of what is left is folded into the lower one, which nobody has looked at before.
+        if (lane - half_ < half_) { leave(lane, r); }
         barrier();
-        if (lane < half_) { r = fold(r, partial[lane + half_]); }
-        barrier();
+        if (lane < half_) { r = fold(r, left_by(lane + half_)); }
     }
 #if defined(KERNEL_EXTENT)
     if (lane == 0u) { SLOT_R.flag[BASE_SLOT_R + chunk] = (OPTION & 2u) != 0u ? min(r, 1u) : r; }

@@ -4,9 +4,14 @@
 //
 // A segment is cut into chunks of STEPS elements. One launch folds each chunk, one invocation each; the same, again, folds
 // those until there is one chunk; and back: each invocation walks through its chunk once more, from what precedes it, and
-// writes what it passes. No invocation waits for one of another workgroup. Whole folds are quicker by teams: a workgroup folds
-// STEPS elements for each of its invocations, neighbours next to each other, and then what these have, in a tree through shared
-// memory.
+// writes what it passes. No invocation waits for one of another workgroup.
+//
+// Invocations that walk through chunks next to each other touch, in one step, elements far apart. So each leaves what it writes in
+// shared memory, and every few steps the workgroup puts that where it belongs, neighbours next to each other. Sums, which are bound by
+// memory, are fetched that way, too; where there is something to multiply meanwhile, an invocation fetches its own next element.
+//
+// Whole folds are quicker by teams: a workgroup folds STEPS elements for each of its invocations, neighbours next to each other, and
+// then what these have, in a tree through shared memory.
 //
 // There is one loop for all of it, around one multiplication: kernels are large because of their multiplications.
 #version 460
@@ -35,19 +40,33 @@ const uint SQUARES = 4u;    // x x, likewise
 const uint POWER = 5u;      // x e, where e is a power of an element, by the step's digit of the invocation's position: see DIGIT
 #if defined(KERNEL_SUM_SCAN)
 const uint OPERATION = SUM;
+const uint TEAM = 1u;
+const bool FETCHES = true;
 #else
 layout(constant_id = 3) const uint OPERATION = PRODUCT;
+// Invocations that fold together: 1, or all of a workgroup, a power of two.
+layout(constant_id = 5) const uint TEAM = 1u;
+const bool FETCHES = false;
 #endif
 
 // Whether x is written at every step, or after the last.
 layout(constant_id = 4) const bool SCANS = false;
+
+// Invocations that fetch for each other: 1, or all of a workgroup. Then TEAM is 1.
+layout(constant_id = 6) const uint TILE = 1u;
+
+const bool TILED = TILE > 1u;
+const bool HAS_ELEMENTS = OPERATION <= HORNER;
+const bool SAME_FACTOR = OPERATION == HORNER || OPERATION == GEOMETRIC;
+// Operations whose steps need x in words.
+const bool IN_WORDS = OPERATION == HORNER || OPERATION == SQUARES || SCANS;
 
 // The launch's parameters: position of its first invocation, elements in a segment, chunks in a segment, steps of an
 // invocation; which element of c is m, or the first of those that powers are made of; and
 const uint CARRIED = 1u;    // x starts from b[position]
 const uint STARTED = 2u;    // x starts from b[0]
 const uint EXCLUSIVE = 4u;  // x is written before its step, not after
-const uint REVERSED = 8u;   // from the last element of a segment to its first; not of sums
+const uint REVERSED = 8u;   // from the last element of a segment to its first
 #define FIRST push.params[0]
 #define SEGMENT push.params[1]
 #define CHUNKS push.params[2]
@@ -58,93 +77,58 @@ const uint REVERSED = 8u;   // from the last element of a segment to its first; 
 // 2^DIGIT - 1.
 #define DIGIT (push.params[5] >> 4)
 
-#if defined(KERNEL_SUM_SCAN)
-// Single invocations walk through chunks that lie next to each other: what they touch in one step lies far apart. So a
-// workgroup fetches the next elements of each of its invocations into shared memory, quad by quad, where each replaces them by
-// what it writes, and the workgroup puts that back, neighbours by neighbours. On the H200 that is 24 instead of 12 G additions
-// a second. Products have no registers to spare for it, and are slower so: 12 instead of 15.
-const uint INVOCATIONS = 64u; // in a workgroup
+// Steps between which there is nothing to be put away.
 const uint AHEAD = 4u;
 const uint ROW_QUADS = AHEAD * uint(QUADS);
 const uint PITCH = ROW_QUADS + 1u; // odd, so that neighbours are in different banks
-shared uvec4 tile[INVOCATIONS * PITCH];
-shared uvec2 rows[INVOCATIONS]; // where an invocation's first element is, and how many it has
+shared uvec4 tile[TILE * PITCH];
+shared uvec2 rows[TILE]; // where an invocation's first element is, and how many it has
 
-// Puts back what was made of the elements before this step, and fetches those from this step on.
+// Of an invocation's elements, the first of which is element `first`, the one of this step.
+uint place(uint first, uint step) { return IS(REVERSED) ? first - step : first + step; }
+
+// Puts away what was made in the steps before this one, and fetches what is needed from this step on.
 void turn(uint step) {
-    uint lane = gl_LocalInvocationID.x;
-    uint done = (step + AHEAD - 1u) / AHEAD * AHEAD - AHEAD; // the first of the steps that are put back
-    barrier();
+    uint done = (step + AHEAD - 1u) / AHEAD * AHEAD - AHEAD; // the first of the steps that are put away
     uvec4 fetched[ROW_QUADS];
+    barrier();
     [[unroll]] for (uint n = 0u; n < ROW_QUADS; ++n) {
-        uint number = n * INVOCATIONS + lane;
+        uint number = n * TILE + gl_LocalInvocationID.x;
         uint owner = number / ROW_QUADS, quad = number % ROW_QUADS;
         uint at = quad / uint(QUADS), within = quad % uint(QUADS);
         uvec2 row = rows[owner];
         if (SCANS && step != 0u && done + at < row.y) {
-            SLOT_R.quad[BASE_SLOT_R / 4u + uint(QUADS) * (row.x + done + at) + within] = tile[owner * PITCH + quad];
+            SLOT_R.quad[BASE_SLOT_R / 4u + uint(QUADS) * place(row.x, done + at) + within] = tile[owner * PITCH + quad];
         }
-        if (step + at < row.y) {
-            fetched[n] = SLOT_A.quad[BASE_SLOT_A / 4u + uint(QUADS) * (row.x + step + at) + within];
+        if (FETCHES && step + at < row.y) {
+            fetched[n] = SLOT_A.quad[BASE_SLOT_A / 4u + uint(QUADS) * place(row.x, step + at) + within];
         }
     }
-    [[unroll]] for (uint n = 0u; n < ROW_QUADS; ++n) {
-        uint number = n * INVOCATIONS + lane;
-        tile[number / ROW_QUADS * PITCH + number % ROW_QUADS] = fetched[n];
+    if (FETCHES) {
+        [[unroll]] for (uint n = 0u; n < ROW_QUADS; ++n) {
+            uint number = n * TILE + gl_LocalInvocationID.x;
+            tile[number / ROW_QUADS * PITCH + number % ROW_QUADS] = fetched[n];
+        }
     }
     barrier();
 }
 
+#include "team.glsl"
+
+Fe identity() { return fe_select(OPERATION == SUM || OPERATION == HORNER, fe_zero(), fe_one()); }
+
 void main() {
     uint lane = gl_LocalInvocationID.x;
-    uint index = WORKGROUP_INDEX * INVOCATIONS + lane;
-    bool alive = index < push.count; // the others help
-    uint chunk = FIRST + index;
-    uint offset = chunk % CHUNKS * STEPS; // of the segment, the invocation's first element
-    uint has = alive ? min(SEGMENT - offset, STEPS) : 0u;
-    rows[lane] = uvec2(chunk / CHUNKS * SEGMENT + offset, has);
-    Fe x = fe_zero();
-    if (alive && IS(CARRIED)) { LOAD(SLOT_B, chunk, x) }
-    [[dont_unroll]] for (uint step = 0u;; ++step) {
-        if (step % AHEAD == 0u || step == STEPS) { turn(step); }
-        if (step == STEPS) { break; }
-        uint slot = lane * PITCH + step % AHEAD * uint(QUADS);
-        Fe a;
-        [[unroll]] for (int i = 0; i < WORDS; ++i) { a.w[i] = tile[slot + uint(i / 4)][i % 4]; }
-        Fe before = x;
-        if (step < has) { x = fe_add(x, a); }
-        Fe written = fe_select(IS(EXCLUSIVE), before, x);
-        [[unroll]] for (uint q = 0u; q < QUADS; ++q) {
-            tile[slot + q] =
-                uvec4(written.w[4u * q], written.w[4u * q + 1u], written.w[4u * q + 2u], written.w[4u * q + 3u]);
-        }
-    }
-    if (!SCANS && alive) { STORE(SLOT_R, chunk, x) }
-}
-
-#else
-
-// Invocations that fold together: 1, or all of a workgroup, a power of two.
-layout(constant_id = 5) const uint TEAM = 1u;
-shared Fe partial[TEAM];
-
-const bool HAS_ELEMENTS = OPERATION <= HORNER;
-const bool SAME_FACTOR = OPERATION == HORNER || OPERATION == GEOMETRIC;
-// Operations whose steps need x in words.
-const bool IN_WORDS = OPERATION == HORNER || OPERATION == SQUARES || SCANS;
-
-Fe identity() { return fe_select(OPERATION == HORNER, fe_zero(), fe_one()); }
-
-void main() {
-    uint index = WORKGROUP_INDEX * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
-    uint lane = TEAM > 1u ? gl_LocalInvocationID.x : 0u;
-    bool alive = index < push.count; // the others wait with their team
+    uint index = WORKGROUP_INDEX * gl_WorkGroupSize.x + lane;
+    uint member = TEAM > 1u ? lane : 0u;
+    bool alive = index < push.count; // the others wait with their team, or fetch for theirs
     uint position = FIRST + index;
     uint chunk = position / TEAM;
     uint start = chunk / CHUNKS * SEGMENT;
-    uint offset = chunk % CHUNKS * STEPS * TEAM + lane; // of the segment, the invocation's first element
+    uint offset = chunk % CHUNKS * STEPS * TEAM + member; // of the segment, the invocation's first element
     uint has = alive ? min((SEGMENT - min(offset, SEGMENT) + TEAM - 1u) / TEAM, STEPS) : 0u;
-#define PLACE(step) (start + (IS(REVERSED) ? SEGMENT - 1u - (offset + (step) * TEAM) : offset + (step) * TEAM))
+    uint first = start + (IS(REVERSED) ? SEGMENT - 1u - offset : offset);
+    if (TILED) { rows[lane] = uvec2(first, has); }
 
     Fe x = identity(), e = identity(), next = identity();
     if (alive && (IS(CARRIED) || IS(STARTED))) {
@@ -152,26 +136,35 @@ void main() {
         LOAD(SLOT_B, carry, x)
     }
     if (SAME_FACTOR) { LOAD(SLOT_C, MULTIPLIER, e) }
-    if (HAS_ELEMENTS && has > 0u) { LOAD(SLOT_A, PLACE(0u), next) }
+    if (HAS_ELEMENTS && !FETCHES && has > 0u) { LOAD(SLOT_A, first, next) }
 
+#if defined(KERNEL_SCAN)
     Op factor, y;
+#endif
     bool fresh = true; // x has not become y yet
     uint steps = STEPS + uint(findMSB(TEAM));
-    [[dont_unroll]] for (uint step = 0u; step < steps; ++step) {
+    [[dont_unroll]] for (uint step = 0u; step < steps + (TILED ? 1u : 0u); ++step) {
+        if (TILED) {
+            if (step % AHEAD == 0u || step == steps) { turn(step); }
+            if (step == steps) { break; }
+        }
+        uint slot = lane * PITCH + step % AHEAD * uint(QUADS);
         bool works = true;
         Fe a = next, before = x;
         if (TEAM > 1u && step >= STEPS) {
             // Each round folds the upper half of what is left into the lower.
             uint half_ = TEAM >> (step - STEPS + 1u);
+            if (member - half_ < half_) { leave(member, x); }
             barrier();
-            partial[lane] = x;
-            barrier();
-            works = lane < half_;
-            a = partial[lane + (works ? half_ : 0u)];
+            works = member < half_;
+            if (works) { a = left_by(member + half_); }
+        } else if (FETCHES) {
+            [[unroll]] for (int i = 0; i < WORDS; ++i) { a.w[i] = tile[slot + uint(i / 4)][i % 4]; }
+            works = step < has;
         } else if (HAS_ELEMENTS) {
             // The next is on its way while this one is worked on.
             next = identity();
-            if (step + 1u < has) { LOAD(SLOT_A, PLACE(step + 1u), next) }
+            if (step + 1u < has) { LOAD(SLOT_A, place(first, (step + 1u) * TEAM), next) }
         } else if (OPERATION == POWER) {
             a = fe_one();
             uint most = (1u << DIGIT) - 1u, digit = (position >> DIGIT * step) & most;
@@ -183,6 +176,9 @@ void main() {
             works = false;
         }
         if (works) {
+#if defined(KERNEL_SUM_SCAN)
+            x = fe_add(x, a);
+#else
             if (!SAME_FACTOR) { e = OPERATION == SQUARES ? x : a; }
             if (!SAME_FACTOR || fresh) { factor = op_left(e); }
             if (fresh || OPERATION == HORNER || OPERATION == SQUARES) { y = op_right(x); }
@@ -190,13 +186,19 @@ void main() {
             y = op_mul(factor, y);
             if (IN_WORDS || step + 1u >= STEPS) { x = op_result(y); }
             if (OPERATION == HORNER) { x = fe_add(x, a); }
+#endif
         }
-        if (SCANS && step < has) {
+        if (SCANS) {
             Fe written = fe_select(IS(EXCLUSIVE), before, x);
-            STORE(SLOT_R, PLACE(step), written)
+            if (TILED) {
+                [[unroll]] for (uint q = 0u; q < QUADS; ++q) {
+                    tile[slot + q] =
+                        uvec4(written.w[4u * q], written.w[4u * q + 1u], written.w[4u * q + 2u], written.w[4u * q + 3u]);
+                }
+            } else if (step < has) {
+                STORE(SLOT_R, place(first, step), written)
+            }
         }
     }
-    if (!SCANS && alive && lane == 0u) { STORE(SLOT_R, chunk, x) }
+    if (!SCANS && alive && member == 0u) { STORE(SLOT_R, chunk, x) }
 }
-
-#endif

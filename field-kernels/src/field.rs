@@ -177,6 +177,14 @@ impl Field {
         }
     }
 
+    /// floor(2^(bits + 31) / p), or one less: at least 2^31, and below 2^32.
+    pub const fn reciprocal(self) -> u32 {
+        let (modulus, bits) = (self.modulus(), self.bits() as usize);
+        let (top, shift) = (modulus.len() - 1, bits % 64);
+        let highest = modulus[top] << (64 - shift) | modulus[top - 1] >> shift;
+        ((1u128 << 95) / (highest as u128 + 1)) as u32
+    }
+
     /// Whether every element of a vector of them is below the modulus.
     pub fn all_canonical(self, elements: &[u64]) -> bool {
         fn all<const LIMBS: usize>(modulus: &[u64], elements: &[u64], exactly: impl Fn(&[u64]) -> bool) -> bool {
@@ -247,6 +255,9 @@ mod tests {
             assert_eq!(integer(field.r2()), &r * &r % &p);
             // n0 p = -1 mod 2^32
             assert_eq!(field.n0().wrapping_mul(field.modulus()[0] as u32), u32::MAX);
+            let reciprocal = (BigUint::from(1u32) << (field.bits() + 31)) / &p;
+            assert!(reciprocal < BigUint::from(1u64 << 32));
+            assert!([reciprocal.clone(), reciprocal - 1u32].contains(&field.reciprocal().into()));
         }
     }
 

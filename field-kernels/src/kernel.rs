@@ -214,7 +214,7 @@ kernels! {
     InnerProduct "inner_product" "KERNEL_INNER_PRODUCT" "reduce" [Fq Fr] ["int64" "int32"];
     Extent "extent" "KERNEL_EXTENT" "reduce" [Fq Fr] ["int64" "int32"];
     SumScan "sum_scan" "KERNEL_SUM_SCAN" "scan" [Fq Fr] ["int64" "int32"];
-    Scan "scan" "KERNEL_SCAN" "scan" [Fq Fr] ["int64" "int32" "digits" "doubles"];
+    Scan "scan" "KERNEL_SCAN" "scan" [Fq] ["int64" "int32" "digits" "doubles"] [Fr] ["int64" "int32" "digits"];
     Xor "xor" "KERNEL_XOR" "probe" [Fq Fr] ["int64" "int32"];
     MulChain "mul_chain" "KERNEL_MUL_CHAIN" "probe" [Fq Fr] ["int64" "digits" "doubles"];
     SquareChain "square_chain" "KERNEL_SQUARE_CHAIN" "probe" [Fq Fr] ["int64" "digits" "doubles"];

@@ -19,13 +19,15 @@ pub(super) fn measure(bench: &Bench) -> Outcome<Vec<Row>> {
         dense::<Fq>(bench, "fq_gemv_4096", (4 * side, 4 * side, 1))?,
         dense::<Fr>(bench, "fr_vector_matrix_4096", (1, 4 * side, 4 * side))?,
         dense::<Fr>(bench, "fr_gemm_thin", (64, n / 4, 64))?,
-        sparse::<Fr>(bench, "r1cs_spmv_share", &vec![4; n], usize::MAX)?,
-        sparse::<Fr>(bench, "r1cs_spmv_few_values", &vec![4; n], 20)?,
-        sparse::<Fq>(bench, "fq_spmv", &vec![4; n], usize::MAX)?,
-        sparse::<Fr>(bench, "fr_spmv_1_a_row", &ones, usize::MAX)?,
-        sparse::<Fr>(bench, "fr_spmv_32_a_row", &vec![32; n / 8], usize::MAX)?,
-        sparse::<Fr>(bench, "fr_spmv_mixed_rows", &mixed, usize::MAX)?,
-        sparse::<Fr>(bench, "fr_spmv_one_row", &[4 * n], usize::MAX)?,
+        sparse::<Fr>(bench, "r1cs_spmv_share", &vec![4; n], usize::MAX, Columns::OfCircuit)?,
+        sparse::<Fr>(bench, "r1cs_spmv_few_values", &vec![4; n], 20, Columns::OfCircuit)?,
+        sparse::<Fr>(bench, "fr_spmv", &vec![4; n], usize::MAX, Columns::Random)?,
+        sparse::<Fr>(bench, "fr_spmv_few_values", &vec![4; n], 20, Columns::Random)?,
+        sparse::<Fq>(bench, "fq_spmv", &vec![4; n], usize::MAX, Columns::Random)?,
+        sparse::<Fr>(bench, "fr_spmv_1_a_row", &ones, usize::MAX, Columns::Random)?,
+        sparse::<Fr>(bench, "fr_spmv_32_a_row", &vec![32; n / 8], usize::MAX, Columns::Random)?,
+        sparse::<Fr>(bench, "fr_spmv_mixed_rows", &mixed, usize::MAX, Columns::Random)?,
+        sparse::<Fr>(bench, "fr_spmv_one_row", &[4 * n], usize::MAX, Columns::Random)?,
     ])
 }
 
@@ -44,8 +46,38 @@ fn dense<F: Element>(bench: &Bench, name: &'static str, (rows, inner, columns): 
     Ok(Row { name, value: rate / bench.limits.chain(F::FIELD), unit: "of chain", detail })
 }
 
+/// Where the values of a sparse matrix are.
+#[derive(Clone, Copy)]
+enum Columns {
+    /// Anywhere.
+    Random,
+    /// As in matrix A of arkworks' SHA-256 gadget (`examples/r1cs`): a seventh in the column of the constant one, the others as far from
+    /// the diagonal as there, most of them near.
+    OfCircuit,
+}
+
+impl Columns {
+    /// Of the values that are not in the first column, how many are how near, both as powers of two: of 512, and less than 2^n columns.
+    const NEAR: [(u32, u32); 7] = [(115, 4), (264, 6), (388, 8), (439, 10), (486, 12), (491, 14), (503, 16)];
+
+    /// A column for a value in a row, of so many columns and rows.
+    fn pick(self, random: &mut fastrand::Rng, row: usize, (width, rows): (usize, usize)) -> u32 {
+        let anywhere = random.u32(..width as u32);
+        match self {
+            Self::Random => anywhere,
+            Self::OfCircuit if random.u32(..7) == 0 => 0,
+            Self::OfCircuit => {
+                let share = random.u32(..512);
+                let Some((_, log)) = Self::NEAR.into_iter().find(|(most, _)| share < *most) else { return anywhere };
+                let (diagonal, distance) = ((row * width / rows) as i64, random.i64(-(1 << log) + 1..1 << log));
+                (diagonal + distance).clamp(0, width as i64 - 1) as u32
+            }
+        }
+    }
+}
+
 /// Bytes a second that must be moved, values, columns, offsets, vector and result once each, against those of a copy.
-fn sparse<F: Element>(bench: &Bench, name: &'static str, lengths: &[usize], kinds: usize) -> Outcome<Row> {
+fn sparse<F: Element>(bench: &Bench, name: &'static str, lengths: &[usize], kinds: usize, places: Columns) -> Outcome<Row> {
     let mut offsets = vec![0u32];
     offsets.extend(lengths.iter().scan(0, |end, length| {
         *end += *length as u32;
@@ -54,7 +86,8 @@ fn sparse<F: Element>(bench: &Bench, name: &'static str, lengths: &[usize], kind
     let nonzeros: usize = lengths.iter().sum();
     let width = bench.size(1 << 20);
     let mut random = fastrand::Rng::with_seed(3);
-    let columns: Vec<u32> = (0..nonzeros).map(|_| random.u32(..width as u32)).collect();
+    let rows = lengths.iter().enumerate().flat_map(|(row, &length)| std::iter::repeat_n(row, length));
+    let columns: Vec<u32> = rows.map(|row| places.pick(&mut random, row, (width, lengths.len()))).collect();
     let different = bench.elements::<F>(kinds.min(nonzeros), 1);
     let values: Vec<F> = different.iter().cycle().take(nonzeros).copied().collect();
     let x = bench.elements::<F>(width, 2);
