@@ -1,7 +1,7 @@
 //! Masks that stay where they are computed.
 
 use crate::memory::Memory;
-use crate::step::Item;
+use crate::step::{Item, Step};
 use crate::{Backend, Error};
 use std::fmt;
 use std::ops::Range;
@@ -47,6 +47,28 @@ impl Backend {
         let mut recording = self.record();
         recording.clear(&mask)?;
         recording.submit()?;
+        Ok(mask)
+    }
+
+    /// Copies flags to the device.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the mask does not fit the device's memory, or one allocation.
+    ///
+    /// ```
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// assert_eq!(backend.upload_mask(&[true, false])?.download()?, [true, false]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn upload_mask(&self, flags: &[bool]) -> Result<Mask, Error> {
+        let mask = self.mask(flags.len())?;
+        if !flags.is_empty() {
+            let words: Vec<u32> = flags.iter().map(|&flag| flag.into()).collect();
+            let mut recording = self.record();
+            let bytes = bytemuck::cast_slice(&words).into();
+            recording.push(Step::Write { bytes, to: mask.memory.clone(), item: Item::Flag });
+            recording.submit()?;
+        }
         Ok(mask)
     }
 

@@ -503,7 +503,7 @@ impl Recording {
         out: &Vector<F>,
     ) -> Result<(), Error> {
         let walk = Walk { segment: polynomial.len(), exclusive: false, reversed: true };
-        self.scanned(Scanned { field: F::FIELD, carry: Carry::Horner, walk }, polynomial, Some(z), out)
+        self.scanned(Scanned { field: F::FIELD, carry: Carry::Horner, walk, heads: false }, polynomial, Some(z), out)
     }
 
     /// Elements that the recording brings to the device itself.

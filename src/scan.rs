@@ -1,4 +1,5 @@
-//! Prefix sums and products: everything that a sum or a product becomes on its way through a vector, or through segments of it.
+//! Prefix sums and products: everything that a sum or a product becomes on its way through a vector, or through segments of it, which
+//! are equally long or begin where flags say.
 //!
 //! On a device in passes: the vector is cut into chunks; each invocation folds a chunk; those folds are scanned the same way;
 //! each invocation passes its chunk again, from what precedes it. That is two operations per element and a bit, and three times
@@ -8,6 +9,7 @@
 
 use crate::ark::Element;
 use crate::known_answers::edges;
+use crate::mask::Mask;
 use crate::passes::{Launch, Pass, Share, TEAM, TILE};
 use crate::step::Item;
 use crate::task::{Lowering, Proof, Task, Trial, Values};
@@ -36,9 +38,13 @@ pub(crate) const DIGIT_SHIFT: u32 = 4;
 
 /// The kernel that folds by teams of so many invocations, or passes everything.
 pub(crate) fn pass(operation: u32, scans: bool, team: usize) -> Pass {
+    pass_from(operation, scans, team, Heads::Nowhere)
+}
+
+fn pass_from(operation: u32, scans: bool, team: usize, heads: Heads) -> Pass {
     // Squares are one invocation's.
     let (tile, workgroup) = if scans && operation != SQUARES { (TILE, TILE) } else { (1, TEAM) };
-    let constants = vec![(3, operation), (4, scans.into()), (5, team as u32), (6, tile as u32)];
+    let constants = vec![(3, operation), (4, scans.into()), (5, team as u32), (6, tile as u32), (7, heads as u32)];
     Pass { kernel: Kernel::Scan, constants, workgroup }
 }
 
@@ -63,6 +69,7 @@ pub(crate) fn pass(operation: u32, scans: bool, team: usize) -> Pass {
 pub struct Scan {
     product: bool,
     exclusive: bool,
+    reversed: bool,
     segment: Option<usize>,
 }
 
@@ -73,7 +80,7 @@ impl Scan {
     /// assert_ne!(bls12_field_gpu::Scan::sum(), bls12_field_gpu::Scan::product());
     /// ```
     pub const fn sum() -> Self {
-        Self { product: false, exclusive: false, segment: None }
+        Self { product: false, exclusive: false, reversed: false, segment: None }
     }
 
     /// Products: out\[i\] = a\[0\] .. a\[i\].
@@ -82,7 +89,7 @@ impl Scan {
     /// assert_ne!(bls12_field_gpu::Scan::product(), bls12_field_gpu::Scan::sum());
     /// ```
     pub const fn product() -> Self {
-        Self { product: true, exclusive: false, segment: None }
+        Self { product: true, exclusive: false, reversed: false, segment: None }
     }
 
     /// Without the element at the position itself: the first result is 0 or 1.
@@ -94,6 +101,17 @@ impl Scan {
     #[must_use]
     pub const fn exclusive(self) -> Self {
         Self { exclusive: true, ..self }
+    }
+
+    /// From the last element of the vector, or of each segment, to the first: of sums, out\[i\] = a\[i\] + .. + a\[n - 1\].
+    ///
+    /// ```
+    /// let scan = bls12_field_gpu::Scan::sum();
+    /// assert_ne!(scan.reversed(), scan);
+    /// ```
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        Self { reversed: true, ..self }
     }
 
     /// From the start again after every so many elements. The vector's length must be a multiple.
@@ -123,16 +141,28 @@ pub(crate) struct Scanned {
     pub(crate) field: Field,
     pub(crate) carry: Carry,
     pub(crate) walk: Walk,
+    /// Whether x starts anew where the flags of the second input say, too. Not of linear recurrences.
+    pub(crate) heads: bool,
+}
+
+/// Where a kernel is told that x starts anew: the constants of scan.comp.
+#[derive(Clone, Copy)]
+enum Heads {
+    Nowhere = 0,
+    Flags = 1,
+    BitsOfElements = 2,
 }
 
 impl Carry {
-    fn pass(self, scans: bool) -> Pass {
+    fn pass(self, scans: bool, heads: Heads) -> Pass {
         match self {
-            Carry::Sum => {
-                Pass { kernel: Kernel::SumScan, constants: vec![(4, scans.into()), (6, TILE as u32)], workgroup: TILE }
-            }
-            Carry::Product => pass(PRODUCT, scans, 1),
-            Carry::Horner => pass(HORNER, scans, 1),
+            Carry::Sum => Pass {
+                kernel: Kernel::SumScan,
+                constants: vec![(4, scans.into()), (6, TILE as u32), (7, heads as u32)],
+                workgroup: TILE,
+            },
+            Carry::Product => pass_from(PRODUCT, scans, 1, heads),
+            Carry::Horner => pass_from(HORNER, scans, 1, heads),
         }
     }
 
@@ -192,7 +222,7 @@ impl Scanned {
     fn scan(
         &self,
         lowering: &mut Lowering,
-        (a, table, out): (&Region, Option<&Region>, &Region),
+        (a, c, out): (&Region, Option<&Region>, &Region),
         walk: Walk,
         (level, power): (u32, u32),
     ) -> Result<(), Error> {
@@ -200,12 +230,17 @@ impl Scanned {
         let share = Share::new(walk.segment, 1, chunk(walk.segment, level));
         let segments = (a.bytes() / field.bytes() as u64) as usize / walk.segment;
         let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+        let heads = match (self.heads, level) {
+            (false, _) => Heads::Nowhere,
+            (true, 0) => Heads::Flags,
+            (true, _) => Heads::BitsOfElements,
+        };
         let launch = |scans: bool, carries: Option<&Region>, r: &Region, lowering: &mut Lowering| {
             let flags = flag(walk.reversed, REVERSED) | flag(walk.exclusive, EXCLUSIVE) | flag(carries.is_some(), CARRIED);
             Launch {
-                pass: self.carry.pass(scans),
+                pass: self.carry.pass(scans, heads),
                 field,
-                slots: [Some(a), carries, table, Some(r)],
+                slots: [Some(a), carries, c, Some(r)],
                 written: 16,
                 segments,
                 segment: walk.segment,
@@ -222,24 +257,28 @@ impl Scanned {
         let (folds, carries) = (lowering.scratch(bytes)?, lowering.scratch(bytes)?);
         launch(false, None, &folds, lowering)?;
         let above = Walk { segment: share.chunks, exclusive: true, reversed: false };
-        self.scan(lowering, (&folds, table, &carries), above, (level + 1, power + share.steps.ilog2()))?;
+        // Flags are of the vector's elements, a table of powers is for all levels.
+        let c = c.filter(|_| !self.heads);
+        self.scan(lowering, (&folds, c, &carries), above, (level + 1, power + share.steps.ilog2()))?;
         launch(true, Some(&carries), out, lowering)
     }
 }
 
 impl Scanned {
     fn first_wrong(&self, inputs: &[Values], outputs: &[Values]) -> Option<(usize, usize)> {
-        fn of<F: LimbField>(task: &Scanned, a: &Values, m: &Values, out: &Values) -> Option<usize> {
-            scan_first_wrong(task.carry.recurrence(m), task.walk, F::elements(a.limbs()), F::elements(out.limbs()))
+        fn of<F: LimbField>(task: &Scanned, a: &Values, second: &Values, out: &Values) -> Option<usize> {
+            let (recurrence, heads) = (task.carry.recurrence(second), second.words());
+            scan_first_wrong(recurrence, task.walk, heads, F::elements(a.limbs()), F::elements(out.limbs()))
         }
         let ([a, ..], [out]) = (inputs, outputs) else { return Some((0, 0)) };
         if a.limbs().len() != out.limbs().len() {
             return Some((0, 0));
         }
-        let m = inputs.last().unwrap_or(a);
+        // Of a sum or product without heads none: the elements, as words, are no flags.
+        let second = inputs.last().unwrap_or(a);
         let wrong = match self.field {
-            Field::Fq => of::<Fq>(self, a, m, out),
-            Field::Fr => of::<Fr>(self, a, m, out),
+            Field::Fq => of::<Fq>(self, a, second, out),
+            Field::Fr => of::<Fr>(self, a, second, out),
         };
         wrong.map(|at| (0, at))
     }
@@ -254,16 +293,28 @@ impl Task for Scanned {
         self.field
     }
 
+    fn variant(&self) -> String {
+        self.heads.to_string()
+    }
+
     fn multiplies(&self) -> Option<Kernel> {
         (self.carry != Carry::Sum).then_some(Kernel::Scan)
     }
 
     fn lower(&self, device: &mut Lowering, inputs: &[Option<Region>], outputs: &[Option<Region>]) -> Result<(), Error> {
-        let ([Some(a), m @ ..], [Some(out)]) = (inputs, outputs) else { return Ok(()) };
+        let ([Some(a), second @ ..], [Some(out)]) = (inputs, outputs) else { return Ok(()) };
+        let second = second.first().and_then(Option::as_ref);
+        if let (true, Some(flags)) = (self.heads, second) {
+            // Read sixteen bytes at a time, from wherever a slice of a mask begins.
+            let aligned = device.scratch(flags.bytes().next_multiple_of(16))?;
+            if let Some(copy) = aligned.slice(0..flags.bytes()) {
+                device.batch.copy(flags, &copy);
+            }
+            return self.scan(device, (a, Some(&aligned), out), self.walk, (0, 0));
+        }
         // The last factor that is asked for is m to the power of what a chunk of the highest level but one holds.
         let count = self.walk.segment.ilog2() as usize + 1;
-        let m = m.first().and_then(Option::as_ref);
-        let table = m.map(|m| {
+        let table = second.map(|m| {
             let table = device.scratch((count * self.field.bytes()) as u64)?;
             squares(device, self.field, m, &table).map(|()| table)
         });
@@ -272,14 +323,16 @@ impl Task for Scanned {
     }
 
     fn compute(&self, inputs: &[Values], outputs: &mut [Values]) {
-        fn of<F: LimbField>(task: &Scanned, a: &Values, m: &Values, out: &mut Values) {
-            scan(task.carry.recurrence(m), task.walk, F::elements(a.limbs()), F::elements_mut(out.limbs_mut()));
+        fn of<F: LimbField>(task: &Scanned, a: &Values, second: &Values, out: &mut Values) {
+            let (recurrence, heads) = (task.carry.recurrence(second), second.words());
+            scan(recurrence, task.walk, heads, F::elements(a.limbs()), F::elements_mut(out.limbs_mut()));
         }
         let ([a, ..], [out]) = (inputs, outputs) else { return };
-        let m = inputs.last().unwrap_or(a);
+        // Of a sum or product without heads none: the elements, as words, are no flags.
+        let second = inputs.last().unwrap_or(a);
         match self.field {
-            Field::Fq => of::<Fq>(self, a, m, out),
-            Field::Fr => of::<Fr>(self, a, m, out),
+            Field::Fq => of::<Fq>(self, a, second, out),
+            Field::Fr => of::<Fr>(self, a, second, out),
         }
     }
 
@@ -294,16 +347,19 @@ impl Task for Scanned {
         let some = if self.carry == Carry::Product { &edges[1..] } else { &edges };
         let second = CHUNK * CHUNK_OF_FOLDS;
         let lengths = [1, 2, ALONE, ALONE + 1, CHUNK, CHUNK + 1, CHUNK * ALONE + 1, second * ALONE + 3];
-        // Only linear recurrences are asked for from the end.
-        let kinds = [(false, false), (true, false), (false, self.carry == Carry::Horner)];
         let trial = |(at, &segment): (usize, &usize)| {
-            let (exclusive, reversed) = kinds[at % kinds.len()];
+            let (exclusive, reversed) = (at % 3 == 1, at % 3 == 2);
             let segments = if segment < 100 { 3 } else { 1 };
             let vector = (0..segment * segments).flat_map(|at| some[(at * at + at) % some.len()].iter().copied()).collect();
-            let m = (self.carry == Carry::Horner).then(|| Values::Limbs(edges[edges.len() - 1 - at % 3].clone()));
+            // Chunks without a head, with one in front, with several.
+            let head = |at: usize| u32::from(at / CHUNK % 3 > 0 && at * at % 31 == 0);
+            let second = match self.carry {
+                Carry::Horner => Some(Values::Limbs(edges[edges.len() - 1 - at % 3].clone())),
+                _ => self.heads.then(|| Values::Words((0..segment * segments).map(head).collect())),
+            };
             Trial {
                 task: Arc::new(Scanned { walk: Walk { segment, exclusive, reversed }, ..*self }),
-                inputs: std::iter::once(Values::Limbs(vector)).chain(m).collect(),
+                inputs: std::iter::once(Values::Limbs(vector)).chain(second).collect(),
                 outputs: vec![(Item::Element(self.field), segment * segments)],
             }
         };
@@ -335,9 +391,64 @@ impl Recording {
         Ok(out)
     }
 
+    /// Records a scan of segments of any lengths, into new memory. See [`Recording::scan_from_heads_into`].
+    ///
+    /// # Errors
+    /// Those of [`Recording::scan_from_heads_into`]; [`Error::Device`] if there is no memory.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// use bls12_field_gpu::Scan;
+    /// let vector = backend.upload(&[1u64, 2, 3, 4, 5].map(Fr::from))?;
+    /// let heads = backend.upload_mask(&[true, false, true, true, false])?;
+    /// let mut recording = backend.record();
+    /// let sums = recording.scan_from_heads(Scan::sum(), &vector, &heads)?;
+    /// recording.submit()?;
+    /// assert_eq!(sums.download()?, [1u64, 3, 3, 4, 9].map(Fr::from));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn scan_from_heads<F: Element>(&mut self, scan: Scan, a: &Vector<F>, heads: &Mask) -> Result<Vector<F>, Error> {
+        let task = self.of_scan(scan, a)?;
+        let out = self.backend.vector(a.len())?;
+        self.scanned_from_heads(task, a, heads, &out)?;
+        Ok(out)
+    }
+
+    /// Records a scan of segments of any lengths into `out`, which may not overlap `a`: it starts anew at each position whose flag is set,
+    /// which is the first that is passed of a segment (of a [reversed](Scan::reversed) scan, therefore, the last), and where `scan` says.
+    /// Costs as [`Recording::scan_into`] does, and four bytes of memory per element more.
+    ///
+    /// # Errors
+    /// Those of [`Recording::scan_into`]; [`Error::LengthMismatch`] also if there are not as many flags as elements.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// use bls12_field_gpu::Scan;
+    /// let vector = backend.upload(&[1u64, 2, 3, 4].map(Fr::from))?;
+    /// let out = backend.zeros(4)?;
+    /// let mut recording = backend.record();
+    /// let heads = backend.upload_mask(&[false, false, true, false])?;
+    /// recording.scan_from_heads_into(Scan::product().exclusive(), &vector, &heads, &out)?;
+    /// recording.submit()?;
+    /// assert_eq!(out.download()?, [1u64, 1, 1, 3].map(Fr::from));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn scan_from_heads_into<F: Element>(
+        &mut self,
+        scan: Scan,
+        a: &Vector<F>,
+        heads: &Mask,
+        out: &Vector<F>,
+    ) -> Result<(), Error> {
+        let task = self.of_scan(scan, a)?;
+        self.scanned_from_heads(task, a, heads, out)
+    }
+
     /// Records a scan into `out`, which may not overlap `a`: everything that a sum or a product becomes on its way through a
     /// vector, or through segments of equal length. On a device this takes two operations per element, and, from submission
-    /// until it is done, about a twelfth of the vector's memory. Segments that begin where a mask says are not supported.
+    /// until it is done, about a twelfth of the vector's memory.
     ///
     /// # Errors
     /// [`Error::LengthMismatch`] also if the vector is not so many whole segments, [`Error::ForeignVector`],
@@ -360,6 +471,24 @@ impl Recording {
         self.scanned(task, a, None, out)
     }
 
+    fn scanned_from_heads<F: Element>(
+        &mut self,
+        task: Scanned,
+        a: &Vector<F>,
+        heads: &Mask,
+        out: &Vector<F>,
+    ) -> Result<(), Error> {
+        let operation = task.name();
+        self.check_mask(operation, heads, a.len())?;
+        self.check(operation, out, a.len())?;
+        if a.is_empty() {
+            return Ok(());
+        }
+        let element = Item::Element(F::FIELD);
+        let inputs = [(&a.memory, element), (&heads.memory, Item::Flag)];
+        self.task(Arc::new(Scanned { heads: true, ..task }), &inputs, &[(&out.memory, element)])
+    }
+
     fn of_scan<F: Element>(&self, scan: Scan, a: &Vector<F>) -> Result<Scanned, Error> {
         let carry = if scan.product { Carry::Product } else { Carry::Sum };
         let operation = Scanned::name_of(carry);
@@ -368,8 +497,8 @@ impl Recording {
         if segment == 0 && !a.is_empty() || segment > 0 && !a.len().is_multiple_of(segment) {
             return Err(Error::LengthMismatch { operation, first: a.len(), other: segment });
         }
-        let walk = Walk { segment, exclusive: scan.exclusive, reversed: false };
-        Ok(Scanned { field: F::FIELD, carry, walk })
+        let walk = Walk { segment, exclusive: scan.exclusive, reversed: scan.reversed };
+        Ok(Scanned { field: F::FIELD, carry, walk, heads: false })
     }
 
     pub(crate) fn scanned<F: Element>(

@@ -17,18 +17,22 @@ use support::{Watched, cpu, edges, engines, numbers, unwatched};
 /// Chunks of 32, then of 8; up to 16 are one. Workgroups of 64 or 128.
 const LENGTHS: [usize; 13] = [0, 1, 2, 15, 16, 17, 32, 33, 511, 513, 2048, 2049, 4100];
 
-fn scanned<F: Element>(product: bool, exclusive: bool, elements: &[F]) -> Vec<F> {
-    let mut x = if product { F::ONE } else { F::ZERO };
-    let pass = |e: &F| {
-        let before = x;
-        if product {
-            x *= e;
-        } else {
-            x += e;
-        }
-        if exclusive { before } else { x }
-    };
-    elements.iter().map(pass).collect()
+/// Of sums or products; exclusive or not; from the end or not; anew at every head.
+fn scanned<F: Element>(product: bool, (exclusive, reversed): (bool, bool), heads: &[bool], elements: &[F]) -> Vec<F> {
+    let start = if product { F::ONE } else { F::ZERO };
+    let (mut x, mut out) = (start, elements.to_vec());
+    for step in 0..elements.len() {
+        let at = if reversed { elements.len() - 1 - step } else { step };
+        let before = if heads.get(at) == Some(&true) { start } else { x };
+        x = if product { before * elements[at] } else { before + elements[at] };
+        out[at] = if exclusive { before } else { x };
+    }
+    out
+}
+
+/// Heads far from each other, next to each other, at the ends of chunks.
+fn head(at: usize) -> bool {
+    at % 32 == 31 && at % 7 == 3 || at % 256 == 0 && at % 3 == 1 || (600..610).contains(&at) || at * at % 911 == 5
 }
 
 fn horner<F: Element>(polynomial: &[F], x: F) -> F {
@@ -53,6 +57,7 @@ fn divided<F: Element>(polynomial: &[F], z: F) -> Vec<F> {
 /// Everything, of the first `length` elements of `a`, in one verified recording.
 fn check<F: Element>(backend: &Backend, a: &[F], x: F, lengths: &[usize]) {
     let there = backend.upload(a).unwrap();
+    let heads = backend.upload_mask(&(0..=a.len()).map(head).collect::<Vec<bool>>()).unwrap();
     let points: Vec<F> = vec![x, F::ZERO, F::ONE];
     let points_there = backend.upload(&points).unwrap();
     let mut recording = backend.record();
@@ -60,11 +65,18 @@ fn check<F: Element>(backend: &Backend, a: &[F], x: F, lengths: &[usize]) {
     let mut extents = Vec::new();
     for &length in lengths {
         let (part, known) = (there.slice(0..length).unwrap(), &a[..length]);
-        for (scan, product) in [(Scan::sum(), false), (Scan::product(), true)] {
-            let expected = |exclusive| scanned(product, exclusive, known);
-            asked.push((format!("{scan:?} of {length}"), recording.scan(scan, &part).unwrap(), expected(false)));
-            let out = recording.scan(scan.exclusive(), &part).unwrap();
-            asked.push((format!("exclusive {scan:?} of {length}"), out, expected(true)));
+        // From where sixteen bytes are not aligned.
+        let flags: Vec<bool> = (1..=length).map(head).collect();
+        let heads = heads.slice(1..length + 1).unwrap();
+        for kind in 0..8 {
+            let (product, exclusive, reversed) = (kind & 1 != 0, kind & 2 != 0, kind & 4 != 0);
+            let scan = if product { Scan::product() } else { Scan::sum() };
+            let scan = if exclusive { scan.exclusive() } else { scan };
+            let scan = if reversed { scan.reversed() } else { scan };
+            let expected = |heads: &[bool]| scanned(product, (exclusive, reversed), heads, known);
+            asked.push((format!("{scan:?} of {length}"), recording.scan(scan, &part).unwrap(), expected(&[])));
+            let out = recording.scan_from_heads(scan, &part, &heads).unwrap();
+            asked.push((format!("{scan:?} of {length} from heads"), out, expected(&flags)));
         }
         let (quotient, remainder) = recording.divide_by_linear(&part, &x).unwrap();
         let both = divided(known, x);
@@ -149,11 +161,17 @@ fn segments_begin_anew() {
         let mut recording = backend.record();
         let mut asked = Vec::new();
         for segment in [1, 2, 16, 32, 64, 1024, 4096] {
-            let scans = [(false, false), (true, true)].map(|(product, exclusive)| {
-                let scan = if product { Scan::product() } else { Scan::sum() }.segments(segment);
-                let out = recording.scan(if exclusive { scan.exclusive() } else { scan }, &there).unwrap();
-                (out, a.chunks(segment).flat_map(|part| scanned(product, exclusive, part)).collect::<Vec<Fr>>())
+            let scans = [false, true].map(|product| {
+                let scan = if product { Scan::product().exclusive() } else { Scan::sum().reversed() }.segments(segment);
+                let passed = |part| scanned(product, (product, !product), &[], part);
+                (recording.scan(scan, &there).unwrap(), a.chunks(segment).flat_map(passed).collect::<Vec<Fr>>())
             });
+            // Of both kinds of segments.
+            let flags: Vec<bool> = (0..4096).map(head).collect();
+            let heads = backend.upload_mask(&flags).unwrap();
+            let out = recording.scan_from_heads(Scan::product().segments(segment), &there, &heads).unwrap();
+            let passed = |(part, flags)| scanned(true, (false, false), flags, part);
+            let from_heads = (out, a.chunks(segment).zip(flags.chunks(segment)).flat_map(passed).collect::<Vec<Fr>>());
             let folds = [Reduction::Sum, Reduction::Product, Reduction::SumOfSquares].map(|reduction| {
                 let out = backend.zeros(4096 / segment).unwrap();
                 recording.reduce_segments_into(reduction, &[&there], &out).unwrap();
@@ -164,7 +182,11 @@ fn segments_begin_anew() {
                 };
                 (out, a.chunks(segment).map(fold).collect::<Vec<Fr>>())
             });
-            asked.push((segment, recording.extents(&there, 4096 / segment).unwrap(), scans.into_iter().chain(folds)));
+            asked.push((
+                segment,
+                recording.extents(&there, 4096 / segment).unwrap(),
+                scans.into_iter().chain([from_heads]).chain(folds),
+            ));
         }
         recording.submit_verified().unwrap().wait().unwrap();
         for (segment, extents, asked) in asked {
@@ -192,6 +214,11 @@ fn what_is_wrong_is_refused() {
     assert!(mismatch(1, 10)(recording.divide_by_linear_into(&a, &a, &a).unwrap_err()));
     assert!(matches!(recording.scan(Scan::sum(), &foreign), Err(Error::ForeignVector { operation: "prefix_sum" })));
     assert!(matches!(recording.scan_into(Scan::product(), &a, &a), Err(Error::Overlap { operation: "prefix_product" })));
+    let (short, elsewhere) = (backend.falses(9).unwrap(), other.falses(10).unwrap());
+    assert!(mismatch(10, 9)(recording.scan_from_heads(Scan::sum(), &a, &short).unwrap_err()));
+    assert!(matches!(recording.scan_from_heads(Scan::sum(), &a, &elsewhere), Err(Error::ForeignVector { .. })));
+    let heads = backend.falses(10).unwrap();
+    assert!(matches!(recording.scan_from_heads_into(Scan::sum(), &a, &heads, &a), Err(Error::Overlap { .. })));
     let at = Fr::from(3u64);
     assert!(matches!(
         recording.divide_by_linear(&foreign, &at),
@@ -216,20 +243,25 @@ proptest! {
 
     /// Slices of a vector, cut anywhere.
     #[test]
-    fn slices_are_scanned_where_they_lie(start in 0usize..200, length in 0usize..1500, x in any::<u64>()) {
+    fn slices_are_scanned_where_they_lie(start in 0usize..200, length in 0usize..1500, x in any::<u64>(), often in 1u64..400) {
         let all: Vec<Fq> = numbers(1700, x % 7);
-        let (part, x) = (&all[start..start + length], Fq::from(x));
+        let (part, at) = (&all[start..start + length], Fq::from(x));
         let there = DEVICE.upload(&all).unwrap().slice(start..start + length).unwrap();
         let out = DEVICE.zeros::<Fq>(1700).unwrap().slice(200..200 + length).unwrap();
         let mut recording = DEVICE.record();
         recording.scan_into(Scan::product(), &there, &out).unwrap();
         let sums = recording.prefix_sum(&there).unwrap();
-        let value = recording.evaluate_point(&there, &x).unwrap();
+        let flags: Vec<bool> = (0..1700).map(|at: u64| (at * at ^ x) % often == 0).collect();
+        let heads = DEVICE.upload_mask(&flags).unwrap().slice(start..start + length).unwrap();
+        let from_heads = recording.scan_from_heads(Scan::product().reversed(), &there, &heads).unwrap();
+        let value = recording.evaluate_point(&there, &at).unwrap();
         let product = recording.product(&there).unwrap();
         recording.submit().unwrap().wait().unwrap();
-        prop_assert_eq!(out.download().unwrap(), scanned(true, false, part));
-        prop_assert_eq!(sums.download().unwrap(), scanned(false, false, part));
-        prop_assert_eq!(value.download().unwrap(), [horner(part, x)]);
+        prop_assert_eq!(out.download().unwrap(), scanned(true, (false, false), &[], part));
+        prop_assert_eq!(sums.download().unwrap(), scanned(false, (false, false), &[], part));
+        let expected = scanned(true, (false, true), &flags[start..start + length], part);
+        prop_assert_eq!(from_heads.download().unwrap(), expected);
+        prop_assert_eq!(value.download().unwrap(), [horner(part, at)]);
         prop_assert_eq!(product.download().unwrap(), [part.iter().product::<Fq>()]);
     }
 }

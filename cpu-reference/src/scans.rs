@@ -54,65 +54,81 @@ impl<F: Field> Recurrence<F> {
     }
 }
 
-/// Everything that x becomes.
-pub fn scan<F: LimbField>(recurrence: Recurrence<F>, walk: Walk, elements: &[F], out: &mut [F]) {
-    let each = |(out, elements): (&mut [F], &[F])| scan_segment(recurrence, walk, elements, out);
-    if walk.segment <= PIECE {
-        let several = (PIECE / walk.segment).max(1) * walk.segment;
-        let groups = out.par_chunks_mut(several).zip(elements.par_chunks(several));
-        groups.for_each(|(out, elements)| out.chunks_mut(walk.segment).zip(elements.chunks(walk.segment)).for_each(each));
-    } else {
-        out.chunks_mut(walk.segment).zip(elements.chunks(walk.segment)).for_each(each);
+/// Everything that x becomes. It starts anew, besides, at each position whose flag among `heads` is not zero, the first one that is passed
+/// of a segment of any length; beyond their end there are none.
+pub fn scan<F: LimbField>(recurrence: Recurrence<F>, walk: Walk, heads: &[u32], elements: &[F], out: &mut [F]) {
+    let all = |heads: &[u32], elements: &[F], out: &mut [F]| {
+        let segments = out.chunks_mut(walk.segment).zip(elements.chunks(walk.segment)).enumerate();
+        segments.for_each(|(at, (out, elements))| {
+            scan_segment(recurrence, walk, from(heads, at * walk.segment), elements, out);
+        });
+    };
+    if walk.segment > PIECE {
+        return all(heads, elements, out);
     }
+    let several = (PIECE / walk.segment).max(1) * walk.segment;
+    let groups = out.par_chunks_mut(several).zip(elements.par_chunks(several)).enumerate();
+    groups.for_each(|(group, (out, elements))| all(from(heads, group * several), elements, out));
 }
 
-fn scan_segment<F: LimbField>(recurrence: Recurrence<F>, walk: Walk, elements: &[F], out: &mut [F]) {
-    let pass = |x: &mut F, (out, e): (&mut F, &F)| {
-        let next = recurrence.step(*x, *e);
-        *out = if walk.exclusive { *x } else { next };
-        *x = next;
-    };
-    let walked = |mut x: F, out: &mut [F], elements: &[F]| {
-        let both = out.iter_mut().zip(elements);
-        if walk.reversed { both.rev().for_each(|one| pass(&mut x, one)) } else { both.for_each(|one| pass(&mut x, one)) }
-    };
-    if elements.len() <= PIECE {
-        return walked(recurrence.start(), out, elements);
-    }
-    // What each piece makes of its start, in the order of the elements; what precedes each; and each once more.
-    let fold = |piece: &[F]| {
-        let step = |x, e: &F| recurrence.step(x, *e);
-        if walk.reversed {
-            piece.iter().rev().fold(recurrence.start(), step)
-        } else {
-            piece.iter().fold(recurrence.start(), step)
+/// The flags from a position on.
+fn from(heads: &[u32], at: usize) -> &[u32] {
+    heads.get(at..).unwrap_or(&[])
+}
+
+/// Whether a position is the head of a segment.
+fn is_head(heads: &[u32], at: usize) -> bool {
+    heads.get(at).is_some_and(|&flag| flag != 0)
+}
+
+fn scan_segment<F: LimbField>(recurrence: Recurrence<F>, walk: Walk, heads: &[u32], elements: &[F], out: &mut [F]) {
+    // Positions in the order in which they are passed.
+    let passed = |length: usize| (0..length).map(move |n| if walk.reversed { length - 1 - n } else { n });
+    let walked = |mut x: F, heads: &[u32], out: &mut [F], elements: &[F]| {
+        for at in passed(elements.len().min(out.len())) {
+            let before = if is_head(heads, at) { recurrence.start() } else { x };
+            x = recurrence.step(before, elements[at]);
+            out[at] = if walk.exclusive { before } else { x };
         }
     };
-    let mut before: Vec<F> = elements.par_chunks(PIECE).map(fold).collect();
-    let mut x = recurrence.start();
-    let mut precede = |(before, piece): (&mut F, &[F])| {
-        let fold = *before;
-        *before = x;
-        x = recurrence.steps(x, fold, piece.len());
-    };
-    let both = before.iter_mut().zip(elements.chunks(PIECE));
-    if walk.reversed {
-        both.rev().for_each(&mut precede);
-    } else {
-        both.for_each(&mut precede);
+    if elements.len() <= PIECE {
+        return walked(recurrence.start(), heads, out, elements);
     }
-    let pieces = out.par_chunks_mut(PIECE).zip(elements.par_chunks(PIECE)).zip(&before);
-    pieces.for_each(|((out, elements), before)| walked(*before, out, elements));
+    // What each piece makes of its start, and whether that matters; what precedes each; and each once more.
+    let fold = |(piece, elements): (usize, &[F])| {
+        let heads = from(heads, piece * PIECE);
+        let step = |(x, headed), at| {
+            let head = is_head(heads, at);
+            (recurrence.step(if head { recurrence.start() } else { x }, elements[at]), headed || head)
+        };
+        passed(elements.len()).fold((recurrence.start(), false), step)
+    };
+    let folds: Vec<(F, bool)> = elements.par_chunks(PIECE).enumerate().map(fold).collect();
+    let (mut x, mut before) = (recurrence.start(), vec![recurrence.start(); folds.len()]);
+    for piece in passed(folds.len()) {
+        let (fold, headed) = folds[piece];
+        before[piece] = x;
+        x = if headed { fold } else { recurrence.steps(x, fold, PIECE.min(elements.len() - piece * PIECE)) };
+    }
+    let pieces = out.par_chunks_mut(PIECE).zip(elements.par_chunks(PIECE)).zip(&before).enumerate();
+    pieces.for_each(|(piece, ((out, elements), before))| walked(*before, from(heads, piece * PIECE), out, elements));
 }
 
 /// The first position at which `out` is not what [`scan`] gives: each is compared with what follows from its neighbour, all at
 /// once, so that this takes one step of the recurrence per element; no chance of an error.
-pub fn scan_first_wrong<F: LimbField>(recurrence: Recurrence<F>, walk: Walk, elements: &[F], out: &[F]) -> Option<usize> {
+pub fn scan_first_wrong<F: LimbField>(
+    recurrence: Recurrence<F>,
+    walk: Walk,
+    heads: &[u32],
+    elements: &[F],
+    out: &[F],
+) -> Option<usize> {
     let length = elements.len();
     let right = |at: usize| {
         let (start, within) = (at - at % walk.segment, at % walk.segment);
         let last = walk.segment.min(length - start) - 1;
         let (first, neighbour) = if walk.reversed { (within == last, at + 1) } else { (within == 0, at.wrapping_sub(1)) };
+        let first = first || is_head(heads, at);
         let before = if first { recurrence.start() } else { out[neighbour] };
         match (walk.exclusive, first) {
             (true, true) => before,
@@ -156,21 +172,26 @@ mod tests {
         let m = F::from(5u64) - F::from(12u64);
         for recurrence in [Recurrence::Sum, Recurrence::Product, Recurrence::Horner(m)] {
             for (length, segment) in [(0, 1), (1, 1), (5, 5), (7, 2), (1200, 1), (1500, 500), (1600, 800), (2600, 2600)] {
-                for (exclusive, reversed) in [(false, false), (true, false), (false, true), (true, true)] {
+                for kind in 0..12usize {
+                    let (exclusive, reversed) = (kind & 1 != 0, kind & 2 != 0);
                     let elements = elements::<F>(length);
+                    // No heads, a few, fewer than elements.
+                    let flags = [0, length as usize, length as usize * 2 / 3][kind / 4];
+                    let heads: Vec<u32> = (0..flags).map(|at| u32::from(at * at % 97 == 3 || at == 600)).collect();
                     let mut out = vec![F::ONE; elements.len()];
                     let walk = Walk { segment, exclusive, reversed };
-                    scan(recurrence, walk, &elements, &mut out);
+                    scan(recurrence, walk, &heads, &elements, &mut out);
                     let mut expected = Vec::new();
                     for segment in elements.chunks(segment) {
                         let (mut x, mut passed) = (recurrence.start(), Vec::new());
                         for index in 0..segment.len() {
-                            let e = segment[if reversed { segment.len() - 1 - index } else { index }];
-                            let before = x;
+                            let at = if reversed { segment.len() - 1 - index } else { index };
+                            let (e, head) = (segment[at], heads.get(expected.len() + at).is_some_and(|flag| *flag != 0));
+                            let before = if head { recurrence.start() } else { x };
                             x = match recurrence {
-                                Recurrence::Sum => x + e,
-                                Recurrence::Product => x * e,
-                                Recurrence::Horner(m) => x * m + e,
+                                Recurrence::Sum => before + e,
+                                Recurrence::Product => before * e,
+                                Recurrence::Horner(m) => before * m + e,
                             };
                             passed.push(if exclusive { before } else { x });
                         }
@@ -180,12 +201,12 @@ mod tests {
                         expected.extend(passed);
                     }
                     assert_eq!(out, expected, "{recurrence:?} {walk:?} of {length}");
-                    assert_eq!(scan_first_wrong(recurrence, walk, &elements, &out), None);
+                    assert_eq!(scan_first_wrong(recurrence, walk, &heads, &elements, &out), None);
                     for wrong in [0, 1, out.len() / 2, out.len().saturating_sub(1)].into_iter().filter(|&at| at < out.len())
                     {
                         let mut out = out.clone();
                         out[wrong] += F::ONE;
-                        let found = scan_first_wrong(recurrence, walk, &elements, &out).unwrap();
+                        let found = scan_first_wrong(recurrence, walk, &heads, &elements, &out).unwrap();
                         assert!(found.abs_diff(wrong) <= 1, "{recurrence:?} {walk:?} of {length}: {wrong}, {found}");
                     }
                 }

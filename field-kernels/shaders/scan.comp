@@ -52,6 +52,12 @@ const bool FETCHES = false;
 // Whether x is written at every step, or after the last.
 layout(constant_id = 4) const bool SCANS = false;
 
+// Where x starts anew besides: nowhere, where flags in c are set, or where the highest bit of an element is, which is no part of it. What a
+// chunk in which it does is folded to has that bit. Not of teams.
+const uint NOWHERE = 0u, FLAGS = 1u, BITS_OF_ELEMENTS = 2u;
+layout(constant_id = 7) const uint HEADS = NOWHERE;
+const uint HIGHEST_BIT = 0x80000000u;
+
 // Invocations that fetch for each other: 1, or all of a workgroup. Then TEAM is 1.
 layout(constant_id = 6) const uint TILE = 1u;
 
@@ -143,6 +149,7 @@ void main() {
     Op factor, y;
 #endif
     bool fresh = true; // x has not become y yet
+    bool headed = false;
     uint steps = STEPS + uint(findMSB(TEAM));
     [[dont_unroll]] for (uint step = 0u; step < steps + (TILED ? 1u : 0u); ++step) {
         if (TILED) {
@@ -170,6 +177,23 @@ void main() {
             a = fe_one();
             uint most = (1u << DIGIT) - 1u, digit = (position >> DIGIT * step) & most;
             if (digit != 0u) { LOAD(SLOT_C, MULTIPLIER + most * step + digit - 1u, a) }
+        }
+        if (HAS_ELEMENTS && HEADS != NOWHERE && step < has) {
+            bool head;
+            if (HEADS == FLAGS) {
+                uint at = place(first, step);
+                head = SLOT_C.quad[BASE_SLOT_C / 4u + at / 4u][at % 4u] != 0u;
+            } else {
+                head = a.w[WORDS - 1] >= HIGHEST_BIT;
+                a.w[WORDS - 1] &= ~HIGHEST_BIT;
+            }
+            if (head) {
+                x = identity();
+                fresh = true;
+                headed = true;
+                // A chunk with a head in it is still preceded by what comes before the head.
+                if (HEADS == FLAGS) { before = x; }
+            }
         }
         if (HAS_ELEMENTS && !SCANS && step == 0u) {
             // A fold begins with its first element.
@@ -201,5 +225,6 @@ void main() {
             }
         }
     }
+    if (HEADS != NOWHERE && headed) { x.w[WORDS - 1] |= HIGHEST_BIT; }
     if (!SCANS && alive && member == 0u) { STORE(SLOT_R, chunk, x) }
 }

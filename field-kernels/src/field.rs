@@ -179,7 +179,7 @@ impl Field {
 
     /// floor(2^(bits + 31) / p), or one less: at least 2^31, and below 2^32.
     pub const fn reciprocal(self) -> u32 {
-        let (modulus, bits) = (self.modulus(), self.bits() as usize);
+        let (modulus, bits) = (self.modulus(), self.bits());
         let (top, shift) = (modulus.len() - 1, bits % 64);
         let highest = modulus[top] << (64 - shift) | modulus[top - 1] >> shift;
         ((1u128 << 95) / (highest as u128 + 1)) as u32
