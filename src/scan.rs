@@ -352,7 +352,7 @@ impl Task for Scanned {
             let segments = if segment < 100 { 3 } else { 1 };
             let vector = (0..segment * segments).flat_map(|at| some[(at * at + at) % some.len()].iter().copied()).collect();
             // Chunks without a head, with one in front, with several.
-            let head = |at: usize| u32::from(at / CHUNK % 3 > 0 && at * at % 31 == 0);
+            let head = |at: usize| u32::from(!(at / CHUNK).is_multiple_of(3) && (at * at).is_multiple_of(31));
             let second = match self.carry {
                 Carry::Horner => Some(Values::Limbs(edges[edges.len() - 1 - at % 3].clone())),
                 _ => self.heads.then(|| Values::Words((0..segment * segments).map(head).collect())),
