@@ -32,7 +32,7 @@ fn scanned<F: Element>(product: bool, (exclusive, reversed): (bool, bool), heads
 
 /// Heads far from each other, next to each other, at the ends of chunks.
 fn head(at: usize) -> bool {
-    at % 32 == 31 && at % 7 == 3 || at % 256 == 0 && at % 3 == 1 || (600..610).contains(&at) || at * at % 911 == 5
+    at % 32 == 31 && at % 7 == 3 || at.is_multiple_of(256) && at % 3 == 1 || (600..610).contains(&at) || at * at % 911 == 5
 }
 
 fn horner<F: Element>(polynomial: &[F], x: F) -> F {
@@ -251,7 +251,7 @@ proptest! {
         let mut recording = DEVICE.record();
         recording.scan_into(Scan::product(), &there, &out).unwrap();
         let sums = recording.prefix_sum(&there).unwrap();
-        let flags: Vec<bool> = (0..1700).map(|at: u64| (at * at ^ x) % often == 0).collect();
+        let flags: Vec<bool> = (0..1700).map(|at: u64| ((at * at) ^ x).is_multiple_of(often)).collect();
         let heads = DEVICE.upload_mask(&flags).unwrap().slice(start..start + length).unwrap();
         let from_heads = recording.scan_from_heads(Scan::product().reversed(), &there, &heads).unwrap();
         let value = recording.evaluate_point(&there, &at).unwrap();

@@ -5,7 +5,7 @@
 //   MODULUS   p                        N0   -p^-1 mod 2^32
 //   ONE       R mod p                  R2   R^2 mod p
 //
-// Every function takes and returns canonical values, that is values below p. No branch and no address depends on a
+// Every function but those of Wide takes and returns canonical values, that is values below p. No branch and no address depends on a
 // value: each runs in data-independent time as far as the device's arithmetic does.
 // Needed of p, and asserted in field.rs: p is odd and its highest word is below 2^31 - 1.
 
@@ -108,4 +108,46 @@ Fe fe_mul(Fe a, Fe b) {
         t.w[WORDS - 1] = high + carry;
     }
     return fe_reduce_once(t);
+}
+
+// Integers of twice as many words and one more, for sums of products.
+struct Wide { uint w[2 * WORDS + 1]; };
+
+Wide wide_zero() {
+    Wide t;
+    [[unroll]] for (int i = 0; i <= 2 * WORDS; ++i) { t.w[i] = 0u; }
+    return t;
+}
+
+// t + a b, if there is room for it.
+Wide wide_add_product(Wide t, Fe a, Fe b) {
+    uint above = 0u; // the carry into word i + WORDS
+    [[unroll]] for (int i = 0; i < WORDS; ++i) {
+        uint high = 0u;
+        [[unroll]] for (int j = 0; j < WORDS; ++j) { t.w[i + j] = carrying_mul_add(a.w[j], b.w[i], t.w[i + j], high); }
+        t.w[i + WORDS] = carrying_add(t.w[i + WORDS], high, above);
+    }
+    t.w[2 * WORDS] += above;
+    return t;
+}
+
+// t plus the multiple of p below R p that makes it a multiple of R, which is what lies above its lower WORDS words, if there is room for
+// it: (t + M p) / R in words, and a word more.
+Wide wide_cleared(Wide t) {
+    uint above = 0u; // the carry into word i + WORDS
+    [[unroll]] for (int i = 0; i < WORDS; ++i) {
+        uint m = t.w[i] * N0;
+        uint high = 0u;
+        [[unroll]] for (int j = 0; j < WORDS; ++j) { t.w[i + j] = carrying_mul_add(m, P[j], t.w[i + j], high); }
+        t.w[i + WORDS] = carrying_add(t.w[i + WORDS], high, above);
+    }
+    t.w[2 * WORDS] += above;
+    return t;
+}
+
+// The words of t from word WORDS on, but for the last.
+Fe wide_upper(Wide t) {
+    Fe r;
+    [[unroll]] for (int i = 0; i < WORDS; ++i) { r.w[i] = t.w[i + WORDS]; }
+    return r;
 }

@@ -22,7 +22,7 @@
 #endif
 
 struct Long {
-    uint w[2 * WORDS + 1];
+    Wide words;
 #if INT64
     uint64_t t[2 * WORDS];
     uint count;
@@ -31,7 +31,7 @@ struct Long {
 
 Long long_zero() {
     Long s;
-    [[unroll]] for (int k = 0; k <= 2 * WORDS; ++k) { s.w[k] = 0u; }
+    s.words = wide_zero();
 #if INT64
     [[unroll]] for (int k = 0; k < 2 * WORDS; ++k) { s.t[k] = 0ul; }
     s.count = 0u;
@@ -82,10 +82,10 @@ Long long_carried(Long s) {
     [[unroll]] for (int k = 0; k < 2 * WORDS; ++k) {
         int64_t column = int64_t(s.t[k]) + carry;
         if (k > 0) { column -= int64_t(s.count) * int64_t(uint64_t(long_sums(k - 1)) * (START >> 32)); }
-        s.w[k] = uint(column);
+        s.words.w[k] = uint(column);
         carry = column >> 32;
     }
-    s.w[2 * WORDS] = uint(carry);
+    s.words.w[2 * WORDS] = uint(carry);
     return s;
 }
 
@@ -95,13 +95,7 @@ Long long_add(Long s, Fe a, Fe b) {
 #if INT64
     if (COLUMNS) { return long_add_to_columns(s, a, b); }
 #endif
-    uint above = 0u; // the carry into word i + WORDS of what is added so far
-    [[unroll]] for (int i = 0; i < WORDS; ++i) {
-        uint high = 0u;
-        [[unroll]] for (int j = 0; j < WORDS; ++j) { s.w[i + j] = carrying_mul_add(a.w[j], b.w[i], s.w[i + j], high); }
-        s.w[i + WORDS] = carrying_add(s.w[i + WORDS], high, above);
-    }
-    s.w[2 * WORDS] += above;
+    s.words = wide_add_product(s.words, a, b);
     return s;
 }
 
@@ -114,21 +108,12 @@ Fe long_result(Long s) {
 #if INT64
     if (COLUMNS) { s = long_carried(s); }
 #endif
-    uint t[2 * WORDS + 1] = s.w;
-    uint h = t[2 * WORDS - 1] >> SHIFT | t[2 * WORDS] << (32 - SHIFT);
-    t[2 * WORDS - 1] &= (1u << SHIFT) - 1u;
+    Wide t = s.words;
+    uint h = t.w[2 * WORDS - 1] >> SHIFT | t.w[2 * WORDS] << (32 - SHIFT);
+    t.w[2 * WORDS - 1] &= (1u << SHIFT) - 1u;
     uint high = 0u, carry = 0u;
-    [[unroll]] for (int j = 0; j < WORDS; ++j) { t[j] = carrying_mul_add(FOLDED[j], h, t[j], high); }
-    t[WORDS] = carrying_add(t[WORDS], high, carry);
-    [[unroll]] for (int j = WORDS + 1; j < 2 * WORDS; ++j) { t[j] = carrying_add(t[j], 0u, carry); }
-    uint above = 0u;
-    [[unroll]] for (int i = 0; i < WORDS; ++i) {
-        uint m = t[i] * N0;
-        high = 0u;
-        [[unroll]] for (int j = 0; j < WORDS; ++j) { t[i + j] = carrying_mul_add(m, P[j], t[i + j], high); }
-        t[i + WORDS] = carrying_add(t[i + WORDS], high, above);
-    }
-    Fe r;
-    [[unroll]] for (int i = 0; i < WORDS; ++i) { r.w[i] = t[i + WORDS]; }
-    return fe_reduce_once(r);
+    [[unroll]] for (int j = 0; j < WORDS; ++j) { t.w[j] = carrying_mul_add(FOLDED[j], h, t.w[j], high); }
+    t.w[WORDS] = carrying_add(t.w[WORDS], high, carry);
+    [[unroll]] for (int j = WORDS + 1; j < 2 * WORDS; ++j) { t.w[j] = carrying_add(t.w[j], 0u, carry); }
+    return fe_reduce_once(wide_upper(wide_cleared(t)));
 }

@@ -37,31 +37,21 @@ Fe op_product(Op a, Op b) { return fe_mul(a, b); }
 // Bound: a^2 + M p with a < p and M < R is below 2 R p, for 2 p < R less than R^2: it fits 2 WORDS words, and after the division
 // by R it is below 2p.
 Op op_square(Op a) {
-    uint t[2 * WORDS];
-    [[unroll]] for (int i = 0; i < 2 * WORDS; ++i) { t[i] = 0u; }
+    Wide t = wide_zero();
     [[unroll]] for (int i = 0; i < WORDS - 1; ++i) {
         uint carry = 0u;
-        [[unroll]] for (int j = i + 1; j < WORDS; ++j) { t[i + j] = carrying_mul_add(a.w[i], a.w[j], t[i + j], carry); }
-        t[i + WORDS] = carry;
+        [[unroll]] for (int j = i + 1; j < WORDS; ++j) { t.w[i + j] = carrying_mul_add(a.w[i], a.w[j], t.w[i + j], carry); }
+        t.w[i + WORDS] = carry;
     }
-    [[unroll]] for (int i = 2 * WORDS - 1; i > 0; --i) { t[i] = (t[i] << 1) | (t[i - 1] >> 31); } // t[0] is zero
+    [[unroll]] for (int i = 2 * WORDS - 1; i > 0; --i) { t.w[i] = (t.w[i] << 1) | (t.w[i - 1] >> 31); } // t[0] is zero
     uint carry = 0u;
     [[unroll]] for (int i = 0; i < WORDS; ++i) {
         uint high = 0u;
         uint low = carrying_mul_add(a.w[i], a.w[i], 0u, high);
-        t[2 * i] = carrying_add(t[2 * i], low, carry);
-        t[2 * i + 1] = carrying_add(t[2 * i + 1], high, carry);
+        t.w[2 * i] = carrying_add(t.w[2 * i], low, carry);
+        t.w[2 * i + 1] = carrying_add(t.w[2 * i + 1], high, carry);
     }
-    uint above = 0u; // the carry into word i + WORDS of what is reduced so far
-    [[unroll]] for (int i = 0; i < WORDS; ++i) {
-        uint m = t[i] * N0;
-        uint high = 0u;
-        [[unroll]] for (int j = 0; j < WORDS; ++j) { t[i + j] = carrying_mul_add(m, P[j], t[i + j], high); }
-        t[i + WORDS] = carrying_add(t[i + WORDS], high, above);
-    }
-    Fe r;
-    [[unroll]] for (int i = 0; i < WORDS; ++i) { r.w[i] = t[i + WORDS]; }
-    return fe_reduce_once(r);
+    return fe_reduce_once(wide_upper(wide_cleared(t)));
 }
 
 // As fe_mul, with two products added to the accumulator before it is reduced: 3 WORDS^2 + WORDS wide multiplications instead of
@@ -94,41 +84,20 @@ Op op_mul2(Op a, Op b, Op c, Op d) {
 //
 // Bound: k products below p^2 each, reduced, are below k p^2 / R + p, which must be below 4p: for Fr k may be 6, for Fq 29. All the
 // more they fit 2 WORDS words and one.
-struct Sum { uint t[2 * WORDS + 1]; };
+struct Sum { Wide t; };
 
-Sum sum_zero() {
-    Sum s;
-    [[unroll]] for (int i = 0; i <= 2 * WORDS; ++i) { s.t[i] = 0u; }
-    return s;
-}
+Sum sum_zero() { return Sum(wide_zero()); }
 
-Sum sum_add(Sum s, Op a, Op b) {
-    uint above = 0u; // the carry into word i + WORDS
-    [[unroll]] for (int i = 0; i < WORDS; ++i) {
-        uint high = 0u;
-        [[unroll]] for (int j = 0; j < WORDS; ++j) { s.t[i + j] = carrying_mul_add(a.w[j], b.w[i], s.t[i + j], high); }
-        s.t[i + WORDS] = carrying_add(s.t[i + WORDS], high, above);
-    }
-    s.t[2 * WORDS] += above;
-    return s;
-}
+Sum sum_add(Sum s, Op a, Op b) { return Sum(wide_add_product(s.t, a, b)); }
 
 Op sum_result(Sum s) {
-    uint above = 0u;
-    [[unroll]] for (int i = 0; i < WORDS; ++i) {
-        uint m = s.t[i] * N0;
-        uint high = 0u;
-        [[unroll]] for (int j = 0; j < WORDS; ++j) { s.t[i + j] = carrying_mul_add(m, P[j], s.t[i + j], high); }
-        s.t[i + WORDS] = carrying_add(s.t[i + WORDS], high, above);
-    }
-    above += s.t[2 * WORDS];
+    Wide t = wide_cleared(s.t);
     // Less 2p, if it is not below; then it is below 2p.
-    Fe whole, reduced;
+    Fe whole = wide_upper(t), reduced;
     uint borrow = 0u;
     [[unroll]] for (int i = 0; i < WORDS; ++i) {
-        whole.w[i] = s.t[i + WORDS];
         uint twice = (P[i] << 1) | (i > 0 ? P[i > 0 ? i - 1 : 0] >> 31 : 0u);
         reduced.w[i] = borrowing_sub(whole.w[i], twice, borrow);
     }
-    return fe_reduce_once(fe_select(above >= borrow, reduced, whole));
+    return fe_reduce_once(fe_select(t.w[2 * WORDS] >= borrow, reduced, whole));
 }

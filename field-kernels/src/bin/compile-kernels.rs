@@ -22,9 +22,9 @@ fn compile(compiler: &shaderc::Compiler, which: &Permutation) -> Result<Vec<u8>,
     options.set_target_env(shaderc::TargetEnv::Vulkan, shaderc::EnvVersion::Vulkan1_2 as u32);
     // Loops that stay loops make modules a fifth as long, which drivers unroll as well: so for devices of which there are few, and for
     // long kernels in words, of which the H200 runs none.
-    let long = [Kernel::Pow, Kernel::Sqrt, Kernel::Scan, Kernel::MulChain, Kernel::SquareChain, Kernel::Mul2Chain];
     let long =
-        long.contains(&kernel) || field == Field::Fq && [Kernel::Mul, Kernel::MulAdd, Kernel::Square].contains(&kernel);
+        [Kernel::MulAdd, Kernel::Pow, Kernel::Sqrt, Kernel::Scan, Kernel::MulChain, Kernel::SquareChain, Kernel::Mul2Chain];
+    let long = long.contains(&kernel) || field == Field::Fq && [Kernel::Mul, Kernel::Square].contains(&kernel);
     // Likewise division steps, which are as quick unrolled.
     let divides = [Kernel::Inverse, Kernel::BatchInverse].contains(&kernel);
     // The functions of expressions stay functions.
