@@ -4,7 +4,7 @@
 use crate::ark::Element;
 use crate::mask::{FLAG, Mask};
 use crate::memory::Memory;
-use crate::passes::{Launch, Pass, Share, TEAM};
+use crate::passes::{Launch, Pass, Share};
 use crate::step::Item;
 use crate::task::{Lowering, Task, Trial, Values};
 use crate::ticket::Download;
@@ -139,7 +139,7 @@ impl Task for Extent {
             let results = if last { out.clone() } else { device.scratch(bytes)? };
             let whether = if last && self.only_whether { ONLY_WHETHER } else { 0 };
             let launch = Launch {
-                pass: Pass { kernel: Kernel::Extent, constants: vec![(3, share.team as u32)], workgroup: TEAM },
+                pass: Pass { kernel: Kernel::Extent, constants: vec![(3, share.team as u32)], tile: None },
                 field: self.field,
                 slots: [Some(&a), None, None, Some(&results)],
                 written: FLAG as u64,

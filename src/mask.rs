@@ -2,12 +2,12 @@
 
 use crate::memory::Memory;
 use crate::step::{Item, Step};
-use crate::{Backend, Error};
+use crate::{Backend, Error, Recording};
 use std::fmt;
 use std::ops::Range;
 
 /// A vector of flags that lies where its [`Backend`] computes, as [`Vector`](crate::Vector)s do: what comparisons and square
-/// roots answer. Four bytes a flag.
+/// roots answer, or what was [uploaded](Backend::upload_mask). Four bytes a flag.
 ///
 /// Clones and slices share the memory.
 ///
@@ -62,19 +62,41 @@ impl Backend {
     /// ```
     pub fn upload_mask(&self, flags: &[bool]) -> Result<Mask, Error> {
         let mask = self.mask(flags.len())?;
-        if !flags.is_empty() {
-            let words: Vec<u32> = flags.iter().map(|&flag| flag.into()).collect();
-            let mut recording = self.record();
-            let bytes = bytemuck::cast_slice(&words).into();
-            recording.push(Step::Write { bytes, to: mask.memory.clone(), item: Item::Flag });
-            recording.submit()?;
-        }
+        let mut recording = self.record();
+        recording.write_mask(&mask, flags)?;
+        recording.submit()?;
         Ok(mask)
     }
 
     /// A mask whose flags are yet to be written.
     pub(crate) fn mask(&self, length: usize) -> Result<Mask, Error> {
         Ok(Mask::new(self, Memory::of(self, length, Item::Flag)?, length))
+    }
+}
+
+impl Recording {
+    /// Records that flags are written to a mask, or a slice of one, of the same length. They are copied now.
+    ///
+    /// # Errors
+    /// [`Error::LengthMismatch`], [`Error::ForeignVector`].
+    ///
+    /// ```
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let mask = backend.falses(3)?;
+    /// let mut recording = backend.record();
+    /// recording.write_mask(&mask.slice(1..3)?, &[true, true])?;
+    /// recording.submit()?;
+    /// assert_eq!(mask.download()?, [false, true, true]);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    pub fn write_mask(&mut self, to: &Mask, flags: &[bool]) -> Result<(), Error> {
+        self.check_mask("write", to, flags.len())?;
+        if !to.is_empty() {
+            let words: Vec<u32> = flags.iter().map(|&flag| flag.into()).collect();
+            let bytes = bytemuck::cast_slice(&words).into();
+            self.push(Step::Write { bytes, to: to.memory.clone(), item: Item::Flag });
+        }
+        Ok(())
     }
 }
 

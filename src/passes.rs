@@ -9,10 +9,6 @@ use gpu_executor::{Region, Shape, SlotUse};
 /// Invocations in a team, a workgroup's: every device has so many, and a tree through shared memory takes a power of two.
 pub(crate) const TEAM: usize = 128;
 
-/// Invocations in a workgroup that fetch and put away for each other, four elements of each at a time. On the H200 prefix products are at 17.2 G
-/// a second with 32, 16.8 with 64: fewer wait for each other.
-pub(crate) const TILE: usize = 32;
-
 /// How segments are shared out: to single invocations or to teams, so many elements to each invocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Share {
@@ -30,8 +26,11 @@ impl Share {
     /// For a fold by a kernel: by teams where that gives each invocation some elements, of which it gets the more the more there are, up
     /// to `most`: the device wants to be filled, and the tree to be a small part of it all.
     pub(crate) fn of_fold(kernel: Kernel, segment: usize, segments: usize, most: usize) -> Self {
-        // Workgroups that fill any device. Chosen on the H200, which has room for about 500 to 1000 at a time: with 1320 sums of Fr are at
-        // 128.5 G elements a second, inner products at 56.0, with 1584 at 125.7 and 61.0.
+        // Segments that fill a device, a workgroup each.
+        const SEVERAL: usize = 512;
+        // Workgroups that fill it when there are fewer segments. Chosen on the H200 with 2^24 elements, for multiples of its 132
+        // processors from 2 to 32 times: sums of Fr are at 128.5 G elements a second with 1320 (noise is 1.5%), 125.7 with 1584, and
+        // with fewer than 1024 at 120; inner products at 56.0 and 61.0, products at 45.9 and 46.3.
         let workgroups = if matches!(kernel, Kernel::InnerProduct | Kernel::Scan) { 1584 } else { 1320 };
         if segment < 8 * TEAM {
             // So few that one invocation, or two passes of such, will do.
@@ -39,7 +38,7 @@ impl Share {
         }
         let whole = segment.div_ceil(TEAM);
         // One pass rather than two if it does for many segments.
-        if whole <= most && 2 * segments >= workgroups {
+        if whole <= most && segments >= SEVERAL {
             return Self::new(segment, TEAM, whole);
         }
         let chunks = usize::div_ceil(workgroups, segments).clamp(whole.div_ceil(most), whole / 8);
@@ -47,11 +46,12 @@ impl Share {
     }
 }
 
-/// A kernel of scan.comp or reduce.comp, its specialization constants, and how many invocations a workgroup has.
+/// A kernel of scan.comp or reduce.comp, and its specialization constants.
 pub(crate) struct Pass {
     pub(crate) kernel: Kernel,
     pub(crate) constants: Vec<(u32, u32)>,
-    pub(crate) workgroup: usize,
+    /// The constant that says how many invocations put away for each other, all of a workgroup's, if they do.
+    pub(crate) tile: Option<u32>,
 }
 
 /// A launch of such a kernel.
@@ -73,7 +73,10 @@ pub(crate) struct Launch<'a> {
 impl Launch<'_> {
     /// Adds the launch to a batch, in as many as one launch should not be longer than.
     pub(crate) fn add_to(self, lowering: &mut Lowering) -> Result<(), Error> {
-        let Self { pass: Pass { kernel, constants, workgroup }, field, slots, written, segments, segment, share, .. } = self;
+        let Self { pass: Pass { kernel, mut constants, tile }, field, slots, written, segments, segment, share, .. } = self;
+        // The fewer the less they wait for each other: on the H200 prefix products are at 17.2 G a second with 32, 16.8 with 64.
+        let together = lowering.vulkan.device().subgroup_size().clamp(32, 64);
+        constants.extend(tile.map(|constant| (constant, together)));
         let mut uses = [16, 16, 16].map(SlotUse::ReadsAnywhere).to_vec();
         uses.push(SlotUse::WritesAnywhere(written as usize));
         for (at, slot) in slots.iter().enumerate() {
@@ -89,7 +92,7 @@ impl Launch<'_> {
             formulation: if several { lowering.formulation } else { Formulation::Words },
             slots: uses,
             shape: Shape::Invocations,
-            workgroup_size: Some(workgroup as u32),
+            workgroup_size: Some(if tile.is_some() { together } else { TEAM as u32 }),
             constants,
         })?;
         let invocations = segments * share.chunks * share.team;

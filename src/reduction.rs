@@ -130,6 +130,9 @@ const MOST: usize = 128;
 /// Vectors of at most so many elements are in caches, or as good as.
 const CACHED: usize = 1 << 14;
 
+// The trials are of both kinds.
+const _: () = assert!(TEAM * MOST <= CACHED && 2 * TEAM * MOST > CACHED);
+
 /// How inner products take their second vector.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Second {
@@ -169,7 +172,7 @@ pub(crate) fn fold(
         }
         let (pass, more) = match kernel {
             Kernel::Scan => (scan::pass(scan::PRODUCT, false, share.team), [0, 0]),
-            _ => (Pass { kernel, constants, workgroup: TEAM }, [length as u32, option]),
+            _ => (Pass { kernel, constants, tile: None }, [length as u32, option]),
         };
         let launch = Launch { pass, field, slots, written: 16, segments, segment, share, more, cost: row.cost };
         launch.add_to(lowering)?;
@@ -234,10 +237,10 @@ impl Task for Reduce {
         let largest =
             [self.field.modulus().iter().enumerate().map(|(n, limb)| limb - u64::from(n == 0)).collect::<Vec<_>>()];
         // (elements in a segment, segments): single invocations, several of them, teams, several of them; and invocations of teams with as
-        // many elements as they get when vectors are long, whose sums are as large as they get.
+        // many elements as they get when vectors are long, whose sums are as large as they get, in caches and not.
         let shapes =
-            [(0, 1), (1, 1), (2, 3), (64, 2), (65, 1), (1023, 1), (1024, 1), (1025, 2), (2500, 1)].map(|of| (of, None));
-        let long = [((TEAM * MOST, 1), Some(MOST)), ((CACHED.max(TEAM * MOST) + 1, 1), Some(MOST))];
+            [(0, 1), (1, 1), (2, 3), (64, 2), (65, 1), (1023, 1), (1024, 1), (1025, 2), (2500, 3)].map(|of| (of, None));
+        let long = [1, 2].map(|teams| ((teams * TEAM * MOST, 1), Some(MOST)));
         let trial = |((segment, segments), steps): ((usize, usize), Option<usize>)| {
             // Against every edge, every edge; of a product none that is zero, or it would be.
             let at = |operand: usize, index: usize| {

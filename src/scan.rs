@@ -9,8 +9,8 @@
 
 use crate::ark::Element;
 use crate::known_answers::edges;
-use crate::mask::Mask;
-use crate::passes::{Launch, Pass, Share, TEAM, TILE};
+use crate::mask::{FLAG, Mask};
+use crate::passes::{Launch, Pass, Share};
 use crate::step::Item;
 use crate::task::{Lowering, Proof, Task, Trial, Values};
 use crate::vector::Vector;
@@ -43,12 +43,12 @@ pub(crate) fn pass(operation: u32, scans: bool, team: usize) -> Pass {
 
 fn pass_from(operation: u32, scans: bool, team: usize, heads: Heads) -> Pass {
     // Squares are one invocation's.
-    let (tile, workgroup) = if scans && operation != SQUARES { (TILE, TILE) } else { (1, TEAM) };
-    let constants = vec![(3, operation), (4, scans.into()), (5, team as u32), (6, tile as u32), (7, heads as u32)];
-    Pass { kernel: Kernel::Scan, constants, workgroup }
+    let tile = (scans && operation != SQUARES).then_some(TILE);
+    let constants = vec![(3, operation), (4, scans.into()), (5, team as u32), (7, heads as u32)];
+    Pass { kernel: Kernel::Scan, constants, tile }
 }
 
-/// Which prefixes of a vector are folded, and how.
+/// Which prefixes of a vector are folded, or suffixes, and how.
 ///
 /// ```
 /// # use ark_bls12_381::Fr;
@@ -92,7 +92,7 @@ impl Scan {
         Self { product: true, exclusive: false, reversed: false, segment: None }
     }
 
-    /// Without the element at the position itself: the first result is 0 or 1.
+    /// Without the element at the position itself: where a scan starts, the result is 0 or 1.
     ///
     /// ```
     /// let scan = bls12_field_gpu::Scan::product();
@@ -106,8 +106,18 @@ impl Scan {
     /// From the last element of the vector, or of each segment, to the first: of sums, out\[i\] = a\[i\] + .. + a\[n - 1\].
     ///
     /// ```
-    /// let scan = bls12_field_gpu::Scan::sum();
-    /// assert_ne!(scan.reversed(), scan);
+    /// # use ark_bls12_381::Fr;
+    /// use bls12_field_gpu::Scan;
+    /// let backend = bls12_field_gpu::backend()?;
+    /// let vector = backend.upload(&[2u64, 3, 4, 5].map(Fr::from))?;
+    /// let mut recording = backend.record();
+    /// let suffixes = recording.scan(Scan::sum().reversed(), &vector)?;
+    /// let heads = backend.upload_mask(&[true, false, true, false])?;
+    /// let of_pairs = recording.scan_from_heads(Scan::sum().reversed(), &vector, &heads)?;
+    /// recording.submit()?;
+    /// assert_eq!(suffixes.download()?, [14u64, 12, 9, 5].map(Fr::from));
+    /// assert_eq!(of_pairs.download()?, [5u64, 3, 9, 5].map(Fr::from));
+    /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     #[must_use]
     pub const fn reversed(self) -> Self {
@@ -141,9 +151,12 @@ pub(crate) struct Scanned {
     pub(crate) field: Field,
     pub(crate) carry: Carry,
     pub(crate) walk: Walk,
-    /// Whether x starts anew where the flags of the second input say, too. Not of linear recurrences.
+    /// Whether the flags of the second input are of the first elements of segments, too. Not of linear recurrences.
     pub(crate) heads: bool,
 }
+
+/// The specialization constant that [`Pass::tile`] is.
+const TILE: u32 = 6;
 
 /// Where a kernel is told that x starts anew: the constants of scan.comp.
 #[derive(Clone, Copy)]
@@ -156,11 +169,9 @@ enum Heads {
 impl Carry {
     fn pass(self, scans: bool, heads: Heads) -> Pass {
         match self {
-            Carry::Sum => Pass {
-                kernel: Kernel::SumScan,
-                constants: vec![(4, scans.into()), (6, TILE as u32), (7, heads as u32)],
-                workgroup: TILE,
-            },
+            Carry::Sum => {
+                Pass { kernel: Kernel::SumScan, constants: vec![(4, scans.into()), (7, heads as u32)], tile: Some(TILE) }
+            }
             Carry::Product => pass_from(PRODUCT, scans, 1, heads),
             Carry::Horner => pass_from(HORNER, scans, 1, heads),
         }
@@ -305,8 +316,8 @@ impl Task for Scanned {
         let ([Some(a), second @ ..], [Some(out)]) = (inputs, outputs) else { return Ok(()) };
         let second = second.first().and_then(Option::as_ref);
         if let (true, Some(flags)) = (self.heads, second) {
-            // Read sixteen bytes at a time, from wherever a slice of a mask begins.
-            let aligned = device.scratch(flags.bytes().next_multiple_of(16))?;
+            // Read sixteen bytes at a time, from wherever a slice of a mask begins; from the end, the flag behind each element.
+            let aligned = device.scratch((flags.bytes() + FLAG as u64).next_multiple_of(16))?;
             if let Some(copy) = aligned.slice(0..flags.bytes()) {
                 device.batch.copy(flags, &copy);
             }
@@ -415,9 +426,10 @@ impl Recording {
         Ok(out)
     }
 
-    /// Records a scan of segments of any lengths into `out`, which may not overlap `a`: it starts anew at each position whose flag is set,
-    /// which is the first that is passed of a segment (of a [reversed](Scan::reversed) scan, therefore, the last), and where `scan` says.
-    /// Costs as [`Recording::scan_into`] does, and four bytes of memory per element more.
+    /// Records a scan of segments of any lengths into `out`, which may not overlap `a`. Each position whose flag is set is the first of a
+    /// segment, whether or not the first position's is, and so are those where [`Scan::segments`] has the scan start again. A
+    /// [reversed](Scan::reversed) scan goes through the same segments from their ends. Takes a few bytes of memory traffic per element more
+    /// than [`Recording::scan_into`], and, from submission until it is done, four more of memory.
     ///
     /// # Errors
     /// Those of [`Recording::scan_into`]; [`Error::LengthMismatch`] also if there are not as many flags as elements.

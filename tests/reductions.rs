@@ -71,6 +71,28 @@ fn vectors_that_caches_hold_and_others() {
     }
 }
 
+/// Segments that two teams share, and the last one's elements are fewer than all invocations could have.
+#[test]
+fn segments_of_several_teams() {
+    for backend in engines(Validation::On).iter().map(|watched| &**watched).chain([&cpu()]) {
+        let (segment, a, b) = (2500, numbers::<Fr>(7500, 1), numbers::<Fr>(7500, 2));
+        let (there, other) = (backend.upload(&a).unwrap(), backend.upload(&b).unwrap());
+        let mut recording = backend.record();
+        let mut asked = Vec::new();
+        for row in &REDUCTIONS {
+            let inputs: Vec<&Vector<Fr>> = [&there, &other].into_iter().take(row.vectors).collect();
+            let out = backend.zeros(3).unwrap();
+            recording.reduce_segments_into(row.reduction, &inputs, &out).unwrap();
+            let parts = a.chunks(segment).zip(b.chunks(segment));
+            asked.push((row.reduction, out, parts.map(|(a, b)| naive(row.reduction, a, b)).collect::<Vec<Fr>>()));
+        }
+        recording.submit_verified().unwrap().wait().unwrap();
+        for (reduction, out, expected) in asked {
+            assert_eq!(out.download().unwrap(), expected, "{reduction:?} on {backend}");
+        }
+    }
+}
+
 /// Whatever workgroups the device's other kernels have.
 #[test]
 fn workgroups_of_any_size() {

@@ -54,8 +54,8 @@ impl<F: Field> Recurrence<F> {
     }
 }
 
-/// Everything that x becomes. It starts anew, besides, at each position whose flag among `heads` is not zero, the first one that is passed
-/// of a segment of any length; beyond their end there are none.
+/// Everything that x becomes. Each position whose flag among `heads` is not zero, besides, is the first of a segment, in which x starts anew,
+/// from its end if reversed; beyond the flags' end there are none.
 pub fn scan<F: LimbField>(recurrence: Recurrence<F>, walk: Walk, heads: &[u32], elements: &[F], out: &mut [F]) {
     let all = |heads: &[u32], elements: &[F], out: &mut [F]| {
         let segments = out.chunks_mut(walk.segment).zip(elements.chunks(walk.segment)).enumerate();
@@ -76,9 +76,9 @@ fn from(heads: &[u32], at: usize) -> &[u32] {
     heads.get(at..).unwrap_or(&[])
 }
 
-/// Whether a position is the head of a segment.
-fn is_head(heads: &[u32], at: usize) -> bool {
-    heads.get(at).is_some_and(|&flag| flag != 0)
+/// Whether x starts anew at a position: if that is the first of a segment or, reversed, if the one behind it is.
+fn starts(heads: &[u32], walk: Walk, at: usize) -> bool {
+    heads.get(at + usize::from(walk.reversed)).is_some_and(|&flag| flag != 0)
 }
 
 fn scan_segment<F: LimbField>(recurrence: Recurrence<F>, walk: Walk, heads: &[u32], elements: &[F], out: &mut [F]) {
@@ -86,7 +86,7 @@ fn scan_segment<F: LimbField>(recurrence: Recurrence<F>, walk: Walk, heads: &[u3
     let passed = |length: usize| (0..length).map(move |n| if walk.reversed { length - 1 - n } else { n });
     let walked = |mut x: F, heads: &[u32], out: &mut [F], elements: &[F]| {
         for at in passed(elements.len().min(out.len())) {
-            let before = if is_head(heads, at) { recurrence.start() } else { x };
+            let before = if starts(heads, walk, at) { recurrence.start() } else { x };
             x = recurrence.step(before, elements[at]);
             out[at] = if walk.exclusive { before } else { x };
         }
@@ -98,7 +98,7 @@ fn scan_segment<F: LimbField>(recurrence: Recurrence<F>, walk: Walk, heads: &[u3
     let fold = |(piece, elements): (usize, &[F])| {
         let heads = from(heads, piece * PIECE);
         let step = |(x, headed), at| {
-            let head = is_head(heads, at);
+            let head = starts(heads, walk, at);
             (recurrence.step(if head { recurrence.start() } else { x }, elements[at]), headed || head)
         };
         passed(elements.len()).fold((recurrence.start(), false), step)
@@ -128,7 +128,7 @@ pub fn scan_first_wrong<F: LimbField>(
         let (start, within) = (at - at % walk.segment, at % walk.segment);
         let last = walk.segment.min(length - start) - 1;
         let (first, neighbour) = if walk.reversed { (within == last, at + 1) } else { (within == 0, at.wrapping_sub(1)) };
-        let first = first || is_head(heads, at);
+        let first = first || starts(heads, walk, at);
         let before = if first { recurrence.start() } else { out[neighbour] };
         match (walk.exclusive, first) {
             (true, true) => before,
@@ -186,7 +186,8 @@ mod tests {
                         let (mut x, mut passed) = (recurrence.start(), Vec::new());
                         for index in 0..segment.len() {
                             let at = if reversed { segment.len() - 1 - index } else { index };
-                            let (e, head) = (segment[at], heads.get(expected.len() + at).is_some_and(|flag| *flag != 0));
+                            let behind = expected.len() + at + usize::from(reversed);
+                            let (e, head) = (segment[at], heads.get(behind).is_some_and(|flag| *flag != 0));
                             let before = if head { recurrence.start() } else { x };
                             x = match recurrence {
                                 Recurrence::Sum => before + e,

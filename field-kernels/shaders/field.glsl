@@ -4,6 +4,8 @@
 //   WORDS     words per element; R = 2^(32 WORDS)
 //   MODULUS   p                        N0   -p^-1 mod 2^32
 //   ONE       R mod p                  R2   R^2 mod p
+//   BITS      2^(BITS - 1) < p         FOLD 2^(2 BITS) mod p
+//   RECIPROCAL   2^(BITS + 31) / p, rounded down, or one less
 //
 // Every function but those of Wide takes and returns canonical values, that is values below p. No branch and no address depends on a
 // value: each runs in data-independent time as far as the device's arithmetic does.

@@ -34,12 +34,11 @@ layout(constant_id = 4) const bool CACHED = false;
 #include "sums.glsl"
 #endif
 
-// The launch's parameters: position of its first invocation, elements in a segment, teams for a segment, elements of an invocation at
-// most, elements in all, and what else there is to know.
+// The launch's parameters: position of its first invocation, elements in a segment, teams for a segment, STEPS, which the host keeps to,
+// elements in all, and what else there is to know.
 #define FIRST push.params[0]
 #define SEGMENT push.params[1]
 #define CHUNKS push.params[2]
-#define STEPS push.params[3]
 #define LENGTH push.params[4]
 #define OPTION push.params[5]
 // From an element of an invocation to its next.
@@ -112,7 +111,7 @@ Fe folded(uint start, uint offset, uint end) {
     uint sum[WORDS + 1];
 #if INT64
     // Words are added up each in 64 bits, and carried once all are there; of two elements at a time, which are asked for together. On the
-    // H200 that is 127 G elements a second; one at a time 123, four 114.
+    // H200 that is 127 G elements a second; one at a time it was 123, four 114.
     uint64_t columns[WORDS];
     [[unroll]] for (int i = 0; i < WORDS; ++i) { columns[i] = 0ul; }
     [[dont_unroll]] for (uint at = offset; at < end; at += 2u * STRIDE) {

@@ -52,13 +52,14 @@ const bool FETCHES = false;
 // Whether x is written at every step, or after the last.
 layout(constant_id = 4) const bool SCANS = false;
 
-// Where x starts anew besides: nowhere, where flags in c are set, or where the highest bit of an element is, which is no part of it. What a
-// chunk in which it does is folded to has that bit. Not of teams.
+// Where x starts anew besides: nowhere; where flags in c are set, each of which begins a segment, so that from the end it is behind them;
+// or where the highest bit of an element is set, which is no part of it. What a chunk in which x does is folded to has that bit. Not of
+// teams.
 const uint NOWHERE = 0u, FLAGS = 1u, BITS_OF_ELEMENTS = 2u;
 layout(constant_id = 7) const uint HEADS = NOWHERE;
 const uint HIGHEST_BIT = 0x80000000u;
 
-// Invocations that fetch for each other: 1, or all of a workgroup. Then TEAM is 1.
+// Invocations that put away, and fetch, for each other: 1, or all of a workgroup. Then TEAM is 1.
 layout(constant_id = 6) const uint TILE = 1u;
 
 const bool TILED = TILE > 1u;
@@ -181,7 +182,7 @@ void main() {
         if (HAS_ELEMENTS && HEADS != NOWHERE && step < has) {
             bool head;
             if (HEADS == FLAGS) {
-                uint at = place(first, step);
+                uint at = place(first, step) + (IS(REVERSED) ? 1u : 0u);
                 head = SLOT_C.quad[BASE_SLOT_C / 4u + at / 4u][at % 4u] != 0u;
             } else {
                 head = a.w[WORDS - 1] >= HIGHEST_BIT;

@@ -219,6 +219,11 @@ impl Device {
         self.shared.settings.workgroup_size
     }
 
+    /// Invocations that the device runs together.
+    pub fn subgroup_size(&self) -> u32 {
+        self.shared.settings.limits.subgroup
+    }
+
     /// The most invocations that a workgroup can have.
     pub fn most_invocations(&self) -> u32 {
         self.shared.settings.limits.workgroup_size

@@ -6,6 +6,7 @@ use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::{SparseMatrix, Vector};
 use cpu_reference::matrices;
 use rayon::prelude::*;
+use std::fmt;
 
 pub(super) fn measure(bench: &Bench) -> Outcome<Vec<Row>> {
     let n = bench.size(1 << 20);
@@ -56,8 +57,17 @@ enum Columns {
     OfCircuit,
 }
 
+impl fmt::Display for Columns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Random => "columns at random",
+            Self::OfCircuit => "columns as in a circuit",
+        })
+    }
+}
+
 impl Columns {
-    /// Of the values that are not in the first column, how many are how near, both as powers of two: of 512, and less than 2^n columns.
+    /// Of 512 values that are not in the first column, so many are less than 2^n columns from the diagonal.
     const NEAR: [(u32, u32); 7] = [(115, 4), (264, 6), (388, 8), (439, 10), (486, 12), (491, 14), (503, 16)];
 
     /// A column for a value in a row, of so many columns and rows.
@@ -68,9 +78,13 @@ impl Columns {
             Self::OfCircuit if random.u32(..7) == 0 => 0,
             Self::OfCircuit => {
                 let share = random.u32(..512);
-                let Some((_, log)) = Self::NEAR.into_iter().find(|(most, _)| share < *most) else { return anywhere };
-                let (diagonal, distance) = ((row * width / rows) as i64, random.i64(-(1 << log) + 1..1 << log));
-                (diagonal + distance).clamp(0, width as i64 - 1) as u32
+                let Some(ring) = Self::NEAR.iter().position(|(most, _)| share < *most) else { return anywhere };
+                // No nearer than those of the ring within.
+                let nearest = ring.checked_sub(1).map_or(0, |within| 1i64 << Self::NEAR[within].1);
+                let distance = random.i64(nearest..1 << Self::NEAR[ring].1);
+                let column = (row * width / rows) as i64 + if random.bool() { distance } else { -distance };
+                // At the borders there is no such place on one side.
+                u32::try_from(column).ok().filter(|column| (*column as usize) < width).unwrap_or(anywhere)
             }
         }
     }
@@ -105,7 +119,7 @@ fn sparse<F: Element>(bench: &Bench, name: &'static str, lengths: &[usize], kind
     let bytes = matrix.bytes() as usize + (lengths.len() + width) * F::FIELD.bytes();
     let (rate, products) = (bytes as f64 / seconds, nonzeros as f64 / seconds);
     let detail = format!(
-        "{} rows, {nonzeros} values, {:.0} MB: {:.2} TB/s, {:.2} G multiply-adds/s, {:.3} ms",
+        "{} rows, {nonzeros} values, {places}, {:.0} MB: {:.2} TB/s, {:.2} G multiply-adds/s, {:.3} ms",
         lengths.len(),
         bytes as f64 * 1e-6,
         rate * 1e-12,

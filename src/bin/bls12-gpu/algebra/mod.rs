@@ -161,8 +161,8 @@ impl Bench {
         Ok(least)
     }
 
-    /// When each launch of what is recorded began and how long it took, by the device's clock, which takes it that launches wait for each
-    /// other.
+    /// When each launch of what is recorded began and how long it took, by the device's clock, for the last of three times. Launches that
+    /// are timed wait for each other.
     fn print_launches(&self, record: impl Fn(&mut Recording) -> Result<(), Error>) -> Outcome<()> {
         let mut recording = self.backend.record();
         (0..3).try_for_each(|_| record(&mut recording))?;
@@ -173,8 +173,9 @@ impl Bench {
         let mut launches: Vec<_> = spans.iter().filter(|span| matches!(span.track, Track::Queue(_))).collect();
         launches.sort_by_key(|span| span.start);
         let micros = |time: Duration| time.as_secs_f64() * 1e6;
-        let first = launches.first().map_or(Duration::ZERO, |span| span.start);
-        for span in &launches[launches.len() * 2 / 3..] {
+        let last = &launches[launches.len() * 2 / 3..];
+        let first = last.first().map_or(Duration::ZERO, |span| span.start);
+        for span in last {
             println!("  {:>10.1} us {:>10.1} us {}", micros(span.start - first), micros(span.end - span.start), span.name);
         }
         Ok(())
