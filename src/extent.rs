@@ -132,7 +132,7 @@ impl Task for Extent {
         let segments = (out.bytes() / FLAG as u64) as usize;
         let (mut a, mut segment, mut option) = (a.clone(), self.segment, 0);
         loop {
-            let share = Share::of_fold(Kernel::Extent, segment, segments, MOST);
+            let share = Share::of_fold(segment, segments, MOST);
             let last = share.chunks == 1;
             // Read sixteen bytes at a time.
             let bytes = ((segments * share.chunks * FLAG) as u64).next_multiple_of(16);

@@ -23,26 +23,21 @@ impl Share {
         Self { team, steps, chunks: segment.div_ceil(steps * team).max(1) }
     }
 
-    /// For a fold by a kernel: by teams where that gives each invocation some elements, of which it gets the more the more there are, up
+    /// For a fold: by teams where that gives each invocation some elements, of which it gets the more the more there are, up
     /// to `most`: the device wants to be filled, and the tree to be a small part of it all.
-    pub(crate) fn of_fold(kernel: Kernel, segment: usize, segments: usize, most: usize) -> Self {
-        // Segments that fill a device, a workgroup each.
-        const SEVERAL: usize = 512;
-        // Workgroups that fill it when there are fewer segments. Chosen on the H200 with 2^24 elements, for multiples of its 132
-        // processors from 2 to 32 times: sums of Fr are at 128.5 G elements a second with 1320 (noise is 1.5%), 125.7 with 1584, and
-        // with fewer than 1024 at 120; inner products at 56.0 and 61.0, products at 45.9 and 46.3.
-        let workgroups = if matches!(kernel, Kernel::InnerProduct | Kernel::Scan) { 1584 } else { 1320 };
+    pub(crate) fn of_fold(segment: usize, segments: usize, most: usize) -> Self {
+        /// Workgroups that fill any device. Chosen on the H200, which has room for about 500 to 2000 at a time: with fewer,
+        /// what is left for the second pass is less.
+        const WORKGROUPS: usize = 1024;
         if segment < 8 * TEAM {
             // So few that one invocation, or two passes of such, will do.
             return Self::new(segment, 1, if segment <= 64 { segment.max(1) } else { 32 });
         }
+        let steps = (segment * segments / (TEAM * WORKGROUPS)).clamp(8, most);
         let whole = segment.div_ceil(TEAM);
         // One pass rather than two if it does for many segments.
-        if whole <= most && segments >= SEVERAL {
-            return Self::new(segment, TEAM, whole);
-        }
-        let chunks = usize::div_ceil(workgroups, segments).clamp(whole.div_ceil(most), whole / 8);
-        Self { team: TEAM, steps: whole.div_ceil(chunks), chunks }
+        let one_pass = whole <= most && segments >= WORKGROUPS / 2;
+        Self::new(segment, TEAM, if one_pass { whole } else { steps })
     }
 }
 

@@ -160,7 +160,7 @@ pub(crate) fn fold(
     loop {
         let share = match steps {
             Some(steps) if segment >= TEAM => Share::new(segment, TEAM, steps.min(MOST)),
-            _ => Share::of_fold(kernel, segment, segments, MOST),
+            _ => Share::of_fold(segment, segments, MOST),
         };
         let results =
             if share.chunks == 1 { output.clone() } else { lowering.scratch((segments * share.chunks) as u64 * bytes)? };

@@ -3,9 +3,9 @@
 // result for each segment. The build defines one KERNEL_*, and the macros of field.glsl and io.glsl; src/kernel.rs lists every
 // combination.
 //
-// A segment is shared by CHUNKS teams, each of which takes every CHUNKSth run of as many elements as it has invocations, up to STEPS of
-// them: neighbours read neighbours, and all teams go through memory together. Then the team folds what its invocations have, in a tree
-// through shared memory. The order is the same whatever the device does when.
+// A segment is cut into chunks of STEPS elements for each invocation of a team. An invocation folds every TEAMth element of its
+// chunk, so that neighbours read neighbours; then the team folds what its invocations have, in a tree through shared memory.
+// The order is the same whatever the device does when.
 //
 // Sums are not reduced modulo p until all terms are there: STEPS of them, below p, or below p^2, have room in one word more.
 #version 460
@@ -34,15 +34,14 @@ layout(constant_id = 4) const bool CACHED = false;
 #include "sums.glsl"
 #endif
 
-// The launch's parameters: position of its first invocation, elements in a segment, teams for a segment, STEPS, which the host keeps to,
-// elements in all, and what else there is to know.
+// The launch's parameters: position of its first invocation, elements in a segment, chunks in a segment, elements of an
+// invocation, elements in all, and what else there is to know.
 #define FIRST push.params[0]
 #define SEGMENT push.params[1]
 #define CHUNKS push.params[2]
+#define STEPS push.params[3]
 #define LENGTH push.params[4]
 #define OPTION push.params[5]
-// From an element of an invocation to its next.
-#define STRIDE (CHUNKS * TEAM)
 
 #if defined(KERNEL_EXTENT)
 
@@ -56,7 +55,7 @@ uint left_by(uint lane) { return left_numbers[lane]; }
 
 uint folded(uint start, uint offset, uint end) {
     uint extent = 0u;
-    [[dont_unroll]] for (uint at = offset; at < end; at += STRIDE) {
+    [[dont_unroll]] for (uint at = offset; at < end; at += TEAM) {
         if ((OPTION & 1u) != 0u) {
             uint word = start + at;
             extent = max(extent, SLOT_A.quad[BASE_SLOT_A / 4u + word / 4u][word % 4u]);
@@ -81,7 +80,7 @@ Fe fold(Fe x, Fe y) { return fe_add(x, y); }
 Fe folded(uint start, uint offset, uint end) {
     Long sum = long_zero();
     uint other = OPTION != 0u ? 0u : start;
-    [[dont_unroll]] for (uint at = offset; at < end; at += STRIDE) {
+    [[dont_unroll]] for (uint at = offset; at < end; at += TEAM) {
         Fe a, b;
         LOAD(SLOT_A, start + at, a)
         LOAD(SLOT_B, other + at, b)
@@ -114,10 +113,10 @@ Fe folded(uint start, uint offset, uint end) {
     // H200 that is 127 G elements a second; one at a time it was 123, four 114.
     uint64_t columns[WORDS];
     [[unroll]] for (int i = 0; i < WORDS; ++i) { columns[i] = 0ul; }
-    [[dont_unroll]] for (uint at = offset; at < end; at += 2u * STRIDE) {
+    [[dont_unroll]] for (uint at = offset; at < end; at += 2u * TEAM) {
         Fe a, b = fe_zero();
         LOAD(SLOT_A, start + at, a)
-        if (end - at > STRIDE) { LOAD(SLOT_A, start + at + STRIDE, b) }
+        if (end - at > TEAM) { LOAD(SLOT_A, start + at + TEAM, b) }
         [[unroll]] for (int i = 0; i < WORDS; ++i) { columns[i] += uint64_t(a.w[i]) + uint64_t(b.w[i]); }
     }
     uint64_t carry = 0ul;
@@ -129,7 +128,7 @@ Fe folded(uint start, uint offset, uint end) {
     sum[WORDS] = uint(carry);
 #else
     [[unroll]] for (int i = 0; i <= WORDS; ++i) { sum[i] = 0u; }
-    [[dont_unroll]] for (uint at = offset; at < end; at += STRIDE) {
+    [[dont_unroll]] for (uint at = offset; at < end; at += TEAM) {
         Fe a;
         LOAD(SLOT_A, start + at, a)
         uint carry = 0u;
@@ -151,7 +150,9 @@ void main() {
     if (index >= push.count) { return; }
     uint chunk = (FIRST + index) / TEAM;
     uint start = chunk / CHUNKS * SEGMENT;
-    Folded r = folded(start, chunk % CHUNKS * TEAM + lane, min(SEGMENT, LENGTH - start));
+    uint before = chunk % CHUNKS * STEPS * TEAM;
+    uint end = min(min(SEGMENT, LENGTH - start), before + STEPS * TEAM);
+    Folded r = folded(start, before + lane, end);
     [[dont_unroll]] for (uint half_ = TEAM / 2u; half_ > 0u; half_ /= 2u) {
         // The upper half of what is left is folded into the lower one, which nobody has looked at before.
         if (lane - half_ < half_) { leave(lane, r); }

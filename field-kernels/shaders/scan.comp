@@ -10,8 +10,8 @@
 // shared memory, and every few steps the workgroup puts that where it belongs, neighbours next to each other. Sums, which are bound by
 // memory, are fetched that way, too; where there is something to multiply meanwhile, an invocation fetches its own next element.
 //
-// Whole folds are quicker by teams, CHUNKS of which share a segment: a workgroup folds up to STEPS elements for each of its invocations,
-// in runs of neighbours, and then what these have, in a tree through shared memory.
+// Whole folds are quicker by teams: a workgroup folds STEPS elements for each of its invocations, neighbours next to each other, and
+// then what these have, in a tree through shared memory.
 //
 // There is one loop for all of it, around one multiplication: kernels are large because of their multiplications.
 #version 460
@@ -132,9 +132,8 @@ void main() {
     uint position = FIRST + index;
     uint chunk = position / TEAM;
     uint start = chunk / CHUNKS * SEGMENT;
-    // Of the segment, the invocation's first element; and from one of its elements to the next.
-    uint offset = chunk % CHUNKS * (TEAM > 1u ? TEAM : STEPS) + member, stride = TEAM > 1u ? CHUNKS * TEAM : 1u;
-    uint has = alive ? min((SEGMENT - min(offset, SEGMENT) + stride - 1u) / stride, STEPS) : 0u;
+    uint offset = chunk % CHUNKS * STEPS * TEAM + member; // of the segment, the invocation's first element
+    uint has = alive ? min((SEGMENT - min(offset, SEGMENT) + TEAM - 1u) / TEAM, STEPS) : 0u;
     uint first = start + (IS(REVERSED) ? SEGMENT - 1u - offset : offset);
     if (TILED) { rows[lane] = uvec2(first, has); }
 
@@ -173,7 +172,7 @@ void main() {
         } else if (HAS_ELEMENTS) {
             // The next is on its way while this one is worked on.
             next = identity();
-            if (step + 1u < has) { LOAD(SLOT_A, place(first, (step + 1u) * stride), next) }
+            if (step + 1u < has) { LOAD(SLOT_A, place(first, (step + 1u) * TEAM), next) }
         } else if (OPERATION == POWER) {
             a = fe_one();
             uint most = (1u << DIGIT) - 1u, digit = (position >> DIGIT * step) & most;
