@@ -47,7 +47,7 @@ macro_rules! algebra {
 }
 
 algebra! {
-    Gate Choice Compare PrefixSum PrefixProduct Inverses Quotients Powers Value Values ByLinear Reverse Rotate
+    Gate Choice Compare PrefixSum PrefixProduct Suffixes FromHeads Inverses Quotients Powers Value Values ByLinear Reverse Rotate
     Transpose Gather Scatter Compact Outer Dot Sparse AnyNonzero Concatenate
 }
 
@@ -156,6 +156,8 @@ impl<F: Element> Machine<F> {
             Algebra::Compare => recording.evaluate_mask_into(&(a * b).equals(c * c), mask),
             Algebra::PrefixSum => recording.scan_into(Scan::sum().exclusive(), a, out),
             Algebra::PrefixProduct => recording.scan_into(Scan::product(), a, out),
+            Algebra::Suffixes => recording.scan_from_heads_into(Scan::sum().reversed().exclusive(), a, mask, out),
+            Algebra::FromHeads => recording.scan_from_heads_into(Scan::product(), a, mask, out),
             Algebra::Inverses => recording.batch_inverse_into(a, Zeros::Keep, out),
             Algebra::Quotients => recording.divide_into(a, b, Zeros::Keep, out),
             Algebra::Powers => recording.powers_into(&a.slice(0..1)?, &b.slice(0..1)?, out),
