@@ -142,7 +142,6 @@ Fe folded(uint start, uint offset, uint end) {
 #endif
 #endif
 
-
 void main() {
     uint index = WORKGROUP_INDEX * gl_WorkGroupSize.x + gl_LocalInvocationID.x;
     uint lane = TEAM > 1u ? gl_LocalInvocationID.x : 0u;
