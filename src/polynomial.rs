@@ -503,7 +503,10 @@ impl Recording {
         out: &Vector<F>,
     ) -> Result<(), Error> {
         let walk = Walk { segment: polynomial.len(), exclusive: false, reversed: true };
-        self.scanned(Scanned { field: F::FIELD, carry: Carry::Horner, walk, heads: false }, polynomial, Some(z), out)
+        let task = Scanned { field: F::FIELD, carry: Carry::Horner, walk, heads: false };
+        self.check(task.name(), polynomial, polynomial.len())?;
+        self.check(task.name(), z, 1)?;
+        self.scanned(task, polynomial, Some((&z.memory, Item::Element(F::FIELD))), out)
     }
 
     /// Elements that the recording brings to the device itself.

@@ -10,6 +10,7 @@
 use crate::ark::Element;
 use crate::known_answers::edges;
 use crate::mask::{FLAG, Mask};
+use crate::memory::Memory;
 use crate::passes::{Launch, Pass, Share};
 use crate::step::Item;
 use crate::task::{Lowering, Proof, Task, Trial, Values};
@@ -490,15 +491,8 @@ impl Recording {
         heads: &Mask,
         out: &Vector<F>,
     ) -> Result<(), Error> {
-        let operation = task.name();
-        self.check_mask(operation, heads, a.len())?;
-        self.check(operation, out, a.len())?;
-        if a.is_empty() {
-            return Ok(());
-        }
-        let element = Item::Element(F::FIELD);
-        let inputs = [(&a.memory, element), (&heads.memory, Item::Flag)];
-        self.task(Arc::new(Scanned { heads: true, ..task }), &inputs, &[(&out.memory, element)])
+        self.check_mask(task.name(), heads, a.len())?;
+        self.scanned(Scanned { heads: true, ..task }, a, Some((&heads.memory, Item::Flag)), out)
     }
 
     fn of_scan<F: Element>(&self, scan: Scan, a: &Vector<F>) -> Result<Scanned, Error> {
@@ -513,22 +507,20 @@ impl Recording {
         Ok(Scanned { field: F::FIELD, carry, walk, heads: false })
     }
 
+    /// Records a scan; its second input, a factor or flags, has been checked, and `a` too.
     pub(crate) fn scanned<F: Element>(
         &mut self,
         task: Scanned,
         a: &Vector<F>,
-        m: Option<&Vector<F>>,
+        second: Option<(&Memory, Item)>,
         out: &Vector<F>,
     ) -> Result<(), Error> {
-        let operation = task.name();
-        self.check(operation, a, a.len())?;
-        m.map_or(Ok(()), |m| self.check(operation, m, 1))?;
-        self.check(operation, out, a.len())?;
+        self.check(task.name(), out, a.len())?;
         if a.is_empty() {
             return Ok(());
         }
         let item = Item::Element(F::FIELD);
-        let inputs: Vec<_> = std::iter::once(a).chain(m).map(|vector| (&vector.memory, item)).collect();
+        let inputs: Vec<_> = std::iter::once((&a.memory, item)).chain(second).collect();
         self.task(Arc::new(task), &inputs, &[(&out.memory, item)])
     }
 
