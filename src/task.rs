@@ -180,18 +180,23 @@ pub(crate) struct Specialized {
     pub(crate) constants: Vec<(u32, u32)>,
 }
 
-/// Memory that the tasks of one batch have for themselves, one after the other, so that a long recording does not need the more the
-/// longer it is.
+/// Memory that the tasks of one batch have for themselves. Tasks that share it wait for each other, so that they do only where there
+/// are many: a long recording does not need the more the longer it is.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     /// The task that is being lowered.
     task: Cell<usize>,
-    /// What there is, and the last task that it was given to.
+    /// What may be shared, and the last task that it was given to.
     given: RefCell<Vec<(usize, Region)>>,
+    /// Its bytes.
+    bytes: Cell<u64>,
 }
 
 impl Scratch {
-    /// Tasks that run beside each other: what one had is not given to the next ones, which would have to wait for it.
+    /// Bytes that are given out before any are given out again, or less: a part of the memory limit.
+    const APART: u64 = 1 << 28;
+    const PART: u64 = 64;
+    /// Tasks in a row that share nothing, however much they take.
     const BESIDE: usize = 4;
     /// Of what is shorter there is enough.
     const SHORT: u64 = 1 << 12;
@@ -205,11 +210,12 @@ impl Scratch {
         if bytes < Self::SHORT {
             return Ok(vulkan.device().allocate(bytes)?);
         }
-        let (now, mut given) = (self.task.get(), self.given.borrow_mut());
+        let (now, mut given, all) = (self.task.get(), self.given.borrow_mut(), self.bytes.get() + bytes);
         let fits = |(last, region): &&mut (usize, Region)| {
             last.saturating_add(Self::BESIDE) <= now && (bytes..=2 * bytes).contains(&region.bytes())
         };
-        if let Some((last, region)) = given.iter_mut().find(fits)
+        if all > Self::APART.min(vulkan.device().memory_limit() / Self::PART)
+            && let Some((last, region)) = given.iter_mut().filter(fits).min_by_key(|(last, _)| *last)
             && let Some(part) = region.slice(0..bytes)
         {
             *last = now;
@@ -217,6 +223,7 @@ impl Scratch {
         }
         let region = vulkan.device().allocate(bytes)?;
         given.push((now, region.clone()));
+        self.bytes.set(all);
         Ok(region)
     }
 }

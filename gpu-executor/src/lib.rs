@@ -8,9 +8,9 @@
 //!
 //! # Synchronisation
 //! A pure planner ([`plan`]) turns a list of copies and dispatches into submissions to queues with the fewest barriers in them and
-//! the waits between them, and a separate checker proves the plan free of hazards (in debug builds, for every submission, and
-//! that it would notice each barrier missing). Each queue has one timeline semaphore, which its submissions signal with their
-//! numbers.
+//! the waits between them: within a submission, what does not depend on one another goes side by side. A separate checker proves
+//! the plan free of hazards (in debug builds, for every submission, and that it would notice each barrier missing). Each queue has
+//! one timeline semaphore, which its submissions signal with their numbers.
 //!
 //! A [`Job`] goes through the device in chunks, up to four of them under way, each with buffers of its own: while the device
 //! computes one, the CPU fills and empties others and checks what has come back ([`Watch`]). Chunks alternate between two compute

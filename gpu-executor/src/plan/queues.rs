@@ -34,9 +34,9 @@ pub struct Submission {
 /// let write = |buffer| Access { buffer, bytes: 0..64, write: true };
 /// let read = |buffer| Access { buffer, bytes: 0..64, write: false };
 /// let steps = [
-///     Step { stage: Stage::Transfer, accesses: vec![write(0)] },
-///     Step { stage: Stage::Compute, accesses: vec![read(0), write(1)] },
-///     Step { stage: Stage::Transfer, accesses: vec![read(1), write(2)] },
+///     Step::new(Stage::Transfer, [write(0)]),
+///     Step::new(Stage::Compute, [read(0), write(1)]),
+///     Step::new(Stage::Transfer, [read(1), write(2)]),
 /// ];
 /// let submissions = submissions(&steps, &[Role::Upload, Role::Compute, Role::Download]);
 /// assert_eq!(submissions.len(), 3);
@@ -75,13 +75,17 @@ impl Submission {
 pub fn find_hazard_across(steps: &[Step], submissions: &[Submission]) -> Option<Hazard> {
     let all: Vec<(usize, usize)> =
         submissions.iter().enumerate().flat_map(|(number, s)| s.steps().map(move |step| (number, step))).collect();
+    // The steps of a submission, in any order, are those after what the one before it has.
+    let mut sorted = all.clone();
+    sorted.sort();
     for index in 0..steps.len().max(all.len()) {
-        if all.get(index).map(|(_, step)| *step) != Some(index) {
+        if sorted.get(index).map(|(_, step)| *step) != Some(index) {
             return Some(Hazard { first: index, second: index });
         }
     }
     for submission in submissions {
-        let mine: Vec<usize> = submission.steps().collect();
+        let mut mine: Vec<usize> = submission.steps().collect();
+        mine.sort();
         let own: Vec<Step> = mine.iter().map(|&step| steps[step].clone()).collect();
         let renumbered = |command: &Command| match command {
             Command::Run(step) => Command::Run(step - mine[0]),
@@ -143,8 +147,7 @@ mod tests {
 
     #[test]
     fn the_checker_sees_missing_steps_waits_and_barriers() {
-        let touch =
-            |write| Step { stage: Stage::Transfer, accesses: vec![super::super::Access { buffer: 0, bytes: 0..4, write }] };
+        let touch = |write| Step::new(Stage::Transfer, [super::super::Access { buffer: 0, bytes: 0..4, write }]);
         let steps = [touch(true), touch(false), touch(true)];
         let good = submissions(&steps, &[Role::Upload, Role::Compute, Role::Compute]);
         assert_eq!(find_hazard_across(&steps, &good), None);

@@ -49,15 +49,14 @@ impl Span<'_> {
 impl Op<'_> {
     /// The operation as the planner sees it.
     pub(super) fn step(&self) -> Step {
-        let (stage, accesses) = match self {
-            Op::Copy { from, to } => (Stage::Transfer, vec![from.access(false), to.access(true)]),
-            Op::Zero { to } | Op::Write { to, .. } => (Stage::Transfer, vec![to.access(true)]),
+        match self {
+            Op::Copy { from, to } => Step::new(Stage::Transfer, [from.access(false), to.access(true)]),
+            Op::Zero { to } | Op::Write { to, .. } => Step::new(Stage::Transfer, [to.access(true)]),
             Op::Launch { slots, .. } => {
-                (Stage::Compute, slots.iter().flatten().map(|(span, write)| span.access(*write)).collect())
+                Step::new(Stage::Compute, slots.iter().flatten().map(|(span, write)| span.access(*write)))
             }
-            Op::ReadBack { of } => (Stage::Host, vec![of.access(false)]),
-        };
-        Step { stage, accesses }
+            Op::ReadBack { of } => Step::new(Stage::Host, [of.access(false)]),
+        }
     }
 
     /// Appends what tells what is recorded for the operation from what is recorded for any other, as long as no buffer is destroyed.

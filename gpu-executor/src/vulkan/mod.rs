@@ -229,6 +229,11 @@ impl Device {
         self.shared.settings.limits.workgroup_size
     }
 
+    /// Bytes that regions and jobs may take together.
+    pub fn memory_limit(&self) -> u64 {
+        self.shared.memory.limit
+    }
+
     /// Where compiled pipelines and [notes](Self::recall) are kept, if anywhere.
     pub fn cache_directory(&self) -> Option<&Path> {
         self.shared.pipelines.file()?.path.parent()
