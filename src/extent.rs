@@ -13,6 +13,7 @@ use crate::{Backend, Error, Field, Recording};
 use field_kernels::Kernel;
 use gpu_executor::Region;
 use rayon::prelude::*;
+use smallvec::smallvec;
 use std::fmt;
 use std::sync::Arc;
 
@@ -139,7 +140,7 @@ impl Task for Extent {
             let results = if last { out.clone() } else { device.scratch(bytes)? };
             let whether = if last && self.only_whether { ONLY_WHETHER } else { 0 };
             let launch = Launch {
-                pass: Pass { kernel: Kernel::Extent, constants: vec![(3, share.team as u32)], tile: None },
+                pass: Pass { kernel: Kernel::Extent, constants: smallvec![(3, share.team as u32)], tile: None },
                 field: self.field,
                 slots: [Some(&a), None, None, Some(&results)],
                 written: FLAG as u64,

@@ -3,11 +3,12 @@
 use crate::options::{Calibrate, Settings};
 use crate::{Error, Field};
 use field_kernels::{Formulation, Kernel, Width};
+use foldhash::HashMap;
 use gpu_executor::{Device, DeviceInfo, DeviceKind};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// What a kernel of a device multiplies in.

@@ -11,6 +11,8 @@ use ark_bls12_381::{Fq, Fr};
 use cpu_reference::{first_wrong_inverse, inverses};
 use field_kernels::Kernel;
 use gpu_executor::{DeviceKind, Region, Shape, SlotUse};
+use smallvec::smallvec;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What becomes of zeros, which have no inverse.
@@ -251,8 +253,8 @@ impl Task for Inversion {
         Some(Kernel::BatchInverse)
     }
 
-    fn variant(&self) -> String {
-        format!("{:?}", self.zeros)
+    fn variant(&self) -> Cow<'_, str> {
+        if self.zeros == Zeros::Refuse { "refuse" } else { "keep" }.into()
     }
 
     fn lower(&self, lowering: &mut Lowering, inputs: &[Option<Region>], outputs: &[Option<Region>]) -> Result<(), Error> {
@@ -266,10 +268,10 @@ impl Task for Inversion {
             kernel: Kernel::BatchInverse,
             field: self.field,
             formulation: lowering.formulation,
-            slots: vec![SlotUse::ReadsAnywhere(element), SlotUse::None, words, SlotUse::WritesAnywhere(element)],
+            slots: [SlotUse::ReadsAnywhere(element), SlotUse::None, words, SlotUse::WritesAnywhere(element)],
             shape: Shape::Invocations,
             workgroup_size: None,
-            constants: vec![(1, refuses.into())],
+            constants: smallvec![(1, refuses.into())],
         })?;
         if let Some(found) = &found {
             lowering.batch.zero(found);

@@ -15,6 +15,7 @@ use ark_bls12_381::{Fq, Fr};
 use cpu_reference::{LimbField, matrices};
 use field_kernels::Kernel;
 use gpu_executor::{Region, SlotUse};
+use smallvec::smallvec;
 use std::sync::Arc;
 
 pub use sparse::SparseMatrix;
@@ -54,7 +55,7 @@ impl Lowering<'_> {
         let (reads, writes) = ANYWHERE;
         let uses = [reads, SlotUse::ReadsAnywhere(FLAG), reads, writes];
         let size = if sparse { SPARSE_LANES } else { self.vulkan.device().workgroup_size() };
-        let (program, _) = self.grouped((Kernel::Dot, field), uses, (size, 1), vec![(3, sparse.into())])?;
+        let (program, _) = self.grouped((Kernel::Dot, field), uses, (size, 1), smallvec![(3, sparse.into())])?;
         let [a, b, c, r] = slots.map(Region::clone);
         let slots = [Some((a, false)), Some((b, false)), Some((c, false)), Some((r, true))];
         let count = dots.outputs << dots.log_parts;

@@ -12,9 +12,9 @@ use crate::{Error, Field, Form};
 use cpu_reference::{Positions, Results};
 use field_kernels::expression::{Node, Root};
 use field_kernels::{Formulation, Shader, Width};
+use foldhash::{HashMap, HashSet};
 use gpu_executor::{Device, Job, Kernel, Landed, Program, Reach, Shape, Slot, SlotUse, Stage, Threads, Watch};
 use parking_lot::Mutex;
-use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -35,8 +35,8 @@ pub(crate) struct Vulkan {
     pub(crate) pieces: Mutex<Pieces>,
     /// Programs of expressions: field, formulation, what is computed.
     pub(crate) expressions: Mutex<HashMap<Assembled, Program>>,
-    /// Tasks that have passed their trials: name, field, variant, formulation.
-    pub(crate) tested: Mutex<HashSet<(&'static str, Field, String, Formulation)>>,
+    /// Tasks that have passed their trials: of each name and field, and in each formulation, which variants.
+    pub(crate) tested: Mutex<HashMap<(&'static str, Field, Formulation), HashSet<String>>>,
 }
 
 impl Vulkan {

@@ -1,7 +1,7 @@
 //! Launches of reductions and scans, in passes over what the last ones left.
 
 use crate::on_device::Vulkan;
-use crate::task::{Lowering, Specialized};
+use crate::task::{Constants, Lowering, Specialized};
 use crate::{Error, Field};
 use field_kernels::{Formulation, Kernel};
 use gpu_executor::{Region, Shape, SlotUse};
@@ -44,7 +44,7 @@ impl Share {
 /// A kernel of scan.comp or reduce.comp, and its specialization constants.
 pub(crate) struct Pass {
     pub(crate) kernel: Kernel,
-    pub(crate) constants: Vec<(u32, u32)>,
+    pub(crate) constants: Constants,
     /// The constant that says how many invocations put away for each other, all of a workgroup's, if they do.
     pub(crate) tile: Option<u32>,
 }
@@ -72,13 +72,9 @@ impl Launch<'_> {
         // The fewer the less they wait for each other: on the H200 prefix products are at 17.2 G a second with 32, 16.8 with 64.
         let together = lowering.vulkan.device().subgroup_size().clamp(32, 64);
         constants.extend(tile.map(|constant| (constant, together)));
-        let mut uses = [16, 16, 16].map(SlotUse::ReadsAnywhere).to_vec();
-        uses.push(SlotUse::WritesAnywhere(written as usize));
-        for (at, slot) in slots.iter().enumerate() {
-            if slot.is_none() {
-                uses[at] = SlotUse::None;
-            }
-        }
+        let reads = SlotUse::ReadsAnywhere(16);
+        let mut uses = [reads, reads, reads, SlotUse::WritesAnywhere(written as usize)];
+        uses.iter_mut().zip(&slots).filter(|(_, slot)| slot.is_none()).for_each(|(used, _)| *used = SlotUse::None);
         // Where it does not multiply, there are words only.
         let several = kernel.shader(field, lowering.vulkan.width, lowering.formulation).is_some();
         let program = lowering.program(&Specialized {
@@ -94,9 +90,9 @@ impl Launch<'_> {
         let most = lowering.vulkan.launch_invocations(self.cost, share.steps);
         for first in (0..invocations).step_by(most) {
             let count = most.min(invocations - first);
-            let slots: Vec<_> = slots.iter().enumerate().map(|(at, slot)| Some(((*slot)?.clone(), at == 3))).collect();
-            let sizes = [first, segment, share.chunks, share.steps].map(|size| size as u32);
-            let params = [&sizes[..], &self.more[..]].concat();
+            let slots = slots.iter().enumerate().map(|(at, slot)| Some(((*slot)?.clone(), at == 3)));
+            let [first, segment, chunks, steps] = [first, segment, share.chunks, share.steps].map(|size| size as u32);
+            let params = [first, segment, chunks, steps, self.more[0], self.more[1]];
             lowering.batch.launch(&program, slots, count as u32, &params);
         }
         Ok(())

@@ -14,6 +14,7 @@ use ark_bls12_381::{Fq, Fr};
 use cpu_reference::{LimbField, Walk, evaluate, powers};
 use field_kernels::Kernel;
 use gpu_executor::Region;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// c x^i, of inputs x and c.
@@ -194,8 +195,8 @@ impl Task for Evaluated {
         Some(Kernel::Scan)
     }
 
-    fn variant(&self) -> String {
-        self.point.is_some().to_string()
+    fn variant(&self) -> Cow<'_, str> {
+        if self.point.is_some() { "point" } else { "points" }.into()
     }
 
     /// The coefficients as a matrix of about as many rows as columns: the inner product of each row with the powers of x, and

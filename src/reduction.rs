@@ -14,6 +14,7 @@ use cpu_reference::{Fold, Operands};
 use field_kernels::Kernel;
 use gpu_executor::Region;
 use rayon::prelude::*;
+use smallvec::smallvec;
 use std::sync::Arc;
 
 /// An operation that folds vectors into one element.
@@ -166,7 +167,7 @@ pub(crate) fn fold(
             if share.chunks == 1 { output.clone() } else { lowering.scratch((segments * share.chunks) as u64 * bytes)? };
         let [a, b] = &inputs;
         let slots = [a.as_ref(), b.as_ref(), None, Some(&results)];
-        let mut constants = vec![(3, share.team as u32)];
+        let mut constants = smallvec![(3, share.team as u32)];
         if kernel == Kernel::InnerProduct {
             constants.push((4, (option == 1 || length <= CACHED).into()));
         }

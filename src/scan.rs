@@ -20,6 +20,8 @@ use ark_bls12_381::{Fq, Fr};
 use cpu_reference::{LimbField, Recurrence, Walk, scan, scan_first_wrong};
 use field_kernels::Kernel;
 use gpu_executor::Region;
+use smallvec::smallvec;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What a scan carries along: the constants of scan.comp.
@@ -45,7 +47,7 @@ pub(crate) fn pass(operation: u32, scans: bool, team: usize) -> Pass {
 fn pass_from(operation: u32, scans: bool, team: usize, heads: Heads) -> Pass {
     // Squares are one invocation's.
     let tile = (scans && operation != SQUARES).then_some(TILE);
-    let constants = vec![(3, operation), (4, scans.into()), (5, team as u32), (7, heads as u32)];
+    let constants = smallvec![(3, operation), (4, scans.into()), (5, team as u32), (7, heads as u32)];
     Pass { kernel: Kernel::Scan, constants, tile }
 }
 
@@ -170,9 +172,11 @@ enum Heads {
 impl Carry {
     fn pass(self, scans: bool, heads: Heads) -> Pass {
         match self {
-            Carry::Sum => {
-                Pass { kernel: Kernel::SumScan, constants: vec![(4, scans.into()), (7, heads as u32)], tile: Some(TILE) }
-            }
+            Carry::Sum => Pass {
+                kernel: Kernel::SumScan,
+                constants: smallvec![(4, scans.into()), (7, heads as u32)],
+                tile: Some(TILE),
+            },
             Carry::Product => pass_from(PRODUCT, scans, 1, heads),
             Carry::Horner => pass_from(HORNER, scans, 1, heads),
         }
@@ -305,8 +309,8 @@ impl Task for Scanned {
         self.field
     }
 
-    fn variant(&self) -> String {
-        self.heads.to_string()
+    fn variant(&self) -> Cow<'_, str> {
+        if self.heads { "heads" } else { "" }.into()
     }
 
     fn multiplies(&self) -> Option<Kernel> {

@@ -8,6 +8,8 @@ use crate::step::Item;
 use crate::{Error, Field};
 use field_kernels::{Formulation, Kernel};
 use gpu_executor::{Batch, Program, Region, Shape, SlotUse};
+use smallvec::SmallVec;
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::Arc;
@@ -26,8 +28,8 @@ pub(crate) trait Task: fmt::Debug + Send + Sync {
     }
 
     /// What tells it from tasks of the same name and field that other kernels compute: each of them is tested once.
-    fn variant(&self) -> String {
-        String::new()
+    fn variant(&self) -> Cow<'_, str> {
+        "".into()
     }
 
     /// Adds what computes it to a device's batch. An input or output without bytes is `None`. Outputs do not overlap inputs, or each
@@ -167,17 +169,20 @@ pub(crate) struct Lowering<'a> {
     pub(crate) formulation: Formulation,
 }
 
+/// Specialization constants. Programs are looked for by them at each launch, so that they should not take an allocation.
+pub(crate) type Constants = SmallVec<[(u32, u32); 5]>;
+
 /// A kernel of field-kernels that is not element-wise, and how to specialize it. Programs are found by it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Specialized {
     pub(crate) kernel: Kernel,
     pub(crate) field: Field,
     pub(crate) formulation: Formulation,
-    pub(crate) slots: Vec<SlotUse>,
+    pub(crate) slots: [SlotUse; 4],
     pub(crate) shape: Shape,
     /// `None` leaves it to the device.
     pub(crate) workgroup_size: Option<u32>,
-    pub(crate) constants: Vec<(u32, u32)>,
+    pub(crate) constants: Constants,
 }
 
 /// Memory that the tasks of one batch have for themselves. Tasks that share it wait for each other, so that they do only where there
@@ -243,6 +248,7 @@ impl Lowering<'_> {
         let not_available = Error::NotAvailable { operation: kernel.name(), field };
         let shader = kernel.shader(field, self.vulkan.width, formulation).ok_or(not_available)?;
         let (reach, spirv) = (self.vulkan.reach(), shader.spirv.into());
+        let (slots, constants) = (slots.into(), constants.into_vec());
         let made = gpu_executor::Kernel { name: shader.name, spirv, reach, slots, shape, workgroup_size, constants };
         // SAFETY: the kernel is one of field-kernels', valid by spirv-val, which CI runs. The tasks that launch it give it the slots,
         // lengths and parameters that its source asks for. A device without 64-bit integers is given the 32-bit variant only, one
@@ -287,8 +293,8 @@ impl Vulkan {
     }
 
     fn tested(&self, backend: &Backend, task: &dyn Task, formulation: Formulation) -> Result<(), Error> {
-        let key = (task.name(), task.field(), task.variant(), formulation);
-        if self.tested.lock().contains(&key) {
+        let (key, variant) = ((task.name(), task.field(), formulation), task.variant());
+        if self.tested.lock().get(&key).is_some_and(|variants| variants.contains(&*variant)) {
             return Ok(());
         }
         if !self.is_able(formulation)? {
@@ -336,7 +342,7 @@ impl Vulkan {
                 return Err(self.failed_self_test(task.name(), task.field(), number));
             }
         }
-        self.tested.lock().insert(key);
+        self.tested.lock().entry(key).or_default().insert(variant.into());
         Ok(())
     }
 }

@@ -211,9 +211,13 @@ pub(crate) const fn max_params(slots: usize) -> usize {
 /// parameters.
 pub(crate) fn push_constants(addresses: &[u64], count: u32, params: &[u32]) -> [u8; PUSH_BYTES] {
     let mut bytes = [0; PUSH_BYTES];
-    let words = params.iter().flat_map(|word| word.to_le_bytes());
-    let all = addresses.iter().flat_map(|address| address.to_le_bytes()).chain(count.to_le_bytes()).chain(words);
-    bytes.iter_mut().zip(all).for_each(|(to, from)| *to = from);
+    let (slots, rest) = bytes.split_at_mut(size_of_val(addresses).min(PUSH_BYTES));
+    slots
+        .chunks_exact_mut(size_of::<u64>())
+        .zip(addresses)
+        .for_each(|(to, address)| to.copy_from_slice(&address.to_le_bytes()));
+    let words = std::iter::once(&count).chain(params);
+    rest.chunks_exact_mut(size_of::<u32>()).zip(words).for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
     bytes
 }
 

@@ -8,8 +8,10 @@ use crate::task::{Lowering, Task, Trial, Values};
 use crate::{Error, Field};
 use field_kernels::expression::{self, Node};
 use field_kernels::{Formulation, Kernel, Shader, Width};
+use foldhash::HashMap;
 use gpu_executor::{MAX_SLOTS, Program, Region, SlotUse};
-use std::collections::{BTreeSet, HashMap};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// An expression of so many positions.
@@ -191,7 +193,7 @@ fn piece(graph: &Graph, cuts: &BTreeSet<usize>, root: Root, cut: Option<usize>) 
             graph.terms[at].operands().for_each(|operand| needed[operand] = true);
         }
     }
-    let mut nodes: HashMap<usize, usize> = HashMap::new();
+    let mut nodes: HashMap<usize, usize> = HashMap::default();
     for (at, term) in graph.terms.iter().enumerate().filter(|(at, _)| needed[*at]) {
         let mut slot = |source: Source| {
             let found = piece.sources.iter().position(|known| *known == source).unwrap_or_else(|| {
@@ -297,8 +299,8 @@ impl Task for Fused {
         self.graph.terms.iter().any(|term| matches!(term, Term::Mul(..))).then_some(Kernel::MulAdd)
     }
 
-    fn variant(&self) -> String {
-        self.graph.structure()
+    fn variant(&self) -> Cow<'_, str> {
+        self.graph.structure().into()
     }
 
     fn in_place(&self) -> bool {
@@ -312,7 +314,7 @@ impl Task for Fused {
         if let Some(region) = &uploaded {
             device.batch.upload(region, bytemuck::cast_slice(scalars).into());
         }
-        let mut cut: HashMap<usize, Region> = HashMap::new();
+        let mut cut: HashMap<usize, Region> = HashMap::default();
         for piece in device.vulkan.pieces(&self.graph).iter() {
             let program = device.vulkan.fused(piece, *field, device.formulation)?;
             let out = match piece.cut {

@@ -6,8 +6,8 @@ use crate::step::Item;
 use crate::task::Values;
 use ark_bls12_381::{Fq, Fr};
 use cpu_reference::LimbField;
+use foldhash::HashMap;
 use rayon::prelude::*;
-use std::collections::HashMap;
 use std::fmt::Write as _;
 
 /// A term. Inputs and scalars are numbered; operands are positions of earlier terms.
@@ -90,7 +90,8 @@ pub(crate) struct Builder {
 
 impl Builder {
     pub(crate) fn new(field: Field) -> Self {
-        let (terms, known, inputs, places, scalars) = (Vec::new(), HashMap::new(), Vec::new(), HashMap::new(), Vec::new());
+        let (terms, known, inputs, places, scalars) =
+            (Vec::new(), HashMap::default(), Vec::new(), HashMap::default(), Vec::new());
         Self { field, terms, known, inputs, places, scalars }
     }
 

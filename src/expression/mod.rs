@@ -9,10 +9,10 @@ use crate::recording::Recording;
 use crate::step::Item;
 use crate::vector::Vector;
 use crate::{Backend, Error};
+use foldhash::HashMap;
 use fused::Fused;
 pub(crate) use fused::Pieces;
 use graph::{Builder, Root, Term};
-use std::collections::HashMap;
 use std::fmt;
 use std::ops::{Add, Mul, Neg, Sub};
 use std::sync::Arc;
@@ -406,7 +406,7 @@ struct Flattened<F: Element> {
 
 impl<F: Element> Flattened<F> {
     fn new(backend: &Backend, length: usize, field: crate::Field) -> Self {
-        Self { backend: backend.clone(), length, builder: Builder::new(field), known: HashMap::new() }
+        Self { backend: backend.clone(), length, builder: Builder::new(field), known: HashMap::default() }
     }
 
     /// The position of a node. Not by recursion, as in `drop`.

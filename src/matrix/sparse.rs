@@ -15,6 +15,7 @@ use cpu_reference::LimbField;
 use field_kernels::Kernel;
 use gpu_executor::{Region, SlotUse};
 use rayon::prelude::*;
+use smallvec::smallvec;
 use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
@@ -273,7 +274,7 @@ impl Task for SparseProduct {
                 device.dot(field, true, [values, words, x, &parts], &self.dots(rows, *log_parts, Some(first)))?;
                 device.fold(field, &parts, *log_parts, &sums)?;
                 let uses = [SlotUse::Reads(QUAD), SlotUse::ReadsAnywhere(FLAG), SlotUse::None, ANYWHERE.1];
-                device.launch_quads((Kernel::Scatter, field), uses, vec![], rows, |range| {
+                device.launch_quads((Kernel::Scatter, field), uses, smallvec![], rows, |range| {
                     let places = begin + all + 1 + start;
                     let places = part(words, FLAG, places + range.start..places + range.end).map(|places| (places, false));
                     let sums = part(&sums, bytes, range).map(|sums| (sums, false));

@@ -3,11 +3,13 @@
 use crate::known_answers::edges;
 use crate::mask::FLAG;
 use crate::step::Item;
-use crate::task::{Lowering, Specialized, Task, Trial, Values};
+use crate::task::{Constants, Lowering, Specialized, Task, Trial, Values};
 use crate::{Error, Field};
 use cpu_reference::movement;
 use field_kernels::{Formulation, Kernel};
 use gpu_executor::{Program, Region, Shape, SlotUse};
+use smallvec::smallvec;
+use std::borrow::Cow;
 use std::num::NonZeroU32;
 use std::ops::Range;
 use std::sync::Arc;
@@ -90,11 +92,11 @@ impl Lowering<'_> {
         (kernel, field): (Kernel, Field),
         slots: [SlotUse; 4],
         (size, each): (u32, u32),
-        constants: Vec<(u32, u32)>,
+        constants: Constants,
     ) -> Result<(Program, usize), Error> {
         let size = size.min(self.vulkan.device().most_invocations());
         let group = NonZeroU32::new(size * each).unwrap_or(NonZeroU32::MIN);
-        let (formulation, slots, shape) = (Formulation::Words, slots.to_vec(), Shape::Groups(group));
+        let (formulation, shape) = (Formulation::Words, Shape::Groups(group));
         let which = Specialized { kernel, field, formulation, slots, shape, workgroup_size: Some(size), constants };
         Ok((self.program(&which)?, group.get() as usize))
     }
@@ -105,7 +107,7 @@ impl Lowering<'_> {
         &mut self,
         (kernel, field): (Kernel, Field),
         uses: [SlotUse; 4],
-        constants: Vec<(u32, u32)>,
+        constants: Constants,
         length: usize,
         launch: impl Fn(Range<usize>) -> ([Option<(Region, bool)>; 4], Vec<u32>),
     ) -> Result<(), Error> {
@@ -142,7 +144,7 @@ impl Task for Mapped {
         };
         if let Some((mode, tiles, [x, y])) = tiles {
             let slots = [reads, SlotUse::None, SlotUse::None, writes];
-            let (program, _) = device.grouped((Kernel::Transpose, self.field), slots, (LANES, 0), vec![(3, mode)])?;
+            let (program, _) = device.grouped((Kernel::Transpose, self.field), slots, (LANES, 0), smallvec![(3, mode)])?;
             let most = (device.vulkan.device().launch_elements(1) >> (2 * LOG_SIDE)).max(1);
             for start in (0..tiles).step_by(most) {
                 let slots = [Some((from.clone(), false)), None, None, Some((to.clone(), true))];
@@ -159,7 +161,7 @@ impl Task for Mapped {
         };
         let slots = [reads, SlotUse::None, SlotUse::None, SlotUse::Writes(QUAD)];
         let bytes = self.field.bytes();
-        device.launch_quads((Kernel::Move, self.field), slots, vec![(3, mode)], to.bytes() as usize / bytes, |range| {
+        device.launch_quads((Kernel::Move, self.field), slots, smallvec![(3, mode)], to.bytes() as usize / bytes, |range| {
             let params = vec![range.start as u32, x, y, z];
             let written = part(to, bytes, range).map(|to| (to, true));
             ([Some((from.clone(), false)), None, None, written], params)
@@ -170,9 +172,9 @@ impl Task for Mapped {
         movement::gather(self.field.limbs(), inputs[0].limbs(), outputs[0].limbs_mut(), |i| self.map.source(i));
     }
 
-    fn variant(&self) -> String {
+    fn variant(&self) -> Cow<'_, str> {
         // Short vectors do not take the kernel that long ones do.
-        matches!(self.map, Map::BitReverse { bits } if bits < 2 * LOG_SIDE).to_string()
+        if matches!(self.map, Map::BitReverse { bits } if bits < 2 * LOG_SIDE) { "short" } else { "" }.into()
     }
 
     fn trials(&self) -> Vec<Trial> {
@@ -227,7 +229,7 @@ impl Task for Gathered {
     fn lower(&self, device: &mut Lowering, inputs: &[Option<Region>], outputs: &[Option<Region>]) -> Result<(), Error> {
         let ([Some(from), Some(indices)], [Some(to)]) = (inputs, outputs) else { return Ok(()) };
         let slots = [ANYWHERE.0, SlotUse::ReadsAnywhere(FLAG), SlotUse::None, SlotUse::Writes(QUAD)];
-        device.launch_quads((Kernel::Gather, self.0), slots, vec![], indices.bytes() as usize / FLAG, |range| {
+        device.launch_quads((Kernel::Gather, self.0), slots, smallvec![], indices.bytes() as usize / FLAG, |range| {
             let read = part(indices, FLAG, range.clone()).map(|indices| (indices, false));
             let written = part(to, self.0.bytes(), range).map(|to| (to, true));
             ([Some((from.clone(), false)), read, None, written], Vec::new())
@@ -270,7 +272,7 @@ impl Task for Scattered {
         }
         let (Some(from), Some(indices)) = (from, indices) else { return Ok(()) };
         let slots = [SlotUse::Reads(QUAD), SlotUse::ReadsAnywhere(FLAG), SlotUse::None, ANYWHERE.1];
-        device.launch_quads((Kernel::Scatter, self.0), slots, vec![], indices.bytes() as usize / FLAG, |range| {
+        device.launch_quads((Kernel::Scatter, self.0), slots, smallvec![], indices.bytes() as usize / FLAG, |range| {
             let read = |region, bytes| part(region, bytes, range.clone()).map(|region| (region, false));
             ([read(from, self.0.bytes()), read(indices, FLAG), None, Some((to.clone(), true))], Vec::new())
         })
@@ -318,7 +320,7 @@ impl Task for Compacted {
         let (none, shape) = (SlotUse::None, Shape::Groups(GROUP));
         let size = LANES.min(device.vulkan.device().most_invocations());
         let program = |kernel, field, slots: [SlotUse; 4], shape| {
-            let (formulation, slots, constants) = (Formulation::Words, slots.to_vec(), vec![(3, GROUP.get())]);
+            let (formulation, constants) = (Formulation::Words, smallvec![(3, GROUP.get())]);
             device.program(&Specialized { kernel, field, formulation, slots, shape, workgroup_size: Some(size), constants })
         };
         let slots = [none, SlotUse::Reads(FLAG), none, SlotUse::WritesPerGroup(FLAG)];

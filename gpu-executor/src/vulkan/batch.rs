@@ -1,13 +1,14 @@
 //! Memory that stays on the device, and batches of work on it.
 
-use super::encode::{MOST_INLINE, Op, Span};
+use super::encode::{Given, MOST_INLINE, Op, Span};
 use super::memory::{Buffer, Place};
 use super::queue::{InFlight, Point};
 use super::threads::Towards;
 use super::{Device, Program, Shared, count};
-use crate::job::max_params;
+use crate::job::{SLOTS, max_params};
 use crate::plan::Role;
 use crate::{Error, Shape, SlotUse, Stage};
+use smallvec::SmallVec;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
@@ -101,11 +102,15 @@ pub struct Batch {
 }
 
 #[derive(Clone, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "most work is launches, and an allocation for each takes longer than moving it"
+)]
 enum Work {
     Upload { to: Region, bytes: Arc<[u8]> },
     Copy { from: Region, to: Region },
     Zero { to: Region },
-    Launch { program: Program, slots: Vec<Option<(Region, bool)>>, elements: u32, params: Vec<u32> },
+    Launch { program: Program, slots: SmallVec<[Option<(Region, bool)>; SLOTS]>, elements: u32, params: SmallVec<[u32; 8]> },
     Download { from: Region },
 }
 
@@ -134,11 +139,11 @@ impl Batch {
     pub fn launch(
         &mut self,
         program: &Program,
-        slots: impl Into<Vec<Option<(Region, bool)>>>,
+        slots: impl IntoIterator<Item = Option<(Region, bool)>>,
         elements: u32,
         params: &[u32],
     ) {
-        let (program, slots, params) = (program.clone(), slots.into(), params.to_vec());
+        let (program, slots, params) = (program.clone(), slots.into_iter().collect(), params.into());
         self.work.push(Work::Launch { program, slots, elements, params });
     }
 
@@ -291,6 +296,15 @@ impl Device {
 
         let timed = shared.timed(Stage::Submit, 0);
         let (mut up, mut down) = (staging.buffers.iter(), downloads.buffers.iter());
+        let launches =
+            batch.work.iter().filter_map(|work| if let Work::Launch { slots, .. } = work { Some(slots) } else { None });
+        let given = launches.flatten().map(|slot| match slot {
+            Some((region, write)) => Ok(Some((region.span()?, *write))),
+            None => Ok(None),
+        });
+        // Of all launches, one after the other.
+        let given = given.collect::<Result<Vec<Given>, Error>>()?;
+        let mut given = &given[..];
         let mut ops = Vec::with_capacity(batch.work.len());
         let mut read_backs = Vec::new();
         for work in &batch.work {
@@ -303,12 +317,9 @@ impl Device {
                 Work::Copy { from, to } => ops.push(Op::Copy { from: from.span()?, to: to.span()? }),
                 Work::Zero { to } => ops.push(Op::Zero { to: to.span()? }),
                 Work::Launch { program, slots, elements, params } => {
-                    let spans = slots.iter().map(|slot| match slot {
-                        Some((region, write)) => Ok(Some((region.span()?, *write))),
-                        None => Ok(None),
-                    });
-                    let spans = spans.collect::<Result<_, Error>>()?;
-                    ops.push(Op::Launch { program, slots: spans, elements: *elements, params });
+                    let (slots, others) = given.split_at(slots.len());
+                    ops.push(Op::Launch { program, slots: slots.into(), elements: *elements, params });
+                    given = others;
                 }
                 Work::Download { from } => {
                     let Some(buffer) = down.next() else { continue };

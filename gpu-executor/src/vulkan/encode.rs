@@ -9,10 +9,14 @@ use crate::plan::{self, Access, Barrier, Command, Stage, Stages, Step};
 use crate::{Error, Reach};
 use ash::vk;
 use ash::vk::Handle as _;
+use std::borrow::Cow;
 
 /// The most bytes that a command buffer holds to write them: to such few, a copy from staging memory is a long way. Tables of powers for
 /// polynomials of up to 2^30 coefficients are among them. (Vulkan allows 64 KiB.)
 pub(super) const MOST_INLINE: usize = 6 << 10;
+
+/// What a launch gives a slot of its kernel, and whether it is written.
+pub(super) type Given<'a> = Option<(Span<'a>, bool)>;
 
 /// A range of a buffer's bytes.
 #[derive(Clone, Copy)]
@@ -31,7 +35,7 @@ pub(super) enum Op<'a> {
     /// Fills a span with zeros.
     Zero { to: Span<'a> },
     /// Runs a program. A slot is written if its flag says so.
-    Launch { program: &'a Program, slots: Vec<Option<(Span<'a>, bool)>>, elements: u32, params: &'a [u32] },
+    Launch { program: &'a Program, slots: Cow<'a, [Given<'a>]>, elements: u32, params: &'a [u32] },
     /// The CPU reads a span when the submission has finished: nothing to record, but what was written must be visible to it.
     ReadBack { of: Span<'a> },
 }
@@ -104,12 +108,13 @@ impl Shared {
     /// Records operations as planned, into a lane that no submission uses; with so many time stamps.
     pub(super) fn record(&self, lane: &mut Lane, ops: &[Op], commands: &[Command], stamps: u32) -> Result<(), Error> {
         self.begin_lane(lane, stamps)?;
+        let mut bound = vk::Pipeline::null();
         for command in commands {
             match command {
                 Command::Barrier(barrier) => self.record_barrier(lane, barrier),
                 Command::Run(step) => {
                     let op = &ops[*step];
-                    self.stamped(lane, stamps > 0, op, |lane| self.record_op(lane, op))?;
+                    self.stamped(lane, stamps > 0, op, |lane| self.record_op(lane, op, &mut bound))?;
                 }
             }
         }
@@ -130,7 +135,8 @@ impl Shared {
         lane.barriers += 1;
     }
 
-    fn record_op(&self, lane: &Lane, op: &Op) -> Result<(), Error> {
+    /// `bound` is the pipeline that the command buffer has bound so far.
+    fn record_op(&self, lane: &Lane, op: &Op, bound: &mut vk::Pipeline) -> Result<(), Error> {
         let raw = &self.gpu.raw;
         match op {
             Op::Copy { from, to } => {
@@ -151,7 +157,10 @@ impl Shared {
                 unsafe { raw.cmd_fill_buffer(lane.commands, to.buffer.raw, to.offset, to.bytes, 0) };
                 Ok(())
             }
-            Op::Launch { program, slots, elements, params } => self.record_launch(lane, program, slots, *elements, params),
+            Op::Launch { program, slots, elements, params } => {
+                let bind = std::mem::replace(bound, program.pipeline) != program.pipeline;
+                self.record_launch(lane, (program, bind), slots, *elements, params)
+            }
             Op::ReadBack { .. } => Ok(()),
         }
     }
@@ -159,8 +168,8 @@ impl Shared {
     fn record_launch(
         &self,
         lane: &Lane,
-        program: &Program,
-        slots: &[Option<(Span, bool)>],
+        (program, bind): (&Program, bool),
+        slots: &[Given],
         elements: u32,
         params: &[u32],
     ) -> Result<(), Error> {
@@ -189,7 +198,9 @@ impl Shared {
         // SAFETY: the pipeline, its layout and the buffers are alive until the submission has finished; every slot's span
         // holds what the kernel touches for `elements` elements, and the kernel looks at no index beyond them; x and y are within the device's limits.
         unsafe {
-            raw.cmd_bind_pipeline(lane.commands, point, program.pipeline);
+            if bind {
+                raw.cmd_bind_pipeline(lane.commands, point, program.pipeline);
+            }
             if program.reach == Reach::Descriptors {
                 raw.cmd_bind_descriptor_sets(lane.commands, point, layout, 0, &sets, &[]);
             }

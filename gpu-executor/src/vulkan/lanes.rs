@@ -117,10 +117,10 @@ impl Shared {
         self.found_or_recorded(role, run, |lane, stamps| self.record(lane, ops, commands, stamps))
     }
 
-    fn found_or_recorded<'a>(
+    fn found_or_recorded<'a, 'b: 'a>(
         &self,
         role: Role,
-        ops: impl Iterator<Item = &'a Op<'a>> + Clone,
+        ops: impl Iterator<Item = &'a Op<'b>> + Clone,
         record: impl FnOnce(&mut Lane, u32) -> Result<(), Error>,
     ) -> Result<Lane, Error> {
         let number = ops.clone().count();

@@ -424,7 +424,7 @@ impl<'a> Stream<'a> {
         let out = if after.is_empty() { compute } else { role(Role::Download) };
         roles.resize(roles.len() + after.len() + read.len(), out);
         let mut ops = before;
-        ops.push(Op::Launch { program: self.program, slots, elements: elements as u32, params });
+        ops.push(Op::Launch { program: self.program, slots: slots.into(), elements: elements as u32, params });
         ops.append(&mut after);
         ops.append(&mut read);
         (ops, roles)

@@ -7,17 +7,21 @@ use ark_bls12_381::{Fq, Fr};
 use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::rates::Trial;
 use bls12_field_gpu::{
-    Backend, CacheDirectory, DeviceChoice, Engine, Field, Form, Formulation, Operation, Options, REDUCTIONS, Reduction,
-    Vector, Verify,
+    Backend, CacheDirectory, DeviceChoice, Engine, Error, Field, Form, Formulation, Operation, Options, REDUCTIONS,
+    Reduction, Vector, Verify,
 };
 use field_kernels::{Kernel, permutations};
 use rayon::prelude::*;
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 type Failure = Box<dyn std::error::Error>;
 
 /// Steps of a chain.
 const STEPS: u32 = 256;
+
+/// Launches that are to run side by side write to so many vectors.
+const OUTPUTS: usize = 8;
 
 /// How long the device is kept at work to see what it sustains.
 const SUSTAINED: Duration = Duration::from_secs(3);
@@ -130,12 +134,19 @@ impl Kernels {
         for formulation in backend.formulations_of(Kernel::Mul, field) {
             let with = Backend::new(&options.clone().formulation(formulation))?;
             let (a, b) = (with.upload(&x)?, with.upload(&y)?);
-            let out: Vector<F> = with.zeros(length)?;
+            // In turn, or each launch would wait for the one before it. As many as there is memory for.
+            let outs: Vec<Vector<F>> = (0..OUTPUTS).map_while(|_| with.zeros(length).ok()).collect();
+            let turn = Cell::new(0);
+            let next = || {
+                turn.set((turn.get() + 1) % outs.len());
+                &outs[turn.get()]
+            };
             let sums = [Operation::Add, Operation::Sub, Operation::Neg, Operation::Double];
             let sums = if formulation == Formulation::Words { &sums[..] } else { &[] };
             for &operation in sums.iter().chain(&[Operation::Mul, Operation::Square]) {
                 let inputs: Vec<&Vector<F>> = [&a, &b].into_iter().take(operation.row().vectors).collect();
-                let each = seconds_each(&with, quick, 16, |recording| recording.apply_into(operation, &inputs, &[], &out))?;
+                let each =
+                    seconds_each(&with, quick, 16, |recording| recording.apply_into(operation, &inputs, &[], next()))?;
                 let expected = |i: usize| match operation {
                     Operation::Add => x[i] + y[i],
                     Operation::Sub => x[i] - y[i],
@@ -144,7 +155,16 @@ impl Kernels {
                     Operation::Mul => x[i] * y[i],
                     _ => x[i].square(),
                 };
-                if !out.download()?.par_iter().enumerate().all(|(i, element)| *element == expected(i)) {
+                // The others are compared with the first one where they are.
+                let mut right = outs[0].download()?.par_iter().enumerate().all(|(i, element)| *element == expected(i));
+                for other in &outs[1..] {
+                    let mut recording = with.record();
+                    let difference = recording.sub(&outs[0], other)?;
+                    let extents = recording.extents(&difference, 1)?;
+                    recording.submit()?.wait()?;
+                    right &= extents.download()? == [0];
+                }
+                if !right {
                     return Err(format!("resident {} in {field} is wrong", operation.name()).into());
                 }
                 let decision = backend.explain(operation, field, Form::Montgomery, length);
@@ -155,7 +175,7 @@ impl Kernels {
                     while launches == 0 || (!quick && begin.elapsed() < SUSTAINED) {
                         let mut recording = with.record();
                         for _ in 0..64 {
-                            recording.apply_into(operation, &inputs, &[], &out)?;
+                            recording.apply_into(operation, &inputs, &[], next())?;
                         }
                         recording.submit()?.wait()?;
                         launches += 64;
@@ -171,7 +191,11 @@ impl Kernels {
                     rate: length as f64 / each / 1e9,
                 });
             }
-            let one = with.zeros(1)?;
+            let ones = outs.iter().map(|out| out.slice(0..1)).collect::<Result<Vec<_>, Error>>()?;
+            let next = || {
+                turn.set((turn.get() + 1) % ones.len());
+                &ones[turn.get()]
+            };
             for row in &REDUCTIONS {
                 let kernel = match row.reduction {
                     Reduction::Sum => Kernel::Sum,
@@ -182,9 +206,10 @@ impl Kernels {
                     continue;
                 }
                 let inputs: Vec<&Vector<F>> = [&a, &b].into_iter().take(row.vectors).collect();
-                let each = seconds_each(&with, quick, 16, |recording| recording.reduce_into(row.reduction, &inputs, &one))?;
+                let each =
+                    seconds_each(&with, quick, 16, |recording| recording.reduce_into(row.reduction, &inputs, next()))?;
                 let mut recording = with.record();
-                recording.reduce_into(row.reduction, &inputs, &one)?;
+                recording.reduce_into(row.reduction, &inputs, &ones[0])?;
                 recording.submit_verified()?.wait()?;
                 self.rates.push(Rate {
                     name: format!("{}_{}_stream", name(field), row.name),

@@ -161,6 +161,21 @@ impl Bench {
         Ok(least)
     }
 
+    /// Seconds from the submission of what `record` records, once, until it is known to be done: the median of several times.
+    fn seconds_alone(&self, record: impl Fn(&mut Recording) -> Result<(), Error>) -> Outcome<f64> {
+        let mut times = Vec::new();
+        for _ in 0..if self.quick { 1 } else { 21 } {
+            let mut recording = self.backend.record();
+            record(&mut recording)?;
+            self.warm()?;
+            let start = Instant::now();
+            recording.submit()?.wait()?;
+            times.push(start.elapsed().as_secs_f64());
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(times[times.len() / 2])
+    }
+
     /// When each launch of what is recorded began and how long it took, by the device's clock, for the last of three times. Launches that
     /// are timed wait for each other.
     fn print_launches(&self, record: impl Fn(&mut Recording) -> Result<(), Error>) -> Outcome<()> {

@@ -31,7 +31,6 @@ fn of<F: Element>(bench: &Bench, names: [&'static str; 6]) -> Outcome<Vec<Row>> 
     let (a, x) = (bench.backend.upload(&bench.elements::<F>(length, 1))?, bench.backend.upload(&points[..1])?);
     let (out, c) = (bench.backend.zeros(length)?, bench.backend.upload(&points[1..])?);
     let polynomial = a.slice(0..bench.size(1 << 22))?;
-    let value = bench.backend.zeros(1)?;
     let heads = bench.backend.upload_mask(&(0..length).map(|at| at * at % 101 == 5).collect::<Vec<bool>>())?;
     let records: [Record; 6] = [
         &|recording| recording.scan_into(Scan::sum(), &a, &out),
@@ -39,7 +38,7 @@ fn of<F: Element>(bench: &Bench, names: [&'static str; 6]) -> Outcome<Vec<Row>> 
         &|recording| recording.scan_from_heads_into(Scan::product(), &a, &heads, &out),
         &|recording| recording.powers_into(&x, &c, &out),
         &|recording| recording.divide_by_linear_into(&a, &x, &out),
-        &|recording| recording.evaluate_point_into(&polynomial, &points[0], &value),
+        &|recording| recording.evaluate_point(&polynomial, &points[0]).map(drop),
     ];
     let mut rows = Vec::new();
     for (name, record) in names.into_iter().zip(records) {
@@ -48,7 +47,9 @@ fn of<F: Element>(bench: &Bench, names: [&'static str; 6]) -> Outcome<Vec<Row>> 
             true => (1e3 * seconds, "ms", polynomial.len()),
             false => (length as f64 / seconds / 1e9, "G elem/s", length),
         };
-        rows.push(Row { name, value, unit, detail: format!("{length} elements in {:.3} ms", 1e3 * seconds) });
+        let alone = bench.seconds_alone(record)?;
+        let detail = format!("{length} elements in {:.3} ms; one alone {:.3} ms", 1e3 * seconds, 1e3 * alone);
+        rows.push(Row { name, value, unit, detail });
     }
     // After all are timed, for the device is not to wait.
     records.into_iter().try_for_each(|record| bench.verify(record))?;
