@@ -21,6 +21,9 @@ use std::sync::OnceLock;
 /// What a kernel of an expression is found by.
 type Assembled = (Field, Formulation, Vec<Node>, Root);
 
+/// Variants of tasks, by name, field and formulation.
+type Tested = HashMap<(&'static str, Field, Formulation), HashSet<String>>;
+
 pub(crate) struct Vulkan {
     device: Device,
     pub(crate) width: Width,
@@ -35,8 +38,8 @@ pub(crate) struct Vulkan {
     pub(crate) pieces: Mutex<Pieces>,
     /// Programs of expressions: field, formulation, what is computed.
     pub(crate) expressions: Mutex<HashMap<Assembled, Program>>,
-    /// Tasks that have passed their trials: of each name and field, and in each formulation, which variants.
-    pub(crate) tested: Mutex<HashMap<(&'static str, Field, Formulation), HashSet<String>>>,
+    /// Tasks that have passed their trials.
+    pub(crate) tested: Mutex<Tested>,
 }
 
 impl Vulkan {

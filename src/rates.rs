@@ -11,7 +11,6 @@ use cpu_reference::probes;
 use field_kernels::{Formulation, Kernel, permutations};
 use gpu_executor::{Batch, DeviceKind, Program, Region, SlotUse};
 use rayon::prelude::*;
-use std::cell::Cell;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
@@ -21,8 +20,6 @@ type Fr = ark_bls12_381::Fr;
 /// Lengths of the vectors that formulations are compared on; the shortest of what costs one multiplication.
 const SHORTEST: usize = 1 << 14;
 const LONGEST: usize = 1 << 22;
-/// Outputs of launches that are passes over memory and no more.
-const OUTPUTS: usize = 8;
 /// How long a device is kept at work before it is measured.
 const WARM_UP: Duration = Duration::from_millis(30);
 
@@ -46,20 +43,14 @@ impl Measured {
 struct Ready {
     program: Program,
     slots: [Option<(Region, bool)>; 4],
-    /// Where launches write to in turn, so that they need not wait for each other.
-    outputs: Vec<Region>,
-    launches: Cell<usize>,
+    output: Region,
     length: usize,
     steps: u32,
 }
 
 impl Ready {
     fn launch(&self, batch: &mut Batch) {
-        let mut slots = self.slots.clone();
-        let launches = self.launches.get();
-        slots[3] = Some((self.outputs[launches % self.outputs.len()].clone(), true));
-        self.launches.set(launches + 1);
-        batch.launch(&self.program, slots, self.length as u32, &[self.steps]);
+        batch.launch(&self.program, self.slots.clone(), self.length as u32, &[self.steps]);
     }
 }
 
@@ -212,29 +203,19 @@ impl Vulkan {
         // SAFETY: as in `Vulkan::program_in`; probe.comp keeps to a trial's slots.
         let program = unsafe { self.device().prepare(&kernel) }?;
         let inputs = trial.inputs.iter().map(|vector| self.uploaded(vector)).collect::<Result<Vec<Region>, _>>()?;
-        let output = || self.device().allocate(8 * trial.answers.len() as u64);
-        let mut outputs = vec![output()?];
-        // What is no more than a pass over memory; of others a launch takes long.
-        if trial.steps == 0 {
-            outputs.extend((1..OUTPUTS).map_while(|_| output().ok()));
-        }
+        let output = self.device().allocate(8 * trial.answers.len() as u64)?;
         let read = |n: usize| inputs.get(n).map(|region| (region.clone(), false));
-        let (slots, length) = ([read(0), read(1), None, None], trial.answers.len() / field.limbs());
-        Ok(Some(Ready { program, slots, outputs, launches: Cell::new(0), length, steps: trial.steps }))
+        let slots = [read(0), read(1), None, Some((output.clone(), true))];
+        Ok(Some(Ready { program, slots, output, length: trial.answers.len() / field.limbs(), steps: trial.steps }))
     }
 
     /// The first limb of what a trial left that is not as it has to be.
     fn first_wrong(&self, trial: &Trial, ready: &Ready) -> Result<Option<usize>, Error> {
+        let mut batch = Batch::default();
+        batch.download(&ready.output);
         let mut answers = vec![0u64; trial.answers.len()];
-        for output in ready.outputs.iter().take(ready.launches.get()) {
-            let mut batch = Batch::default();
-            batch.download(output);
-            self.device().submit(&batch)?.finish(&mut [bytemuck::cast_slice_mut(&mut answers)])?;
-            if let Some(limb) = answers.iter().zip(&trial.answers).position(|(got, expected)| got != expected) {
-                return Ok(Some(limb));
-            }
-        }
-        Ok(None)
+        self.device().submit(&batch)?.finish(&mut [bytemuck::cast_slice_mut(&mut answers)])?;
+        Ok(answers.iter().zip(&trial.answers).position(|(got, expected)| got != expected))
     }
 
     fn seconds(&self, trial: &Trial, formulation: Formulation, repetitions: usize) -> Result<Option<f64>, Error> {

@@ -332,8 +332,15 @@ fn what_repeats_is_recorded_once() {
         assert_eq!((after.dispatches - before.dispatches, after.barriers - before.barriers), (1, 1));
         assert_eq!(z.download().unwrap(), sums);
     };
+    let long = || {
+        let mut recording = backend.record();
+        recording.zero(&z).unwrap();
+        (0..300).for_each(|_| recording.add_into(&x, &z, &z).unwrap());
+        recording.submit().unwrap();
+        assert_eq!(z.download().unwrap(), a.iter().map(|a| *a * Fr::from(300u64)).collect::<Vec<_>>());
+    };
     let hosted = || assert_eq!(backend.add(&a, &b).unwrap(), sums);
-    for work in [&hosted as &dyn Fn(), &resident] {
+    for work in [&hosted as &dyn Fn(), &resident, &long] {
         (0..3).for_each(|_| work());
         assert_eq!(records(work), 0);
         backend.trim();

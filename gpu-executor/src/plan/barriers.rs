@@ -107,9 +107,9 @@ pub enum Command {
 }
 
 /// Orders the steps of one command buffer. Of two that conflict, since one writes what the other touches, the one recorded first
-/// runs first; apart from that every step runs as early as it may: after as many barriers as the longest chain of conflicts that
-/// leads to it has links. So a recording of many operations that have nothing to do with one another takes no more barriers than
-/// the longest of them. What the CPU reads in the end shares one.
+/// runs first. Apart from that steps run side by side: there are as many barriers as the longest chain of conflicts has links,
+/// however many chains there are; and what the CPU reads in the end shares one more. A step for which others wait runs right before
+/// the first of them, while caches may still have what it wrote when that reads it; any other as early as it may.
 ///
 /// Its time is proportional to the number of steps, unless many of them touch different parts of one buffer.
 ///
@@ -124,53 +124,83 @@ pub enum Command {
 /// ));
 /// ```
 pub fn plan(steps: &[Step]) -> Vec<Command> {
-    let places = places(steps);
+    let levels = levels(steps);
+    // Of each stage, the first level that a step need not wait for: all below are over before it begins.
+    let mut after = vec![[0; Stage::ALL.len()]; steps.len()];
+    sweep(steps, 0..steps.len(), |step, latest| {
+        after[step] = latest.map(|level| level.map_or(0, |level| level + 1));
+        levels[step]
+    });
     let mut order: Vec<usize> = (0..steps.len()).collect();
-    order.sort_by_key(|&step| places[step].level);
-    // Below which level all steps of a stage are over before a step of another begins.
+    order.sort_by_key(|&step| levels[step]);
+    // Below which level all steps of a stage are over before a step of another begins, by the barriers so far.
     let mut settled = [[0; Stage::ALL.len()]; Stage::ALL.len()];
     let mut commands = Vec::with_capacity(2 * steps.len());
-    for steps_of_level in order.chunk_by(|a, b| places[*a].level == places[*b].level) {
+    for together in order.chunk_by(|a, b| levels[*a] == levels[*b]) {
         let mut barrier = Barrier { from: Stages::default(), to: Stages::default() };
-        for &step in steps_of_level {
+        for &step in together {
             let stage = steps[step].stage;
             for from in Stage::ALL {
-                if places[step].after[from as usize] > settled[from as usize][stage as usize] {
+                if after[step][from as usize] > settled[from as usize][stage as usize] {
                     barrier = Barrier { from: barrier.from.and(Stages::of(from)), to: barrier.to.and(Stages::of(stage)) };
                 }
             }
         }
         if !barrier.from.is_empty() {
-            let level = places[steps_of_level[0]].level;
             for from in Stage::ALL.into_iter().filter(|stage| barrier.from.contains(*stage)) {
                 for to in Stage::ALL.into_iter().filter(|stage| barrier.to.contains(*stage)) {
-                    settled[from as usize][to as usize] = level;
+                    settled[from as usize][to as usize] = levels[together[0]];
                 }
             }
             commands.push(Command::Barrier(barrier));
         }
-        commands.extend(steps_of_level.iter().copied().map(Command::Run));
+        commands.extend(together.iter().copied().map(Command::Run));
     }
     commands
 }
 
-/// Where a step goes.
-struct Place {
-    /// Links in the longest chain of conflicts that leads to it; or more.
-    level: usize,
-    /// Of each stage, one more than the highest level of a step that must be over before; 0 if there is none.
-    after: [usize; Stage::ALL.len()],
+/// After how many barriers each step runs, if one goes before each level but the lowest.
+fn levels(steps: &[Step]) -> Vec<isize> {
+    // As early as may be.
+    let mut levels = vec![0; steps.len()];
+    let mut number = 0;
+    let tail = steps.iter().rposition(|step| !step.is_read_by_host()).map_or(0, |last| last + 1);
+    sweep(steps, 0..steps.len(), |step, latest| {
+        let first = latest.into_iter().flatten().max().map_or(0, |level| level + 1);
+        if step < tail {
+            levels[step] = first;
+            number = number.max(first + 1);
+        } else {
+            // What the CPU reads in the end.
+            levels[step] = first.max(number);
+        }
+        levels[step]
+    });
+    // As late as may be where others wait. What comes last is swept first, and what is earliest is the latest that way round.
+    sweep(steps, (0..steps.len()).rev(), |step, earliest| {
+        if let Some(level) = earliest.into_iter().flatten().max() {
+            levels[step] = -level - 1;
+        }
+        -levels[step]
+    });
+    levels
 }
 
-fn places(steps: &[Step]) -> Vec<Place> {
-    struct Earlier<'a> {
+/// Looks at steps in some order, and has `place` say the level of each, given the highest level of those before it that it conflicts
+/// with, by their stage.
+fn sweep(
+    steps: &[Step],
+    order: impl Iterator<Item = usize>,
+    mut place: impl FnMut(usize, [Option<isize>; Stage::ALL.len()]) -> isize,
+) {
+    struct Seen<'a> {
         access: &'a Access,
         stage: Stage,
-        level: usize,
+        level: isize,
     }
-    impl Earlier<'_> {
-        /// Whether what conflicts with the other, and must wait for it, conflicts with this and waits at least as long.
-        fn covers(&self, other: &Earlier) -> bool {
+    impl Seen<'_> {
+        /// Whether what conflicts with the other conflicts with this, which is of the same stage and no lower.
+        fn covers(&self, other: &Seen) -> bool {
             let (mine, others) = (&self.access.bytes, &other.access.bytes);
             self.stage == other.stage
                 && self.level >= other.level
@@ -179,35 +209,28 @@ fn places(steps: &[Step]) -> Vec<Place> {
                 && others.end <= mine.end
         }
     }
-    // What the CPU reads in the end.
-    let tail = steps.iter().rposition(|step| !step.is_read_by_host()).map_or(0, |last| last + 1);
     // By buffer. What is covered is left out, so that there is little of it.
-    let mut earlier: HashMap<usize, SmallVec<[Earlier; 2]>> = HashMap::default();
-    let mut places = Vec::with_capacity(steps.len());
-    let mut levels = 0;
-    for (index, step) in steps.iter().enumerate() {
-        let mut after = [0; Stage::ALL.len()];
+    let mut seen: HashMap<usize, SmallVec<[Seen; 2]>> = HashMap::default();
+    for index in order {
+        let step = &steps[index];
+        let mut highest = [None; Stage::ALL.len()];
         for access in &step.accesses {
-            let same_buffer = earlier.get(&access.buffer).into_iter().flatten();
-            for e in same_buffer.filter(|e| access.conflicts(e.access)) {
-                after[e.stage as usize] = after[e.stage as usize].max(e.level + 1);
+            let same_buffer = seen.get(&access.buffer).into_iter().flatten();
+            for other in same_buffer.filter(|other| access.conflicts(other.access)) {
+                let highest = &mut highest[other.stage as usize];
+                *highest = (*highest).max(Some(other.level));
             }
         }
-        let level = after.into_iter().fold(if index < tail { 0 } else { levels }, usize::max);
-        if index < tail {
-            levels = levels.max(level + 1);
-        }
+        let level = place(index, highest);
         for access in &step.accesses {
-            let new = Earlier { access, stage: step.stage, level };
-            let same_buffer = earlier.entry(access.buffer).or_default();
-            if !same_buffer.iter().any(|e| e.covers(&new)) {
-                same_buffer.retain(|e| !new.covers(e));
+            let new = Seen { access, stage: step.stage, level };
+            let same_buffer = seen.entry(access.buffer).or_default();
+            if !same_buffer.iter().any(|other| other.covers(&new)) {
+                same_buffer.retain(|other| !new.covers(other));
                 same_buffer.push(new);
             }
         }
-        places.push(Place { level, after });
     }
-    places
 }
 
 /// Two steps that may run at once though one writes what the other touches.

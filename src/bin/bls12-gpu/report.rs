@@ -287,17 +287,19 @@ impl Report {
     fn resident(&mut self, backend: &Backend, quick: bool) -> Result<(), Box<dyn std::error::Error>> {
         let (seven, fourteen) = ([Fq::from(7u64); 64], [Fq::from(14u64); 64]);
         let a = backend.upload(&seven)?;
-        let out = backend.zeros(64)?;
+        let (seven_more, out) = (backend.upload(&seven)?, backend.zeros(64)?);
         // What is timed ends before the result is fetched, to be compared.
         let mut fetched = seven;
         let mut times = Vec::new();
-        let mut cpu = Vec::new();
-        for _ in 0..if quick { 3 } else { 300 } {
-            for launches in [1, 256] {
+        // Of a recording that was submitted before, and of one that was not: no two of these have the same order.
+        let (mut cpu, mut new) = (Vec::new(), Vec::new());
+        for round in 0..if quick { 3 } else { 300 } {
+            for (launches, differs) in [(1, false), (256, false), (256, true)] {
                 let begin = Instant::now();
                 let mut recording = backend.record();
-                for _ in 0..launches {
-                    recording.add_into(&a, &a, &out)?;
+                for launch in 0..launches {
+                    let first = if differs && round >> (launch % 9) & 1 == 0 { &seven_more } else { &a };
+                    recording.add_into(first, &a, &out)?;
                 }
                 let ticket = recording.submit()?;
                 let submitted = begin.elapsed();
@@ -305,7 +307,7 @@ impl Report {
                 if launches == 1 {
                     times.push(begin.elapsed());
                 } else {
-                    cpu.push(submitted);
+                    if differs { &mut new } else { &mut cpu }.push(submitted);
                 }
                 out.download_into(&mut fetched)?;
                 if fetched != fourteen {
@@ -318,8 +320,10 @@ impl Report {
         }
         times.sort();
         cpu.sort();
+        new.sort();
         self.row("add_64_resident_us", micros(times[times.len() / 2]), "us");
         self.row("cpu_per_dispatch_us", micros(cpu[cpu.len() / 2]) / 256.0, "us");
+        self.row("cpu_per_new_dispatch_us", micros(new[new.len() / 2]) / 256.0, "us");
         Ok(())
     }
 
