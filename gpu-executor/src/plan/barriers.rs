@@ -108,8 +108,10 @@ pub enum Command {
 
 /// Orders the steps of one command buffer. Of two that conflict, since one writes what the other touches, the one recorded first
 /// runs first. Apart from that steps run side by side: there are as many barriers as the longest chain of conflicts has links,
-/// however many chains there are; and what the CPU reads in the end shares one more. A step for which others wait runs right before
-/// the first of them, while caches may still have what it wrote when that reads it; any other as early as it may.
+/// however many chains there are; and what the CPU reads in the end shares one more.
+///
+/// A step runs as early as it may; but one that others wait for, right before the earliest of these may: then caches may still have
+/// what it wrote, and where many chains end in writing the same memory, one after another, there is other work beside their ends.
 ///
 /// Its time is proportional to the number of steps, unless many of them touch different parts of one buffer.
 ///
@@ -176,12 +178,13 @@ fn levels(steps: &[Step]) -> Vec<isize> {
         }
         levels[step]
     });
-    // As late as may be where others wait. What comes last is swept first, and what is earliest is the latest that way round.
+    // Right before the first that waits. What comes last is swept first, and what is earliest is the highest that way round.
+    let early = levels.clone();
     sweep(steps, (0..steps.len()).rev(), |step, earliest| {
         if let Some(level) = earliest.into_iter().flatten().max() {
             levels[step] = -level - 1;
         }
-        -levels[step]
+        -early[step]
     });
     levels
 }

@@ -51,7 +51,7 @@ const KEPT: usize = 16;
 
 /// The most operations that are looked for: of each, some 200 bytes are kept. To look for one takes a fraction of what drivers take to
 /// record it.
-const MOST: usize = 1024;
+const MOST: usize = 4096;
 
 impl Lanes {
     pub(super) fn keep(&self, lane: Lane) {
