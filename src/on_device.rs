@@ -66,13 +66,16 @@ impl Vulkan {
     /// The program of an operation on vectors that stay on the device, made and tested when first asked for.
     ///
     /// An invocation that takes one element and hardly computes has little under way, and an H200 no room for more than half of the
-    /// invocations that it could have if workgroups are of 32: negatives of Fr are at 52 G a second with 32, 64 with 64, 66 with 128 and
-    /// 63.5 with 256, where sums of two vectors and products are the same or slower with more.
+    /// invocations that it could have if workgroups are of a subgroup, 32: negatives of Fr are at 52 G a second with 32, 64 with 64, 66
+    /// with 128 and 63.5 with 256; doubles likewise. Sums of two vectors and products are the same or slower with more.
     pub(crate) fn program(&self, settings: &Settings, prepared: &Prepared) -> Result<Program, Error> {
-        let (own, row) = (self.device.workgroup_size(), prepared.row);
-        let little = row.vectors == 1 && !row.form_matters && settings.executor.workgroup_size.is_none();
-        let several = 4 * self.device.subgroup_size();
-        let size = if little { own.max(several).min(self.device.most_invocations()) } else { own };
+        let own = self.device.workgroup_size();
+        let little = matches!(prepared.row.operation, Operation::Neg | Operation::Double);
+        let size = if little && settings.executor.workgroup_size.is_none() {
+            own.max(4 * self.device.subgroup_size()).min(self.device.most_invocations())
+        } else {
+            own
+        };
         self.program_of(settings, prepared, size)
     }
 

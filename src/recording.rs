@@ -33,8 +33,8 @@ impl Backend {
 /// Operations on vectors, recorded as plain data and submitted together: on a device as one command buffer, otherwise computed by
 /// arkworks, one after another.
 ///
-/// On a device, what does not depend on one another runs side by side, in whichever order it was recorded: a hundred operations
-/// with nothing in common take as many barriers as the longest of them alone, and one that reads what another writes waits for it.
+/// On a device, operations that do not depend on one another run side by side, in whichever order they were recorded: a hundred
+/// with nothing in common take as many barriers as the longest of them alone. One that reads what another writes waits for it.
 ///
 /// Recordings of one backend take effect in the order in which they are submitted, whichever threads submit them. Elements are in
 /// Montgomery form. Kernels have passed their self-tests; results are compared with the CPU reference if the recording is submitted

@@ -10,7 +10,7 @@ use field_kernels::{Formulation, Kernel};
 use gpu_executor::{Batch, Program, Region, Shape, SlotUse};
 use smallvec::SmallVec;
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::sync::Arc;
 
@@ -186,7 +186,7 @@ pub(crate) struct Specialized {
 }
 
 /// Memory that the tasks of one batch have for themselves. Tasks that share it wait for each other, so that they do only where there
-/// are many: a long recording does not need the more the longer it is.
+/// are many, or there is no more: a long recording does not need the more the longer it is.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     /// The task that is being lowered.
@@ -195,13 +195,14 @@ pub(crate) struct Scratch {
     given: RefCell<Vec<(usize, Region)>>,
     /// Its bytes.
     bytes: Cell<u64>,
+    /// So many are given out before any are given out again.
+    apart: OnceCell<u64>,
 }
 
 impl Scratch {
-    /// Bytes that are given out before any are given out again, or less: a part of the memory limit.
-    const APART: u64 = 1 << 28;
-    const PART: u64 = 64;
-    /// Tasks in a row that share nothing, however much they take.
+    /// The most bytes that are given out before any are given out again, if there are four times as many; and the most buffers.
+    const APART: (u64, usize) = (1 << 28, 1 << 10);
+    /// Tasks in a row that share nothing if there is memory.
     const BESIDE: usize = 4;
     /// Of what is shorter there is enough.
     const SHORT: u64 = 1 << 12;
@@ -215,21 +216,32 @@ impl Scratch {
         if bytes < Self::SHORT {
             return Ok(vulkan.device().allocate(bytes)?);
         }
-        let (now, mut given, all) = (self.task.get(), self.given.borrow_mut(), self.bytes.get() + bytes);
-        let fits = |(last, region): &&mut (usize, Region)| {
-            last.saturating_add(Self::BESIDE) <= now && (bytes..=2 * bytes).contains(&region.bytes())
-        };
-        if all > Self::APART.min(vulkan.device().memory_limit() / Self::PART)
-            && let Some((last, region)) = given.iter_mut().filter(fits).min_by_key(|(last, _)| *last)
-            && let Some(part) = region.slice(0..bytes)
-        {
-            *last = now;
-            return Ok(part);
+        let (most_bytes, most_buffers) = Self::APART;
+        let most_bytes = *self.apart.get_or_init(|| most_bytes.min(vulkan.device().memory_left() / 4));
+        let apart = self.bytes.get() + bytes <= most_bytes && self.given.borrow().len() < most_buffers;
+        if let Some(region) = if apart { None } else { self.again(bytes, Self::BESIDE) } {
+            return Ok(region);
         }
-        let region = vulkan.device().allocate(bytes)?;
-        given.push((now, region.clone()));
-        self.bytes.set(all);
-        Ok(region)
+        match vulkan.device().allocate(bytes) {
+            Ok(region) => {
+                self.given.borrow_mut().push((self.task.get(), region.clone()));
+                self.bytes.set(self.bytes.get() + bytes);
+                Ok(region)
+            }
+            Err(error @ gpu_executor::Error::OutOfMemory { .. }) => self.again(bytes, 1).ok_or(error.into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What was given to a task at least so many before this one, the longest ago.
+    fn again(&self, bytes: u64, before: usize) -> Option<Region> {
+        let (now, mut given) = (self.task.get(), self.given.borrow_mut());
+        let fits = |(last, region): &&mut (usize, Region)| {
+            last.saturating_add(before) <= now && (bytes..=2 * bytes).contains(&region.bytes())
+        };
+        let (last, region) = given.iter_mut().filter(fits).min_by_key(|(last, _)| *last)?;
+        *last = now;
+        region.slice(0..bytes)
     }
 }
 

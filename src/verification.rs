@@ -12,7 +12,7 @@ use std::ops::Range;
 
 /// What is fetched to verify a recording.
 pub(crate) struct Verification {
-    /// What the recording reads before it writes it, fetched before anything is done.
+    /// What the recording reads before it writes it, fetched before anything overwrites it.
     inputs: Vec<Memory>,
     /// What it writes, fetched when all is done.
     outputs: Vec<(Memory, Item)>,
@@ -24,7 +24,7 @@ pub(crate) struct Verification {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Proof {
     None,
-    /// What is fetched right behind it, since later steps overwrite it.
+    /// What is fetched before later steps overwrite it.
     Behind,
     /// So many of [`Verification::outputs`] from one on.
     AtTheEnd {

@@ -168,28 +168,32 @@ fn where_the_driver_has_no_memory_chunks_get_smaller() {
     }
 }
 
-/// What steps of a recording have for themselves they have one after the other.
+/// What steps of a recording have for themselves they have one after the other if memory is short.
 #[test]
 fn a_long_recording_takes_no_more_than_a_short_one() {
     let _alone = alone();
-    // A scan's own memory is a sixteenth of the vector's, and a bit: those of forty would not fit.
+    // A scan's own memory is a sixteenth of the vector's, and a bit: those of forty would not fit. Where the limit is little, and where it
+    // is much and others have most of it.
     let length = 1 << 17;
     let bytes = (length * Field::Fr.bytes()) as u64;
-    let backend = Watched::new(Options::new().device_memory(2 * bytes + bytes / 2));
-    let a: Vec<Fr> = (0..length as u64).map(|n| Fr::from(n + 1)).collect();
-    let (vector, sums) = (backend.upload(&a).unwrap(), backend.zeros(length).unwrap());
-    let mut recording = backend.record();
-    for _ in 0..40 {
-        recording.scan_into(Scan::sum(), &vector, &sums).unwrap();
+    for others in [0, 64 * bytes] {
+        let backend = Watched::new(Options::new().device_memory(others + 2 * bytes + bytes / 2));
+        let _others = (0..others / bytes).map(|_| backend.zeros::<Fr>(length).unwrap()).collect::<Vec<_>>();
+        let a: Vec<Fr> = (0..length as u64).map(|n| Fr::from(n + 1)).collect();
+        let (vector, sums) = (backend.upload(&a).unwrap(), backend.zeros(length).unwrap());
+        let mut recording = backend.record();
+        for _ in 0..40 {
+            recording.scan_into(Scan::sum(), &vector, &sums).unwrap();
+        }
+        recording.submit().unwrap().wait().unwrap();
+        let mut sum = Fr::from(0u64);
+        let expected: Vec<Fr> = a
+            .iter()
+            .map(|a| {
+                sum += a;
+                sum
+            })
+            .collect();
+        assert!(sums.download().unwrap() == expected);
     }
-    recording.submit().unwrap().wait().unwrap();
-    let mut sum = Fr::from(0u64);
-    let expected: Vec<Fr> = a
-        .iter()
-        .map(|a| {
-            sum += a;
-            sum
-        })
-        .collect();
-    assert!(sums.download().unwrap() == expected);
 }

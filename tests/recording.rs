@@ -346,7 +346,14 @@ fn what_repeats_is_recorded_once() {
         backend.trim();
         assert!(records(work) > 0);
     }
-    // Other parameters, lengths and places are others' work.
+    // Other parameters, lengths and places are others' work, and if it is at the end of much that is the same.
+    for scalar in [2u64, 3, 2, 3].map(Fr::from) {
+        let mut recording = backend.record();
+        (0..300).for_each(|_| recording.add_into(&x, &y, &z).unwrap());
+        recording.scale_into(&x, &scalar, &z).unwrap();
+        recording.submit().unwrap();
+        assert_eq!(z.download().unwrap(), a.iter().map(|a| *a * scalar).collect::<Vec<_>>());
+    }
     for scalar in [2u64, 3, 2].map(Fr::from) {
         let mut recording = backend.record();
         recording.scale_into(&x, &scalar, &z).unwrap();

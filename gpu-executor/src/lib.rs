@@ -8,7 +8,7 @@
 //!
 //! # Synchronisation
 //! A pure planner ([`plan`]) turns a list of copies and dispatches into submissions to queues with the fewest barriers in them and
-//! the waits between them: within a submission, what does not depend on one another goes side by side. A separate checker proves
+//! the waits between them: within a submission, steps that do not depend on one another go side by side. A separate checker proves
 //! the plan free of hazards (in debug builds, for every submission, and that it would notice each barrier missing). Each queue has
 //! one timeline semaphore, which its submissions signal with their numbers.
 //!

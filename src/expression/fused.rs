@@ -12,6 +12,7 @@ use foldhash::HashMap;
 use gpu_executor::{MAX_SLOTS, Program, Region, SlotUse};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 /// An expression of so many positions.
@@ -318,7 +319,10 @@ impl Task for Fused {
         for piece in device.vulkan.pieces(&self.graph).iter() {
             let program = device.vulkan.fused(piece, *field, device.formulation)?;
             let out = match piece.cut {
-                Some(term) => cut.entry(term).or_insert(device.scratch(self.length as u64 * element)?).clone(),
+                Some(term) => match cut.entry(term) {
+                    Entry::Occupied(known) => known.get().clone(),
+                    Entry::Vacant(new) => new.insert(device.scratch(self.length as u64 * element)?).clone(),
+                },
                 None => outputs.iter().flatten().next().cloned().ok_or(Error::NoSuchDownload)?,
             };
             let width = out.bytes() / self.length as u64;

@@ -110,8 +110,9 @@ pub enum Command {
 /// runs first. Apart from that steps run side by side: there are as many barriers as the longest chain of conflicts has links,
 /// however many chains there are; and what the CPU reads in the end shares one more.
 ///
-/// A step runs as early as it may; but one that others wait for, right before the earliest of these may: then caches may still have
-/// what it wrote, and where many chains end in writing the same memory, one after another, there is other work beside their ends.
+/// A step runs as early as it may, and one that others wait for right before the earliest that any of these might run: then caches may
+/// still have what it wrote; and where many chains end in writing the same memory, one after another, there is other work beside
+/// their ends.
 ///
 /// Its time is proportional to the number of steps, unless many of them touch different parts of one buffer.
 ///
@@ -178,10 +179,10 @@ fn levels(steps: &[Step]) -> Vec<isize> {
         }
         levels[step]
     });
-    // Right before the first that waits. What comes last is swept first, and what is earliest is the highest that way round.
+    // Right before the earliest that might follow. Swept from the end, with levels negated: the highest of those is the earliest.
     let early = levels.clone();
-    sweep(steps, (0..steps.len()).rev(), |step, earliest| {
-        if let Some(level) = earliest.into_iter().flatten().max() {
+    sweep(steps, (0..steps.len()).rev(), |step, negated| {
+        if let Some(level) = negated.into_iter().flatten().max() {
             levels[step] = -level - 1;
         }
         -early[step]
@@ -343,6 +344,21 @@ pub(crate) mod tests {
         assert_eq!(find_hazard(&steps, &[Command::Run(0), barrier(), Command::Run(1)]), None);
         assert!(find_hazard(&steps, &[Command::Run(1), barrier(), Command::Run(0)]).is_some());
         assert!(find_hazard(&steps, &[barrier(), Command::Run(0), Command::Run(1)]).is_some());
+    }
+
+    #[test]
+    fn what_others_wait_for_runs_right_before_the_earliest_of_them() {
+        let access = |buffer, write| Access { buffer, bytes: 0..64, write };
+        let kernel = |from, to| Step::new(Stage::Compute, [access(from, false), access(to, true)]);
+        // Two of three, each of its own, into the same memory in the end.
+        let chain = |n: usize| [kernel(0, 3 * n + 2), kernel(3 * n + 2, 3 * n + 3), kernel(3 * n + 3, 1)];
+        let steps = [chain(0), chain(1), chain(2)].concat();
+        let runs: Vec<Vec<usize>> = plan(&steps)
+            .split(|command| matches!(command, Command::Barrier(_)))
+            .map(|level| level.iter().filter_map(|c| if let Command::Run(step) = c { Some(*step) } else { None }).collect())
+            .collect();
+        // The second of each waits until the third might follow; the first need not.
+        assert_eq!(runs, [vec![0, 3, 6], vec![1], vec![2, 4], vec![5, 7], vec![8]]);
     }
 
     #[test]

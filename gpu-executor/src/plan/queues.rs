@@ -63,7 +63,7 @@ pub fn submissions(steps: &[Step], queues: &[Role]) -> Vec<Submission> {
 }
 
 impl Submission {
-    /// The steps that it runs, in order.
+    /// The steps that it runs, in the order in which it does.
     pub fn steps(&self) -> impl Iterator<Item = usize> + '_ {
         self.commands.iter().filter_map(|command| if let Command::Run(step) = command { Some(*step) } else { None })
     }

@@ -95,7 +95,7 @@ impl fmt::Debug for Region {
     }
 }
 
-/// Work on regions, in order, that is submitted as a whole.
+/// Work on regions that is submitted as a whole, and done as if in order.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     work: Vec<Work>,

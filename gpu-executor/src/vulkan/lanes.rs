@@ -49,9 +49,9 @@ pub(super) struct Lanes(Mutex<VecDeque<Lane>>);
 /// So many of the lanes used last are searched for what is to be done, and so many lie idle before one is recorded anew.
 const KEPT: usize = 16;
 
-/// The most operations that are looked for: of each, some 200 bytes are kept. To look for one takes a fraction of what drivers take to
-/// record it.
-const MOST: usize = 4096;
+/// The most numbers of what is looked for: some 30 for an operation, and what it writes, if that is in the command buffer. On the
+/// H200's host an addition takes 0.9 us of the CPU if its recording is found and 2.0 if it is recorded.
+const MOST: usize = 1 << 17;
 
 impl Lanes {
     pub(super) fn keep(&self, lane: Lane) {
@@ -113,7 +113,7 @@ impl Shared {
         }
     }
 
-    /// A lane of a queue whose command buffer does these operations in their order, with the barriers that they need.
+    /// A lane of a queue whose command buffer does these operations as [`plan::plan`] orders them.
     pub(super) fn recorded(&self, role: Role, ops: &[Op]) -> Result<Lane, Error> {
         self.found_or_recorded(role, ops.iter(), |lane, stamps| {
             let steps: Vec<Step> = ops.iter().map(Op::step).collect();
@@ -141,13 +141,18 @@ impl Shared {
         let number = ops.clone().count();
         let stamps = self.stamps_for(role, number);
         // Parameters may be somebody's secrets.
-        let repeatable = number <= MOST && stamps == 0 && !self.settings.wipe;
-        let what = repeatable.then(|| {
-            let mut words = Vec::with_capacity(32 * number);
-            words.push(self.memory.destroyed.load(Relaxed));
-            ops.clone().for_each(|op| op.tell(&mut words));
-            Content::new(words)
-        });
+        let repeatable = stamps == 0 && !self.settings.wipe;
+        let told = || {
+            let mut words = vec![self.memory.destroyed.load(Relaxed)];
+            for op in ops.clone() {
+                op.tell(&mut words);
+                if words.len() > MOST {
+                    return None;
+                }
+            }
+            Some(Content::new(words))
+        };
+        let what = if repeatable { told() } else { None };
         let lane = match what.as_ref().and_then(|what| self.queues.of(role).lanes.holding(what)) {
             Some(lane) => lane,
             None => {

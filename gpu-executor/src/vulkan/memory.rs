@@ -110,12 +110,15 @@ struct Used {
 
 #[derive(Default)]
 struct Idle {
-    buffers: HashMap<(Place, u64), Vec<Buffer>>,
+    /// By place and size: the buffers, and when one of them was last taken or given back.
+    buffers: HashMap<(Place, u64), (Vec<Buffer>, u64)>,
     bytes: u64,
+    /// How often any was.
+    turn: u64,
 }
 
-/// The most bytes of idle buffers that are kept for reuse: a few jobs' worth of the largest chunks, staging included. Chosen, not
-/// measured.
+/// The most bytes of idle buffers that are kept for reuse: a few jobs' worth of the largest chunks, staging included. Of more, those go
+/// whose size was asked for the longest ago. Chosen, not measured.
 const KEEP: u64 = 2 << 30;
 
 /// Buffers above this have memory of their own; smaller ones share blocks.
@@ -151,7 +154,8 @@ impl Memory {
         let room = if bytes > budget::UNASKED { self.budget.room(gpu, place) } else { None };
         let idle = room.map_or(0, |_| {
             let idle = self.idle.lock();
-            idle.buffers.iter().filter(|((at, _), _)| *at == place).map(|((_, size), idle)| size * idle.len() as u64).sum()
+            let here = idle.buffers.iter().filter(|((at, _), _)| *at == place);
+            here.map(|((_, size), (buffers, _))| size * buffers.len() as u64).sum()
         });
         let used = self.used.lock();
         budget::for_jobs(self.limit, used.resident, used.jobs, idle, room)
@@ -179,6 +183,10 @@ impl Memory {
     }
 
     /// Reserves `bytes` for a resident vector, if they fit now, until [`Memory::release_resident`].
+    pub(crate) fn left(&self) -> u64 {
+        self.limit.saturating_sub(self.used())
+    }
+
     pub(crate) fn reserve_resident(&self, bytes: u64) -> Result<(), Error> {
         let mut used = self.used.lock();
         let available = self.limit.saturating_sub(used.jobs).saturating_sub(used.resident);
@@ -203,10 +211,14 @@ impl Memory {
     pub(crate) fn take(&self, gpu: &Gpu, counters: &Counters, place: Place, bytes: u64) -> Result<Buffer, Error> {
         let size = self.size(bytes);
         {
-            let mut idle = self.idle.lock();
-            if let Some(buffer) = idle.buffers.get_mut(&(place, size)).and_then(Vec::pop) {
-                idle.bytes -= size;
-                return Ok(Buffer { dirty: true, ..buffer });
+            let Idle { buffers, bytes, turn } = &mut *self.idle.lock();
+            *turn += 1;
+            if let Some((buffers, last)) = buffers.get_mut(&(place, size)) {
+                *last = *turn;
+                if let Some(buffer) = buffers.pop() {
+                    *bytes -= size;
+                    return Ok(Buffer { dirty: true, ..buffer });
+                }
             }
         }
         // Idle buffers of other sizes must not push the total over the limit.
@@ -226,14 +238,22 @@ impl Memory {
 
     /// Takes a buffer back that no submission uses any more.
     pub(crate) fn give(&self, gpu: &Gpu, buffer: Buffer) {
-        let mut idle = self.idle.lock();
-        if idle.bytes + buffer.size > KEEP.min(self.limit.saturating_mul(2)) {
-            drop(idle);
-            self.destroy(gpu, buffer);
-        } else {
-            idle.bytes += buffer.size;
-            idle.buffers.entry((buffer.place, buffer.size)).or_default().push(buffer);
+        let mut spare = Vec::new();
+        {
+            let Idle { buffers, bytes, turn } = &mut *self.idle.lock();
+            *turn += 1;
+            *bytes += buffer.size;
+            let (same, last) = buffers.entry((buffer.place, buffer.size)).or_default();
+            *last = *turn;
+            same.push(buffer);
+            while *bytes > KEEP.min(self.limit.saturating_mul(2)) {
+                let some = buffers.values_mut().filter(|(buffers, _)| !buffers.is_empty());
+                let Some(oldest) = some.min_by_key(|(_, last)| *last).and_then(|(buffers, _)| buffers.pop()) else { break };
+                *bytes -= oldest.size;
+                spare.push(oldest);
+            }
         }
+        spare.into_iter().for_each(|buffer| self.destroy(gpu, buffer));
     }
 
     fn used(&self) -> u64 {
@@ -244,13 +264,13 @@ impl Memory {
     /// All idle buffers, out of the pool.
     #[cfg(feature = "test-faults")]
     pub(crate) fn take_idle(&self) -> Vec<Buffer> {
-        std::mem::take(&mut *self.idle.lock()).buffers.into_values().flatten().collect()
+        std::mem::take(&mut *self.idle.lock()).buffers.into_values().flat_map(|(buffers, _)| buffers).collect()
     }
 
     /// Gives all idle buffers back to the driver.
     pub(crate) fn trim(&self, gpu: &Gpu) {
         let idle = std::mem::take(&mut *self.idle.lock());
-        idle.buffers.into_values().flatten().for_each(|buffer| self.destroy(gpu, buffer));
+        idle.buffers.into_values().flat_map(|(buffers, _)| buffers).for_each(|buffer| self.destroy(gpu, buffer));
     }
 
     fn create(&self, gpu: &Gpu, place: Place, size: u64) -> Result<Buffer, Error> {

@@ -229,9 +229,9 @@ impl Device {
         self.shared.settings.limits.workgroup_size
     }
 
-    /// Bytes that regions and jobs may take together.
-    pub fn memory_limit(&self) -> u64 {
-        self.shared.memory.limit
+    /// Bytes that regions and jobs may still take together.
+    pub fn memory_left(&self) -> u64 {
+        self.shared.memory.left()
     }
 
     /// Where compiled pipelines and [notes](Self::recall) are kept, if anywhere.

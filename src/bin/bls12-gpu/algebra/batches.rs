@@ -250,8 +250,8 @@ pub(super) fn sheet(batches: &[Batch]) -> Sheet {
         title: "Batches of one operation, recorded and submitted at once: Fr, resident, in steady state",
         note: "`axpy` is a x + y for one element a, of the host, which goes along with every operation, or on the device. A GEMM's \
                matrices are the largest square ones that an operand of the size holds. Time is from the first operation recorded \
-               until the last one is done, CPU time until they are submitted; each batch ran at least once before, and the \
-               median of up to 21 is given. The operations of a batch write to 16 vectors in turn: where there are more, they \
+               until the last one is done, CPU time until they are submitted; each batch ran at least once before, so that \
+               its command buffer may be found, and the median of up to 21 is given. The operations of a batch write to 16 vectors in turn: where there are more, they \
                wait for those whose output they overwrite. Every output of each batch was checked. `-`: not run, since by the \
                time of the batch before it would take more than half a second.",
         columns: COLUMNS.to_vec(),

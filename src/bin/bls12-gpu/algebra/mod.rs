@@ -176,21 +176,22 @@ impl Bench {
         Ok(times[times.len() / 2])
     }
 
-    /// When each launch of what is recorded began and how long it took, by the device's clock, for the last of three times. Launches that
-    /// are timed wait for each other.
+    /// When each launch of what is recorded began and how long it took, by the device's clock, for the last of three submissions.
     fn print_launches(&self, record: impl Fn(&mut Recording) -> Result<(), Error>) -> Outcome<()> {
-        let mut recording = self.backend.record();
-        (0..3).try_for_each(|_| record(&mut recording))?;
+        let mut spans = Vec::new();
         self.warm()?;
-        self.backend.start_profile()?;
-        recording.submit()?.wait()?;
-        let spans = self.backend.take_profile().spans;
+        for _ in 0..3 {
+            let mut recording = self.backend.record();
+            record(&mut recording)?;
+            self.backend.start_profile()?;
+            recording.submit()?.wait()?;
+            spans = self.backend.take_profile().spans;
+        }
         let mut launches: Vec<_> = spans.iter().filter(|span| matches!(span.track, Track::Queue(_))).collect();
         launches.sort_by_key(|span| span.start);
         let micros = |time: Duration| time.as_secs_f64() * 1e6;
-        let last = &launches[launches.len() * 2 / 3..];
-        let first = last.first().map_or(Duration::ZERO, |span| span.start);
-        for span in last {
+        let first = launches.first().map_or(Duration::ZERO, |span| span.start);
+        for span in launches {
             println!("  {:>10.1} us {:>10.1} us {}", micros(span.start - first), micros(span.end - span.start), span.name);
         }
         Ok(())
@@ -245,7 +246,9 @@ impl Algebra {
         Sheet {
             title: "Vector algebra",
             note: "Resident vectors; the best of five submissions of about 20 ms each, between which the device does work that does not heat \
-                   it. Goals are for an H200; the best of others \
+                   it. A submission has what is measured up to 64 times; folds and values of polynomials side by side, since they have \
+                   nothing to do with one another, and what writes to the same vector one after the other. `One alone` is from \
+                   submission until the host knows that it is done, the median of 21. Goals are for an H200; the best of others \
                    was measured on the same GPU unless another one is named. Shares of the chain are of `fq_mul_chain` and \
                    `fr_mul_chain`, and shares of the memory of what the flat kernel moves, all in this report.",
             columns: vec!["", "value", "unit", "goal", "best of others", "what"],
