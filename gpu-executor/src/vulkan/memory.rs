@@ -108,6 +108,12 @@ struct Used {
     resident: u64,
 }
 
+impl Used {
+    fn all(&self) -> u64 {
+        self.jobs.saturating_add(self.resident)
+    }
+}
+
 #[derive(Default)]
 struct Idle {
     /// By place and size: the buffers, and when one of them was last taken or given back.
@@ -189,7 +195,7 @@ impl Memory {
 
     pub(crate) fn reserve_resident(&self, bytes: u64) -> Result<(), Error> {
         let mut used = self.used.lock();
-        let available = self.limit.saturating_sub(used.jobs).saturating_sub(used.resident);
+        let available = self.limit.saturating_sub(used.all());
         if bytes > available {
             return Err(Error::OutOfMemory { during: "the memory limit", needed: bytes, available });
         }
@@ -257,8 +263,7 @@ impl Memory {
     }
 
     fn used(&self) -> u64 {
-        let used = self.used.lock();
-        used.jobs.saturating_add(used.resident)
+        self.used.lock().all()
     }
 
     /// All idle buffers, out of the pool.

@@ -26,6 +26,12 @@ const OUTPUTS: usize = 8;
 /// How long the device is kept at work to see what it sustains.
 const SUSTAINED: Duration = Duration::from_secs(3);
 
+/// One after the other, and again from the first one.
+fn in_turn<'a, T>(all: &'a [T]) -> impl Fn() -> &'a T {
+    let turn = Cell::new(0);
+    move || &all[turn.replace((turn.get() + 1) % all.len())]
+}
+
 /// Everything that was measured about kernels.
 pub(crate) struct Kernels {
     pub(crate) device: String,
@@ -141,11 +147,7 @@ impl Kernels {
             if outs.len() > 1 {
                 outs.pop();
             }
-            let turn = Cell::new(0);
-            let next = || {
-                turn.set((turn.get() + 1) % outs.len());
-                &outs[turn.get()]
-            };
+            let next = in_turn(&outs);
             let sums = [Operation::Add, Operation::Sub, Operation::Neg, Operation::Double];
             let sums = if formulation == Formulation::Words { &sums[..] } else { &[] };
             for &operation in sums.iter().chain(&[Operation::Mul, Operation::Square]) {
@@ -197,10 +199,7 @@ impl Kernels {
                 });
             }
             let ones = outs.iter().map(|out| out.slice(0..1)).collect::<Result<Vec<_>, Error>>()?;
-            let next = || {
-                turn.set((turn.get() + 1) % ones.len());
-                &ones[turn.get()]
-            };
+            let next = in_turn(&ones);
             for row in &REDUCTIONS {
                 let kernel = match row.reduction {
                     Reduction::Sum => Kernel::Sum,

@@ -132,27 +132,29 @@ impl Bench {
         Ok(())
     }
 
+    /// Seconds from the submission of a recording that has what `record` records so many times, until it is known to be done.
+    fn submission(&self, record: impl Fn(&mut Recording) -> Result<(), Error>, times: usize) -> Outcome<f64> {
+        let mut recording = self.backend.record();
+        for _ in 0..times {
+            record(&mut recording)?;
+        }
+        let start = Instant::now();
+        recording.submit()?.wait()?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+
     /// Seconds that what `record` records takes on the device: it is recorded several times in one recording; the least of some
     /// submissions, from submission to completion. What it leaves is the caller's to check.
     fn seconds(&self, record: impl Fn(&mut Recording) -> Result<(), Error>) -> Outcome<f64> {
-        let submission = |times: usize| -> Outcome<f64> {
-            let mut recording = self.backend.record();
-            for _ in 0..times {
-                record(&mut recording)?;
-            }
-            let start = Instant::now();
-            recording.submit()?.wait()?;
-            Ok(start.elapsed().as_secs_f64())
-        };
         // Self-tests and pipelines.
-        submission(1)?;
+        self.submission(&record, 1)?;
         self.warm()?;
-        let once = submission(4)? / 4.0;
+        let once = self.submission(&record, 4)? / 4.0;
         let (submissions, times) = if self.quick { (1, 1) } else { (5, ((20e-3 / once) as usize).clamp(1, 64)) };
         let mut least = f64::MAX;
         for _ in 0..submissions {
             self.warm()?;
-            least = least.min(submission(times)? / times as f64);
+            least = least.min(self.submission(&record, times)? / times as f64);
         }
         self.worked.set(Some(Instant::now()));
         if self.launches {
@@ -165,12 +167,8 @@ impl Bench {
     fn seconds_alone(&self, record: impl Fn(&mut Recording) -> Result<(), Error>) -> Outcome<f64> {
         let mut times = Vec::new();
         for _ in 0..if self.quick { 1 } else { 21 } {
-            let mut recording = self.backend.record();
-            record(&mut recording)?;
             self.warm()?;
-            let start = Instant::now();
-            recording.submit()?.wait()?;
-            times.push(start.elapsed().as_secs_f64());
+            times.push(self.submission(&record, 1)?);
         }
         times.sort_by(f64::total_cmp);
         Ok(times[times.len() / 2])
