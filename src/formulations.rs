@@ -129,7 +129,7 @@ impl Formulations {
         }
         let rates = known.measured.get(&name(kernel, field));
         let rate = |formulation: &Formulation| Some((*formulation, *rates?.get(formulation.name())?));
-        let guess = guess(&self.device, kernel, field, &candidates);
+        let guess = guess(&self.device, field, &candidates);
         if let Some((quickest, most)) = candidates.iter().filter_map(rate).max_by(|a, b| a.1.total_cmp(&b.1)) {
             // What is known to be good is not given up for what may be noise.
             let guessed = rate(&guess).is_some_and(|(_, rate)| most < NOISE * rate);
@@ -175,7 +175,7 @@ impl Formulations {
 fn can(info: &DeviceInfo, width: Width, formulation: Formulation) -> bool {
     match formulation {
         Formulation::Words => true,
-        Formulation::Digits => width == Width::Int64,
+        Formulation::Digits | Formulation::Adic => width == Width::Int64,
         Formulation::Doubles => width == Width::Int64 && info.float64,
     }
 }
@@ -187,9 +187,9 @@ const NOISE: f64 = 1.03;
 const FULL_RATE_DOUBLES: [&str; 13] =
     ["GP100", "P100", "GV100", "V100", "A30", "A100", "A800", "H100", "H200", "H800", "GH200", "B200", "GB200"];
 
-/// What is known to be good for a kernel on devices of a kind, before anything is measured: as `benches/reports/h200-roofline.md` has it
+/// What is known to be good for a kernel, of the formulations that it has, on devices of a kind, before anything is measured: as `benches/reports/h200-roofline.md` has it
 /// of the one GPU that was at hand. `bls12-gpu calibrate` measures.
-fn guess(info: &DeviceInfo, kernel: Kernel, field: Field, candidates: &[Formulation]) -> Formulation {
+fn guess(info: &DeviceInfo, field: Field, candidates: &[Formulation]) -> Formulation {
     const NVIDIA: u32 = 0x10de;
     let discrete = matches!(info.kind, DeviceKind::Discrete | DeviceKind::Virtual);
     if info.vendor != NVIDIA || !discrete {
@@ -198,8 +198,11 @@ fn guess(info: &DeviceInfo, kernel: Kernel, field: Field, candidates: &[Formulat
     let digits = candidates.contains(&Formulation::Digits);
     let full_rate = info.name.split([' ', '-']).any(|word| FULL_RATE_DOUBLES.contains(&word));
     let doubles = full_rate && candidates.contains(&Formulation::Doubles);
-    match (field, kernel) {
-        (Field::Fq, _) if doubles => Formulation::Doubles,
+    // Only what multiplies often exists to the base of the curve. There Fq's doubles square no slower, and convert sooner.
+    let adic = candidates.contains(&Formulation::Adic);
+    match field {
+        Field::Fq if doubles => Formulation::Doubles,
+        _ if adic => Formulation::Adic,
         _ if digits => Formulation::Digits,
         _ => Formulation::Words,
     }

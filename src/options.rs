@@ -104,7 +104,7 @@ pub enum Calibrate {
 /// | [`memory`](Self::memory) | `GPU_DEVICE_LOCAL`: `1` or `0` | predicted, or by the kind of device |
 /// | [`verify`](Self::verify) | `GPU_VERIFY`: `all`, `proofs`, `sample:N` or `off` | `all` |
 /// | [`workgroup_size`](Self::workgroup_size) | `GPU_WORKGROUP_SIZE` | predicted, or by the kind of device |
-/// | [`formulation`](Self::formulation) | `GPU_FORMULATION`: `words`, `digits` or `doubles` | measured, or by the kind of device |
+/// | [`formulation`](Self::formulation) | `GPU_FORMULATION`: `words`, `digits`, `doubles` or `adic` | measured, or by the kind of device |
 /// | [`cache`](Self::cache) | `GPU_CACHE_DIR`: a directory | the user's cache directory |
 /// | [`validation`](Self::validation) | `GPU_VALIDATION`: `1` or `0` | `0` |
 /// | [`wipe`](Self::wipe) | `GPU_WIPE`: `1` or `0` | `0` |
@@ -442,7 +442,7 @@ impl Settings {
         };
         let formulation = match options.formulation {
             Some(formulation) => Some(formulation),
-            None => read.parse("GPU_FORMULATION", "words, digits or doubles", formulation)?,
+            None => read.parse("GPU_FORMULATION", "words, digits, doubles or adic", formulation)?,
         };
         let cache = match &options.cache {
             Some(cache) => cache.clone(),

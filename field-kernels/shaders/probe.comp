@@ -30,15 +30,24 @@ Fe probe(Fe a, Fe b, uint steps) {
     [[dont_unroll]] for (uint step = 0u; step < steps; ++step) { x = op_square(x); }
     x = op_mul(x, op_right(fe_one()));
 #else
+#if defined(KERNEL_MUL_CHAIN)
+    // Two steps a turn, so that no operand has to be moved: of (x, y) = (x y, x), done twice, it is y that the first one changes.
+    [[dont_unroll]] for (int pass = 0; pass < 2; ++pass) {
+        [[dont_unroll]] for (uint step = 0u;; step += 2u) {
+            y = op_mul(x, y);
+            if (step + 1u >= steps) { x = y; break; }
+            x = op_mul(y, x);
+            if (step + 2u >= steps) { break; }
+        }
+        y = op_right(fe_one());
+        steps = 1u;
+    }
+#else
     [[dont_unroll]] for (int pass = 0; pass < 2; ++pass) {
         [[dont_unroll]] for (uint step = 0u; step < steps; ++step) {
-#if defined(KERNEL_MUL_CHAIN)
-            Op z = op_mul(x, y);
-#else
             Op z = op_mul2(x, y, u, v);
             v = u;
             u = y;
-#endif
             y = x;
             x = z;
         }
@@ -46,6 +55,7 @@ Fe probe(Fe a, Fe b, uint steps) {
         u = op_right(fe_zero());
         steps = 1u;
     }
+#endif
 #endif
     return op_result(x);
 }

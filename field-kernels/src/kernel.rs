@@ -186,19 +186,19 @@ macro_rules! kernels {
 
 // A row: the kernel, its name, its macro and its source; fields and their variants, as file names end. What is missing was no gain on the
 // H200, which is made for doubles: inverses of 2^22 in digits, 4.9 G/s to 4.5 in words and 7.1 in doubles for Fq; for Fr in doubles 10.5 to
-// 10.6 in words and 12.2 in digits, and a PLONK gate in twice the time. Other products of Fr in doubles are kept to be measured; they were
-// never the quickest but in scans.
+// 10.6 in words and 12.2 in digits, and a PLONK gate in twice the time; no product of Fr in doubles was ever the quickest. To the base of the
+// curve there is what multiplies so often that the conversions do not count.
 kernels! {
     Add "add" "KERNEL_ADD" "elementwise" [Fq Fr] ["int64" "int32"];
     Sub "sub" "KERNEL_SUB" "elementwise" [Fq Fr] ["int64" "int32"];
     Neg "neg" "KERNEL_NEG" "elementwise" [Fq Fr] ["int64" "int32"];
     Double "double" "KERNEL_DOUBLE" "elementwise" [Fq Fr] ["int64" "int32"];
-    Mul "mul" "KERNEL_MUL" "elementwise" [Fq Fr] ["int64" "int32" "digits" "doubles"];
-    Square "square" "KERNEL_SQUARE" "elementwise" [Fq Fr] ["int64" "int32" "digits" "doubles"];
+    Mul "mul" "KERNEL_MUL" "elementwise" [Fq] ["int64" "int32" "digits" "doubles"] [Fr] ["int64" "int32" "digits"];
+    Square "square" "KERNEL_SQUARE" "elementwise" [Fq] ["int64" "int32" "digits" "doubles"] [Fr] ["int64" "int32" "digits"];
     MulAdd "mul_add" "KERNEL_MUL_ADD" "elementwise" [Fq] ["int64" "int32" "digits" "doubles"] [Fr] ["int64" "int32" "digits"];
-    Pow "pow" "KERNEL_POW" "elementwise" [Fq] ["int64" "int32" "digits" "doubles"] [Fr] ["int64" "int32" "digits"];
+    Pow "pow" "KERNEL_POW" "elementwise" [Fq] ["int64" "int32" "doubles" "adic"] [Fr] ["int64" "int32" "adic"];
     Inverse "inverse" "KERNEL_INVERSE" "elementwise" [Fq Fr] ["int64" "int32"];
-    Sqrt "sqrt" "KERNEL_SQRT" "elementwise" [Fq] ["int64" "int32" "digits" "doubles"];
+    Sqrt "sqrt" "KERNEL_SQRT" "elementwise" [Fq] ["int64" "int32" "doubles" "adic"];
     Equal "equal" "KERNEL_EQUAL" "elementwise" [Fq Fr] ["int64" "int32"];
     Sum "sum" "KERNEL_SUM" "reduce" [Fq Fr] ["int64" "int32"];
     BatchInverse "batch_inverse" "KERNEL_BATCH_INVERSE" "inversion" [Fq] ["int64" "int32" "doubles"] [Fr] ["int64" "int32" "digits"];
@@ -216,9 +216,9 @@ kernels! {
     SumScan "sum_scan" "KERNEL_SUM_SCAN" "scan" [Fq Fr] ["int64" "int32"];
     Scan "scan" "KERNEL_SCAN" "scan" [Fq] ["int64" "int32" "digits" "doubles"] [Fr] ["int64" "int32" "digits"];
     Xor "xor" "KERNEL_XOR" "probe" [Fq Fr] ["int64" "int32"];
-    MulChain "mul_chain" "KERNEL_MUL_CHAIN" "probe" [Fq Fr] ["int64" "digits" "doubles"];
-    SquareChain "square_chain" "KERNEL_SQUARE_CHAIN" "probe" [Fq Fr] ["int64" "digits" "doubles"];
-    Mul2Chain "mul2_chain" "KERNEL_MUL2_CHAIN" "probe" [Fq Fr] ["int64" "digits" "doubles"];
+    MulChain "mul_chain" "KERNEL_MUL_CHAIN" "probe" [Fq] ["int64" "doubles" "adic"] [Fr] ["int64" "digits" "adic"];
+    SquareChain "square_chain" "KERNEL_SQUARE_CHAIN" "probe" [Fq] ["int64" "doubles" "adic"] [Fr] ["int64" "digits" "adic"];
+    Mul2Chain "mul2_chain" "KERNEL_MUL2_CHAIN" "probe" [Fq] ["int64" "doubles"] [Fr] ["int64" "digits"];
     WideRate "wide_rate" "KERNEL_WIDE_RATE" "probe" [Fq] ["int64"];
     FmaRate "fma_rate" "KERNEL_FMA_RATE" "probe" [Fq] ["doubles"];
 }

@@ -130,7 +130,7 @@ mod tests {
         for Permutation { width, formulation, shader, .. } in permutations() {
             let allowed = match (width, formulation) {
                 (Width::Int32, _) => &[SHADER][..],
-                (Width::Int64, Formulation::Words | Formulation::Digits) => {
+                (Width::Int64, Formulation::Words | Formulation::Digits | Formulation::Adic) => {
                     &[SHADER, INT64, PHYSICAL_STORAGE_BUFFER_ADDRESSES]
                 }
                 (Width::Int64, Formulation::Doubles) => &[SHADER, FLOAT64, INT64, PHYSICAL_STORAGE_BUFFER_ADDRESSES],

@@ -250,7 +250,7 @@ impl Analysis<'_> {
             Op::Mul(x, y) => unit(x) + unit(y),
             Op::Fma(x, y, z) => unit(z).min(unit(x) + unit(y)),
             Op::FmaRounded(_, _, _, unit) => unit,
-            Op::Neg(x) | Op::Known { value: x, .. } => unit(x),
+            Op::Known { value: x, .. } => unit(x),
             _ => 0,
         }
     }
@@ -342,7 +342,6 @@ impl Analysis<'_> {
                 self.within_binade(interval, unit)?;
                 sum
             }
-            Op::Neg(x) => Polynomial::default().plus(&self.values[x.0], -1),
             Op::Known { value, low, high } => {
                 let (_, interval) = self.looked_at(value)?;
                 assert!(interval.low <= high && low <= interval.high, "known is what cannot be");

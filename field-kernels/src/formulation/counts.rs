@@ -82,8 +82,6 @@ impl Program {
                 Op::Convert(x) if wide && ty(x) == Type::I32 => &mut counts.simple,
                 // A view of registers that are there.
                 Op::Convert(_) | Op::Bits(_) | Op::Biased(_, None) | Op::Known { .. } => continue,
-                // A sign that an operation takes along.
-                Op::Neg(_) => continue,
                 Op::Biased(_, Some(_)) => &mut counts.simple,
                 Op::Input { .. } | Op::Constant(_) | Op::OpaqueZero => continue,
             };

@@ -75,7 +75,6 @@ impl Program {
                     let above = 0x4330_0000 | above.map_or(0, integer) as u64;
                     Scalar::Double(f64::from_bits(above << 32 | integer(x) as u64))
                 }
-                (Op::Neg(x), _) => Scalar::Double(-double(x)),
                 (Op::Known { value, low, high }, _) => {
                     let known = match values[value.0] {
                         Scalar::Integer(value) => value,

@@ -15,10 +15,11 @@
 //! so that the three are put together only once.
 //!
 //! # Reduction
-//! -a b is summed up, and multiples of p are subtracted, lowest digits first (P. L. Montgomery). p k = 1 mod 2^96 for a k that
-//! is 0.15 2^96: with it, the six lowest digits, two by two, are their own multipliers (H. Orup, "Simplifying Quotient
-//! Determination in High-Radix Modular Multiplication", ARITH 1995). The seventh takes p 0x300030003 = 1 mod 2^48, which is
-//! longer than p by 34 bits, and the eighth p itself, so that the result is below p (1 + 0.15 + 2^-14) plus a b / R'.
+//! Multiples of p are added that clear the lowest digits, one after the other (P. L. Montgomery). p k = 1 mod 2^96 for a k that
+//! is 0.15 2^96: with it, the six lowest digits d, two by two, give their multipliers by themselves, 2^48 - d, of which the 2^48 is one
+//! more to carry (H. Orup, "Simplifying Quotient Determination in High-Radix Modular Multiplication", ARITH 1995). The seventh takes
+//! p 0x300030003 = 1 mod 2^48, which is longer than p by 34 bits, and the eighth p itself, so that the result is below
+//! p (1 + 0.15 + 2^-14) plus a b / R'.
 //!
 //! # Integers
 //! Read as an integer, the bits of a double in these ranges are a constant plus the number of its units. The columns'
@@ -129,15 +130,15 @@ pub(super) fn program(radix: Radix, routine: Routine, prose: String) -> Program 
             // Squares have fewer products, and gain by fewer registers; products by what is independent.
             let mut columns = Columns::new(b, routine == Routine::Square);
             match arguments.as_slice() {
-                [a] => columns.subtract_square(a),
+                [a] => columns.add_square(a),
                 factors => {
                     for (pair, suffix) in factors.chunks_exact(2).zip(["", "_2"]) {
-                        columns.subtract_product(&pair[0], &pair[1], suffix, routine == Routine::Product);
+                        columns.add_product(&pair[0], &pair[1], suffix, routine == Routine::Product);
                     }
                 }
             }
             columns.reduce(radix);
-            let results = columns.negated();
+            let results = columns.results();
             if routine == Routine::Product {
                 return words(columns.b, radix, &results);
             }
@@ -287,15 +288,14 @@ impl Columns {
         }
     }
 
-    /// Subtracts x y: the differences' product has the other sign.
-    fn subtract_product(&mut self, x: &[Value], y: &[Value], suffix: &str, columnwise: bool) {
-        let x_cross = self.differences(x, &format!("da{suffix}_"));
-        let y_cross = self.differences(y, &format!("db{suffix}_"));
-        let minus: Vec<Value> = y.iter().map(|&digit| self.b.neg(digit)).collect();
+    /// Adds x y.
+    fn add_product(&mut self, x: &[Value], y: &[Value], suffix: &str, columnwise: bool) {
+        let x_cross = self.differences(x, &format!("da{suffix}_"), true);
+        let y_cross = self.differences(y, &format!("db{suffix}_"), false);
         let half = COUNT / 2;
         let factors = |kind: usize, i: usize, j: usize| match kind {
-            0 => (x[2 * j], minus[2 * i]),
-            1 => (x[2 * j + 1], minus[2 * i + 1]),
+            0 => (x[2 * j], y[2 * i]),
+            1 => (x[2 * j + 1], y[2 * i + 1]),
             _ => (x_cross[j], y_cross[i]),
         };
         let by_rows = (0..half * half).flat_map(|ij| (0..3).map(move |kind| (kind, ij / half, ij % half)));
@@ -308,28 +308,32 @@ impl Columns {
         }
     }
 
-    /// Subtracts x^2, each product of two different digits taken once, twice its size.
-    fn subtract_square(&mut self, x: &[Value]) {
-        let cross = self.differences(x, "d");
-        let every_other = |first: usize| x.iter().copied().skip(first).step_by(2).collect();
-        for (kind, digits) in [every_other(0), every_other(1), cross].into_iter().enumerate() {
-            for (i, &digit) in digits.iter().enumerate() {
-                let mut other = digit;
-                for (j, &digit) in digits.iter().enumerate().skip(i) {
-                    let one = if kind < 2 { self.b.neg(digit) } else { digit };
+    /// Adds x^2, each product of two different digits taken once, twice its size.
+    fn add_square(&mut self, x: &[Value]) {
+        let every_other = |first: usize| x.iter().copied().skip(first).step_by(2).collect::<Vec<Value>>();
+        let [even, odd] = [every_other(0), every_other(1)];
+        let crosses = [false, true].map(|even_first| self.differences(x, if even_first { "e" } else { "d" }, even_first));
+        let [odd_less_even, even_less_odd] = crosses;
+        for (kind, (ones, others)) in
+            [(&even, &even), (&odd, &odd), (&even_less_odd, &odd_less_even)].into_iter().enumerate()
+        {
+            for (i, &other) in others.iter().enumerate() {
+                let mut other = other;
+                for (j, &one) in ones.iter().enumerate().skip(i) {
                     self.add(KINDS[kind](i + j), other, one);
-                    if j == i && j + 1 < digits.len() {
-                        other = self.b.add(digit, digit);
+                    if j == i && j + 1 < ones.len() {
+                        other = self.b.add(other, other);
                     }
                 }
             }
         }
     }
 
-    /// Of every pair of digits, the odd one less the even one.
-    fn differences(&mut self, x: &[Value], name: &str) -> Vec<Value> {
+    /// Of every pair of digits, the even one less the odd one, or the other way round.
+    fn differences(&mut self, x: &[Value], name: &str, even_first: bool) -> Vec<Value> {
         let difference = |(j, pair): (usize, &[Value])| {
-            let difference = self.b.sub(pair[1], pair[0]);
+            let (from, take) = if even_first { (pair[0], pair[1]) } else { (pair[1], pair[0]) };
+            let difference = self.b.sub(from, take);
             self.b.named(difference, format!("{name}{j}"));
             // As a number of its own: its products are bounded better than those of the two digits.
             self.b.known(difference, -(1i128 << WIDTH), 1i128 << WIDTH)
@@ -371,8 +375,8 @@ impl Columns {
         Some(sum)
     }
 
-    /// Column k with what is carried into it, or its negative; `BIAS` 2^48 too large either way.
-    fn column(&mut self, k: usize, negative: bool) -> Value {
+    /// Column k with what is carried into it, `BIAS` 2^48 too large.
+    fn column(&mut self, k: usize) -> Value {
         let pair = k / 2;
         let (ready, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|(place, ..)| place.pair() <= pair);
         self.waiting = waiting;
@@ -393,26 +397,20 @@ impl Columns {
         if k == COUNT {
             terms.extend(self.lowest_of_last);
         }
-        let carried = if self.carry.is_some() { BIAS } else { 0 };
+        // Of a column that was its own multiplier, one more is carried.
+        let carried = match self.carry {
+            None => 0,
+            Some(_) if k < COUNT => BIAS - 1,
+            Some(_) => BIAS,
+        };
         let excess = terms.iter().fold(0u64, |sum, term| sum.wrapping_add(term.excess));
+        let wanted = (BIAS << WIDTH).wrapping_sub(carried);
         let b = &mut self.b;
         let Some(sum) = terms.into_iter().map(|term| term.value).reduce(|x, y| b.add(x, y)) else {
             unreachable!("every column has products")
         };
-        let carried = if negative && k == COUNT { carried.wrapping_neg() } else { carried };
-        let wanted = (BIAS << WIDTH).wrapping_sub(carried);
-        let sum = if negative {
-            let constant = b.constant(Type::U64, excess.wrapping_add(wanted));
-            b.sub(constant, sum)
-        } else {
-            b.add_constant(sum, wanted.wrapping_sub(excess))
-        };
-        let sum = match self.carry {
-            // What comes from below the first negative column is not negated yet.
-            Some(carry) if negative && k == COUNT => b.sub(sum, carry),
-            Some(carry) => b.add(sum, carry),
-            None => sum,
-        };
+        let sum = b.add_constant(sum, wanted.wrapping_sub(excess));
+        let sum = self.carry.map_or(sum, |carry| b.add(sum, carry));
         b.named(sum, format!("column{k}"))
     }
 
@@ -430,6 +428,17 @@ impl Columns {
         self.b.named(digit, name)
     }
 
+    /// 2^48 less the low 48 bits of x, as a double.
+    fn complement(&mut self, x: Value, name: &str) -> Value {
+        let low = self.b.convert(x, Type::U32);
+        let high = high_word(&mut self.b, x);
+        let high = self.b.mask(high, 16);
+        let biased = self.b.biased(low, Some(high));
+        let whole = self.b.constant(Type::F64, (1i128 << 52) + (1i128 << WIDTH));
+        let complement = self.b.sub(whole, biased);
+        self.b.named(complement, name)
+    }
+
     /// Clears the eight lowest columns, and carries what is above them.
     fn reduce(&mut self, radix: Radix) {
         let p = radix.modulus();
@@ -438,42 +447,42 @@ impl Columns {
         for m in 0..PAIRS {
             let [even, odd] = [2 * m, 2 * m + 1].map(|k| {
                 self.b.note(format!("column {k}"));
-                let column = self.column(k, false);
+                let column = self.column(k);
                 self.carry_from(column);
-                self.digit(column, &format!("q{k}"))
+                self.complement(column, &format!("q{k}"))
             });
             let cross = self.b.sub(even, odd);
             let cross = self.b.named(cross, format!("q_cross{m}"));
-            let mut subtract = |place: Place, quotient: Value, digit: i64| {
-                let digit = self.b.constant(Type::F64, -digit);
+            let mut add = |place: Place, quotient: Value, digit: i64| {
+                let digit = self.b.constant(Type::F64, digit);
                 self.add(place, quotient, digit);
             };
-            (0..COUNT / 2).for_each(|j| subtract(Place::Even(m + 1 + j), even, long[2 * j]));
-            (0..COUNT / 2).for_each(|j| subtract(Place::Odd(m + 1 + j), odd, long[2 * j + 1]));
-            (0..COUNT / 2).for_each(|j| subtract(Place::Cross(m + 1 + j), cross, long[2 * j + 1] - long[2 * j]));
+            (0..COUNT / 2).for_each(|j| add(Place::Even(m + 1 + j), even, long[2 * j]));
+            (0..COUNT / 2).for_each(|j| add(Place::Odd(m + 1 + j), odd, long[2 * j + 1]));
+            (0..COUNT / 2).for_each(|j| add(Place::Cross(m + 1 + j), cross, long[2 * j + 1] - long[2 * j]));
         }
         let seventh = 2 * PAIRS;
         self.b.note(format!("column {seventh}"));
-        let column = self.column(seventh, false);
+        let column = self.column(seventh);
         self.carry_from(column);
-        let quotient = self.digit(column, &format!("q{seventh}"));
+        let quotient = self.complement(column, &format!("q{seventh}"));
         for (j, digit) in unsigned(&rest(48), COUNT).into_iter().enumerate() {
-            let digit = self.b.constant(Type::F64, -digit);
+            let digit = self.b.constant(Type::F64, digit);
             self.add(Place::Plain(seventh + 1 + j), quotient, digit);
         }
         self.reduce_last(radix);
     }
 
-    /// Clears the last column, by p times the column times p^-1 modulo 2^48.
+    /// Clears the last column, by p times 2^48 less the column times p^-1 modulo 2^48.
     ///
     /// Of the lowest product only the high half is needed: the low one is what clears the digit d of the column. It is -d
     /// where d is below 2^47, and 2^48 - d, which carries one, where d is larger. At d = 2^47 the product is halfway between
-    /// two multiples of 2^48 and goes to the even one: p's lowest digit is 3 modulo 4, that makes the low half +2^47, and one is
-    /// carried there, too.
+    /// two multiples of 2^48 and goes to the even one: p's lowest digit is 3 modulo 4, that makes the low half -2^47, and none is
+    /// carried there.
     fn reduce_last(&mut self, radix: Radix) {
         let last = COUNT - 1;
         self.b.note(format!("column {last}"));
-        let column = self.column(last, false);
+        let column = self.column(last);
         assert_eq!(radix.inverse(WIDTH as usize), BigInt::from(0x3_0003_0003u64));
         let three = self.b.constant(Type::U64, 3);
         let product = self.b.mul(column, three);
@@ -482,27 +491,27 @@ impl Columns {
         let product = self.b.add(product, by_16);
         let product = self.b.add(product, by_32);
         let product = self.b.named(product, "quotient");
-        let quotient = self.digit(product, &format!("q{last}"));
+        let quotient = self.complement(product, &format!("q{last}"));
         let digits = unsigned(&radix.modulus(), COUNT);
         assert_eq!(digits[0] % 4, 3);
-        let rounded = self.b.add_constant(column, 1u64 << (WIDTH - 1));
+        let rounded = self.b.add_constant(column, (1u64 << (WIDTH - 1)) - 1);
         self.carry_from(rounded);
-        let (start, lowest) = (self.b.constant(Type::F64, HIGH), self.b.constant(Type::F64, -digits[0]));
+        let (start, lowest) = (self.b.constant(Type::F64, HIGH), self.b.constant(Type::F64, digits[0]));
         let high = self.b.fma_rounded(quotient, lowest, start, WIDTH);
         let value = self.b.bits(high);
         self.lowest_of_last = Some(Term { value, excess: HIGH_BITS });
         for (j, digit) in digits.into_iter().enumerate().skip(1) {
-            let digit = self.b.constant(Type::F64, -digit);
+            let digit = self.b.constant(Type::F64, digit);
             self.add(Place::Plain(last + j), quotient, digit);
         }
     }
 
-    /// What is above the cleared columns, with its sign changed: a digit each, in the low 48 bits.
-    fn negated(&mut self) -> Vec<Value> {
+    /// What is above the cleared columns: a digit each, in the low 48 bits.
+    fn results(&mut self) -> Vec<Value> {
         (COUNT..2 * COUNT)
             .map(|k| {
                 self.b.note(format!("column {k}"));
-                let column = self.column(k, true);
+                let column = self.column(k);
                 // The highest is not carried from: what it is beyond 48 bits is the bias.
                 if k + 1 < 2 * COUNT {
                     self.carry_from(column);
@@ -537,14 +546,14 @@ mod tests {
         // The last number whose digits the bounds allow.
         let operand = BigInt::from(highest_digit(RADIX) + 1) << (48 * (COUNT - 1));
         assert!(operand <= largest + power_of_two(48 * (COUNT - 1)));
-        let full = power_of_two(48) - 1u32;
-        let mut subtracted = BigInt::ZERO;
+        let full = power_of_two(48);
+        let mut added = BigInt::ZERO;
         for m in 0..PAIRS {
-            subtracted += (((&full << 48) + &full) * RADIX.inverse(96) * &p) << (96 * m);
+            added += (((&full << 48) + &full) * RADIX.inverse(96) * &p) << (96 * m);
         }
-        subtracted += (&full * RADIX.inverse(48) * &p) << (48 * 2 * PAIRS);
-        subtracted += (&full * &p) << (48 * (2 * PAIRS + 1));
-        let result = (2u32 * &operand * &operand + subtracted) >> (48 * COUNT);
+        added += (&full * RADIX.inverse(48) * &p) << (48 * 2 * PAIRS);
+        added += (&full * &p) << (48 * (2 * PAIRS + 1));
+        let result = (2u32 * &operand * &operand + added) >> (48 * COUNT);
         assert!(unsigned(&result, COUNT)[COUNT - 1] <= highest_digit(RADIX) as i64);
         assert!(result < 2u32 * &p, "op_result takes it");
     }
@@ -557,14 +566,19 @@ mod tests {
         let program = Variant::Halves.program(Field::Fq, Routine::Mul);
         let mut found = 0;
         for low in 1u32..200 {
-            // The multiples of p that the first seven columns of -a b = low take, and with them the -a b whose eighth is 2^47.
+            // The multiples of p that the first seven columns of a b = low take, and with them the a b whose eighth is 2^47.
             let (mut rest, mut multiple) = (BigInt::from(low) * 0x1234_5678_9abc_def1u64, BigInt::ZERO);
-            for (at, bits) in [(0, 96), (96, 96), (192, 96), (288, 48)] {
-                let digits = modulo(&(&rest >> at), &power_of_two(bits));
-                let taken = (digits * RADIX.inverse(bits)) << at;
-                rest -= &taken * &p;
+            for (at, digits) in [(0, 2), (96, 2), (192, 2), (288, 1)] {
+                // Each digit less 2^48, and one more in the next of the two.
+                let low = modulo(&(&rest >> at), &power_of_two(48));
+                let high = modulo(&((&rest >> (at + 48)) + 1u32), &power_of_two(48));
+                let complement =
+                    power_of_two(48) - low + if digits == 2 { (power_of_two(48) - high) << 48 } else { BigInt::ZERO };
+                let taken = (complement * RADIX.inverse(48 * digits)) << at;
+                rest += &taken * &p;
                 multiple += taken;
             }
+            // What is added makes the rest's eighth digit zero, and would be 2^47 more with such a product.
             let negative = (multiple + power_of_two(336 + 47)) * &p;
             let b = &p - 2u32 * low;
             let Some(inverse) = b.modinv(&r) else { continue };

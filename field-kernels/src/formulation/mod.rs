@@ -32,6 +32,7 @@
 //! between -p and 2p, and takes only: the three results above, and a product by `op_right` of something. So a power goes from
 //! `op_left` through any products and squares to `op_result(op_mul(power, op_right(fe_one())))`.
 
+mod adic;
 #[cfg(test)]
 mod bounds;
 mod convert;
@@ -70,6 +71,8 @@ pub enum Formulation {
     Digits,
     /// In doubles: Fq on 48-bit digits, products split in halves; Fr on signed 24-bit digits.
     Doubles,
+    /// On digits to the base from which the curve is made, as polynomials: the quickest to multiply, and slow to convert elements to and from.
+    Adic,
 }
 
 /// A formulation with its choices made.
@@ -83,6 +86,8 @@ pub enum Variant {
     Halves,
     /// The variant of [`Formulation::Digits`] whose digits are words.
     Signed,
+    /// The variant of [`Formulation::Adic`].
+    Adic,
 }
 
 /// One of the functions that a formulation consists of.
@@ -161,7 +166,7 @@ impl Routine {
 
 impl Formulation {
     /// Every formulation.
-    pub const ALL: [Formulation; 3] = [Formulation::Words, Formulation::Digits, Formulation::Doubles];
+    pub const ALL: [Formulation; 4] = [Formulation::Words, Formulation::Digits, Formulation::Doubles, Formulation::Adic];
 
     /// The formulation's name in lower case.
     pub const fn name(self) -> &'static str {
@@ -169,6 +174,7 @@ impl Formulation {
             Formulation::Words => "words",
             Formulation::Digits => "digits",
             Formulation::Doubles => "doubles",
+            Formulation::Adic => "adic",
         }
     }
 
@@ -186,6 +192,7 @@ impl Formulation {
             (Formulation::Doubles, Field::Fr) => {
                 Some(Variant::Doubles(Doubles { karatsuba: true, skip: 2, conversion: Conversion::Convert }))
             }
+            (Formulation::Adic, _) => Some(Variant::Adic),
         }
     }
 }
@@ -197,6 +204,7 @@ impl Variant {
             Field::Fq => vec![("halves".to_owned(), Variant::Halves)],
             Field::Fr => Vec::new(),
         };
+        all.push(("adic".to_owned(), Variant::Adic));
         all.push(("signed".to_owned(), Variant::Signed));
         let products = [
             ("digits", Product::Schoolbook, false),
@@ -240,7 +248,7 @@ impl Variant {
             (Variant::Digits(_), Field::Fr) => (30, 9),
             (Variant::Doubles(_), Field::Fq) => (24, 16),
             (Variant::Doubles(_), Field::Fr) => (24, 11),
-            (Variant::Signed, Field::Fq | Field::Fr) => (32, 2 * field.limbs()),
+            (Variant::Signed | Variant::Adic, Field::Fq | Field::Fr) => (32, 2 * field.limbs()),
             (Variant::Halves, _) => unreachable!("above"),
         };
         Radix { field, width, count }
@@ -259,6 +267,7 @@ impl Variant {
             Variant::Doubles(_) => Doubles::operand(radix),
             Variant::Halves => halves::operand(),
             Variant::Signed => signed::operand(radix),
+            Variant::Adic => adic::operand(radix),
         }
     }
 
@@ -270,12 +279,16 @@ impl Variant {
             Variant::Doubles(doubles) => doubles.program(radix, routine, prose),
             Variant::Halves => halves::program(radix, routine, prose),
             Variant::Signed => signed::program(radix, routine, prose),
+            Variant::Adic => adic::program(radix, routine, prose),
         }
     }
 
     fn prose(&self, radix: Radix, routine: Routine) -> String {
         let factor = |shift| if shift == 0 { String::new() } else { format!("2^{shift} ") };
         let what = match routine {
+            Routine::Left if *self == Variant::Adic => "a R'/R: the left factor of a product.".into(),
+            Routine::Root if *self == Variant::Adic => "a sqrt(R'/R), to be squared.".into(),
+            Routine::Result if *self == Variant::Adic => "The canonical words of any operand.".into(),
             Routine::Left => format!("{}a: the left factor of a product.", factor(radix.shift())),
             Routine::Right => "a: the right factor of a product.".into(),
             Routine::Root => format!("{}a, to be squared.", factor(radix.shift() / 2)),
@@ -295,6 +308,7 @@ impl Variant {
                     Variant::Digits(digits) => digits.product.prose(square),
                     Variant::Halves => halves::PROSE,
                     Variant::Signed => signed::PROSE,
+                    Variant::Adic => adic::PROSE,
                     Variant::Doubles(Doubles { karatsuba: true, .. }) => Product::Karatsuba.prose(square),
                     Variant::Doubles(_) => Product::Schoolbook.prose(square),
                 };
@@ -308,6 +322,7 @@ impl Variant {
         let form = match self {
             Variant::Halves => return halves::introduction(radix),
             Variant::Signed => return signed::introduction(radix),
+            Variant::Adic => return adic::introduction(radix),
             Variant::Digits(_) => {
                 "Products are summed in 64-bit columns, t0 the lowest, which have room for all of them and need no carries until \
                  the reduction (D. J. Bernstein, \"Curve25519: New Diffie-Hellman Speed Records\", PKC 2006)."
@@ -352,7 +367,7 @@ pub fn glsl_with(field: Field, variant: &Variant) -> String {
         }
     }
     text.push_str(match variant {
-        Variant::Signed => signed::KEPT,
+        Variant::Signed | Variant::Adic => signed::KEPT,
         _ => "\nFe op_kept(Op r) { return op_result(r); }\nOp op_back(Fe a) { return op_right(a); }\n",
     });
     if *variant == Variant::Signed {

@@ -47,8 +47,6 @@ pub(super) enum Op {
     Fma(Value, Value, Value),
     /// x y + z, rounded to the nearest multiple of 2^unit: of which size the result is makes the unit what it is.
     FmaRounded(Value, Value, Value, u32),
-    /// -x, of a double.
-    Neg(Value),
     Shl(Value, u32),
     /// Arithmetic for signed values, logical for unsigned ones.
     Shr(Value, u32),
@@ -112,7 +110,7 @@ impl Op {
             Op::Fma(x, y, z) | Op::FmaRounded(x, y, z, _) => [Some(x), Some(y), Some(z)],
             Op::Biased(x, y) => [Some(x), y, None],
             Op::Known { value, .. } => [Some(value), None, None],
-            Op::Neg(x) | Op::Shl(x, _) | Op::Shr(x, _) | Op::Convert(x) | Op::Bits(x) => [Some(x), None, None],
+            Op::Shl(x, _) | Op::Shr(x, _) | Op::Convert(x) | Op::Bits(x) => [Some(x), None, None],
         };
         operands.into_iter().flatten()
     }
@@ -267,11 +265,6 @@ impl Builder {
     pub(super) fn fma_rounded(&mut self, x: Value, y: Value, addend: Value, unit: u32) -> Value {
         assert!([x, y, addend].iter().all(|&v| self.ty(v) == Type::F64));
         self.push(Op::FmaRounded(x, y, addend, unit), Type::F64)
-    }
-
-    pub(super) fn neg(&mut self, x: Value) -> Value {
-        assert_eq!(self.ty(x), Type::F64);
-        self.push(Op::Neg(x), Type::F64)
     }
 
     pub(super) fn known(&mut self, value: Value, low: i128, high: i128) -> Value {

@@ -61,27 +61,37 @@ const TWO: i128 = (1 << 63) - (1 << WIDTH);
 
 /// Two factors, and between what their product is.
 #[derive(Clone, Copy)]
-struct Product {
-    factors: (Value, Value),
-    range: (i128, i128),
+pub(super) struct Product {
+    pub(super) factors: (Value, Value),
+    pub(super) range: (i128, i128),
+}
+
+impl Product {
+    /// Of two words with signs, of which the largest magnitudes are known. A word may be -2^31, but not 2^31: so the product of two such words is
+    /// more than -2^62.
+    pub(super) fn of_words((x, first): (Value, i128), (y, second): (Value, i128)) -> Self {
+        let most = first * second;
+        let least = if first == HALF && second == HALF { HALF - most } else { -most };
+        Self { factors: (x, y), range: (least, most) }
+    }
 }
 
 /// A program under construction, by the weight of what is added up.
-struct Columns {
-    b: Builder,
+pub(super) struct Columns {
+    pub(super) b: Builder,
     radix: Radix,
     /// Products yet to be summed up, by column.
-    products: Vec<Vec<Product>>,
+    pub(super) products: Vec<Vec<Product>>,
     /// Those that count twice.
-    twice: Vec<Vec<Product>>,
+    pub(super) twice: Vec<Vec<Product>>,
     /// What is to be added: halves of sums, below 2^32 each.
-    terms: Vec<Vec<Value>>,
+    pub(super) terms: Vec<Vec<Value>>,
     /// The same, to be added twice.
-    doubled: Vec<Vec<Value>>,
+    pub(super) doubled: Vec<Vec<Value>>,
     /// Terms that come from the column below, and are known last.
     carries: Vec<Vec<Value>>,
     /// What is to be added that is known now.
-    constants: Vec<i128>,
+    pub(super) constants: Vec<i128>,
 }
 
 pub(super) const fn operand(radix: Radix) -> Struct {
@@ -101,7 +111,7 @@ fn start(low: i128) -> i128 {
 
 /// The digit that the lowest word of `x` exceeds by 2^31. To compilers that see through it, it is a subtraction, which some carry through
 /// products.
-fn flipped(b: &mut Builder, x: Value) -> Value {
+pub(super) fn flipped(b: &mut Builder, x: Value) -> Value {
     let x = if b.ty(x) == Type::U32 { x } else { b.convert(x, Type::U32) };
     let zero = b.opaque_zero();
     let zero = b.convert(zero, Type::U32);
@@ -111,7 +121,7 @@ fn flipped(b: &mut Builder, x: Value) -> Value {
 }
 
 /// An element in digits: a carry goes into the next one where a word, or the word with the carry into it, is 2^31 or more.
-fn digits_of_words(b: &mut Builder, words: &[Value]) -> Vec<Value> {
+pub(super) fn digits_of_words(b: &mut Builder, words: &[Value]) -> Vec<Value> {
     let mut carry: Option<Value> = None;
     let digit = |(k, &word): (usize, &Value)| {
         let sum = carry.map_or(word, |carry| b.add(word, carry));
@@ -143,13 +153,13 @@ fn words_of_digits(b: &mut Builder, digits: &[Value]) -> Vec<Value> {
     digits.iter().enumerate().map(word).collect()
 }
 
-/// With p more where a number is negative, in two's complement.
-fn made_canonical(b: &mut Builder, words: &[Value], radix: Radix) -> Vec<Value> {
-    let sign = b.convert(words[radix.count - 1], Type::I32);
+/// With p more, a multiple of the modulus, where a number is negative, in two's complement.
+pub(super) fn made_canonical(b: &mut Builder, words: &[Value], p: &BigInt) -> Vec<Value> {
+    let sign = b.convert(words[words.len() - 1], Type::I32);
     let sign = b.shr(sign, WIDTH - 1);
     let sign = b.convert(sign, Type::U32);
     let sign = b.named(sign, "negative");
-    let p = Radix::to_words(&radix.modulus(), radix.count);
+    let p = Radix::to_words(p, words.len());
     let masked = p.into_iter().map(|word| {
         let word = b.constant(Type::U32, word);
         b.and(sign, word)
@@ -182,7 +192,7 @@ pub(super) fn program(radix: Radix, routine: Routine, prose: String) -> Program 
         Routine::Result => {
             let digits = b.argument("a", op);
             let words = words_of_digits(&mut b, &digits);
-            let words = made_canonical(&mut b, &words, radix);
+            let words = made_canonical(&mut b, &words, &radix.modulus());
             b.finish(fe(radix), words)
         }
         Routine::Product => {
@@ -191,7 +201,7 @@ pub(super) fn program(radix: Radix, routine: Routine, prose: String) -> Program 
             columns.add_product(&x, &y);
             columns.reduce_all();
             let words = columns.carried(0);
-            let words = made_canonical(&mut columns.b, &words, radix);
+            let words = made_canonical(&mut columns.b, &words, &radix.modulus());
             columns.b.finish(fe(radix), words)
         }
         Routine::Mul | Routine::Square | Routine::Mul2 => {
@@ -266,7 +276,10 @@ pub(super) fn sums_glsl(radix: Radix) -> String {
 
 impl Columns {
     fn new(b: Builder, radix: Radix) -> Self {
-        let columns = 2 * radix.count;
+        Self::of(b, radix, 2 * radix.count)
+    }
+
+    pub(super) fn of(b: Builder, radix: Radix, columns: usize) -> Self {
         Self {
             b,
             radix,
@@ -284,13 +297,8 @@ impl Columns {
         if index + 1 < self.radix.count { HALF } else { highest_digit(self.radix) }
     }
 
-    /// Between what the product of two operands' digits is. A digit may be -2^31, but not 2^31, unless it is the highest: so the product of two
-    /// others is more than -2^62.
     fn product(&self, (i, x): (usize, Value), (j, y): (usize, Value)) -> Product {
-        let (first, second) = (self.magnitude(i), self.magnitude(j));
-        let most = first * second;
-        let least = if first == HALF && second == HALF { HALF - most } else { -most };
-        Product { factors: (x, y), range: (least, most) }
+        Product::of_words((x, self.magnitude(i)), (y, self.magnitude(j)))
     }
 
     fn add_product(&mut self, x: &[Value], y: &[Value]) {
@@ -344,7 +352,7 @@ impl Columns {
     }
 
     /// All products of column k become terms of this one and the next. The sums are called by a name that no others in column k have.
-    fn put_together(&mut self, k: usize, name: &str) {
+    pub(super) fn put_together(&mut self, k: usize, name: &str) {
         for (twice, name) in [(false, name), (true, "d")] {
             let products = if twice { &mut self.twice[k] } else { &mut self.products[k] };
             let products = std::mem::take(products);
@@ -359,21 +367,27 @@ impl Columns {
     }
 
     /// What of column k's constant is below 2^32; the rest goes into the next column.
-    fn carry_constant(&mut self, k: usize) -> i128 {
+    pub(super) fn carry_constant(&mut self, k: usize) -> i128 {
         let constant = self.constants[k];
         self.constants[k] = constant.rem_euclid(1 << WIDTH);
         self.constants[k + 1] += constant.div_euclid(1 << WIDTH);
         self.constants[k]
     }
 
-    /// Column k with its products: the sum of all that is to be added up in it.
-    fn column(&mut self, k: usize) -> Value {
-        self.put_together(k, "s");
-        let constant = self.carry_constant(k);
+    /// The terms of column k, but what comes from the column below.
+    pub(super) fn sum_of_terms(&mut self, k: usize) -> Option<Value> {
         let doubled = std::mem::take(&mut self.doubled[k]);
         let twice = doubled.into_iter().reduce(|x, y| self.b.add(x, y)).map(|sum| self.b.named(sum, format!("x{k}")));
         let mut terms = std::mem::take(&mut self.terms[k]);
         terms.extend([twice, twice].into_iter().flatten());
+        terms.into_iter().reduce(|x, y| self.b.add(x, y))
+    }
+
+    /// Column k with its products: the sum of all that is to be added up in it.
+    fn column(&mut self, k: usize) -> Value {
+        self.put_together(k, "s");
+        let constant = self.carry_constant(k);
+        let mut terms: Vec<Value> = self.sum_of_terms(k).into_iter().collect();
         if constant != 0 {
             terms.push(self.b.constant(Type::U64, constant));
         }

@@ -91,8 +91,7 @@ impl Program {
         let uses = self.uses();
         let names = self.nodes.iter().zip(&uses).enumerate().map(|(index, (node, &uses))| {
             let inline =
-                matches!(node.op, Op::Input { .. } | Op::Constant(_) | Op::OpaqueZero | Op::Neg(_) | Op::Known { .. })
-                    || uses <= 1;
+                matches!(node.op, Op::Input { .. } | Op::Constant(_) | Op::OpaqueZero | Op::Known { .. }) || uses <= 1;
             node.name.clone().or_else(|| (!inline).then(|| format!("v{index}")))
         });
         let mut printer = Printer { program: self, names: names.collect(), held: HashMap::new() };
@@ -199,7 +198,6 @@ impl Printer<'_> {
             Op::Or(x, y) => loose(x, "|", self.within(y, Binding::Tight)),
             Op::Convert(x) => (format!("{}({})", node.ty.glsl(), self.bare(x)), Binding::Tight),
             Op::Bits(x) => (format!("doubleBitsToUint64({})", self.bare(x)), Binding::Tight),
-            Op::Neg(x) => (format!("-{}", self.within(x, Binding::Tight)), Binding::Product),
             Op::Biased(x, None) => (format!("packDouble2x32(uvec2({}, 0x43300000u))", self.bare(x)), Binding::Tight),
             Op::Biased(x, Some(above)) => {
                 // A constant that the compiler does not see keeps this one operation on three operands.

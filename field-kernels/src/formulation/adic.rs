@@ -1,0 +1,480 @@
+//! Digits in the base that the curve is made from: x = -0xd201000000010000, of which both moduli are short polynomials.
+//!
+//! With X = -x, r = X^4 - X^2 + 1 and 3 p = X^6 + 2 X^5 - 2 X^3 - X + 1. An element is d_0 + d_1 X + .. with as many digits as it has limbs,
+//! each of about 64 bits and signed, and two elements are multiplied as polynomials are: X^4 = X^2 - 1 for Fr and
+//! X^6 = -2 X^5 + 2 X^3 + X - 1 for Fq take the place of half of what a reduction is elsewhere. (J.-C. Bajard, L. Imbert, T. Plantard, "Modular
+//! Number Systems: Beyond the Mersenne Family", SAC 2004, give numbers in such a form their name and theory.)
+//!
+//! # Words
+//! A digit is two words with signs, low + 2^32 high. Products of words are summed up two at a time, as `signed` does, and its columns are used:
+//! here a coefficient of the polynomial has [`WORDS`] of them.
+//!
+//! # Reduction
+//! Coefficients of a product have some 130 bits, and are to have 64 again. So they are divided by 2^96, as P. L. Montgomery divides, a word at
+//! a time: a multiple q (t - X) of t - X, which is zero at t = X, is subtracted, with q a polynomial of one word to a digit, so that all lowest
+//! words vanish. For c the coefficients and e those of the relation t^n = sum e_k t^k that is
+//!
+//! c_0 + X q_0 = n, c_k + X q_k + e_k n = q_(k-1), -n being the highest digit of q.
+//!
+//! X is 2^16 modulo 2^32, and e_0 = -1, so n = c_0 + 2^16 (c_1 + e_1 c_0) modulo 2^32 starts it, and each of the other equations, from the last
+//! to the first, gives the next digit of q in the low word of its left-hand side and the carry in the words above. Of X's words one is
+//! 2^16: a shift. So a step costs one wide product for each digit, where it takes six or more for each word elsewhere.
+//!
+//! Digits of q have signs, but are kept 2^31 too large, so that they need no sign. What that adds up to is known for every column, and one
+//! constant takes it off. A result's digits are at most X / 2 and what c / 2^96 is, next to nothing; its low words are rounded.
+//!
+//! # In and out
+//! R' is 2^96 for Fr. Of Fq's products the two lowest coefficients are expressed by higher ones (and the three highest by lower ones), which grow
+//! less, so that R' = 2^96 X^2. Elements are taken into digits by products of their words with digits of 2^(32 j) times what is to be the
+//! factor, and out of them by Horner's rule. That is dear: this form is for long computations on few elements.
+
+use super::Routine;
+use super::convert::{added, fe};
+use super::program::{Builder, Program, Struct, Type, Value};
+use super::radix::Radix;
+use super::signed::{Columns, Product, digits_of_words, flipped, made_canonical};
+use crate::Field;
+use num_bigint::BigInt;
+
+pub(super) const PROSE: &str = "s are sums of two products of words, from 2^62 or 2^63 - 2^32 on; t, with coefficient and word as one number, sums of halves of such; \
+    q and n the digits that clear a word, 2^31 too large, m = -1 - n.";
+
+/// The base.
+const X: u64 = 0xd201_0000_0001_0000;
+/// Its words.
+const HIGH: i128 = (X >> 32) as i128;
+const LOW: i128 = 1 << 16;
+const WIDTH: u32 = 32;
+/// What words of digits are too large by where they are to have no sign.
+const HALF: i128 = 1 << (WIDTH - 1);
+/// The lowest word of -1.
+const ONES: i128 = (1 << WIDTH) - 1;
+/// Columns of a coefficient.
+const WORDS: usize = 4;
+/// Words that are cleared of a product.
+const STEPS: usize = 3;
+/// More than what the terms of a column may be below zero, and a multiple of 2^32: it is added to the columns to be cleared.
+const BIAS: i128 = 1 << 42;
+
+/// t^n = sum e_k t^k for t = X, modulo p.
+const fn relation(field: Field) -> &'static [i128] {
+    match field {
+        Field::Fr => &[-1, 0, 1, 0],
+        Field::Fq => &[-1, 1, 0, 2, 0, -2],
+    }
+}
+
+/// How many of the lowest coefficients of a product are expressed by higher ones.
+const fn dropped(field: Field) -> usize {
+    match field {
+        Field::Fr => 0,
+        Field::Fq => 2,
+    }
+}
+
+/// No high word of an operand's digit is larger: X / 2 and what is left of a product's coefficient.
+pub(super) const fn highest_word() -> i128 {
+    (HIGH >> 1) + (1 << 8)
+}
+
+pub(super) const fn operand(radix: Radix) -> Struct {
+    Struct { name: "Op", member: "d", element: Type::I32, len: radix.count }
+}
+
+pub(super) fn introduction(radix: Radix) -> String {
+    let relation = match radix.field {
+        Field::Fr => "X^4 = X^2 - 1",
+        Field::Fq => "X^6 = -2 X^5 + 2 X^3 + X - 1",
+    };
+    format!(
+        "{} in {} digits to the base X = {X:#x}, which the curve is made from; each is low + 2^32 high, both words with signs. Products of \
+         polynomials in X, by {relation} modulo the field's modulus (J.-C. Bajard, L. Imbert, T. Plantard, \"Modular Number Systems: \
+         Beyond the Mersenne Family\", SAC 2004). R' = 2^96{}. Words are cleared by Montgomery reduction, by multiples of t - X, all of a \
+         polynomial at once. Every result is an operand again.\n\nGenerated by field-kernels/src/formulation/adic.rs, which says more; bounds \
+         are proved for all digits in range.",
+        radix.field,
+        radix.count / 2,
+        if dropped(radix.field) == 2 { " X^2" } else { "" },
+    )
+}
+
+/// R'.
+pub(super) fn montgomery_radix(field: Field) -> BigInt {
+    let root = montgomery_root(field);
+    &root * &root
+}
+
+/// Its square root.
+fn montgomery_root(field: Field) -> BigInt {
+    (0..dropped(field) / 2).fold(BigInt::from(1) << (16 * STEPS), |root, _| root * X)
+}
+
+/// Digits, as words, of the number nearest to zero that is this modulo p.
+fn digits_of(radix: Radix, number: &BigInt) -> Vec<i128> {
+    let nearest = |number: &BigInt, modulus: &BigInt| -> BigInt {
+        let half: BigInt = modulus >> 1;
+        ((number + &half) % modulus + modulus) % modulus - half
+    };
+    let mut rest = nearest(number, &radix.modulus());
+    let base = BigInt::from(X);
+    let digit = |_| {
+        let digit = nearest(&rest, &base);
+        rest = (&rest - &digit) / &base;
+        let digit = i128::try_from(digit).unwrap_or_default();
+        let low = i128::from(digit as i32);
+        [low, (digit - low) >> WIDTH]
+    };
+    (0..radix.count / 2).flat_map(digit).collect()
+}
+
+pub(super) fn program(radix: Radix, routine: Routine, prose: String) -> Program {
+    let mut b = Builder::new(routine.name(), prose);
+    let p = radix.modulus();
+    // 1 / 2^bits.
+    let inverse = |bits: usize| {
+        let half: BigInt = (&p + 1u32) >> 1;
+        half.modpow(&BigInt::from(bits), &p)
+    };
+    let bits = WIDTH as usize * radix.count;
+    match routine {
+        Routine::Left => converted(b, radix, &(montgomery_radix(radix.field) * inverse(bits))),
+        Routine::Right => converted(b, radix, &BigInt::from(1)),
+        Routine::Root => converted(b, radix, &(montgomery_root(radix.field) * inverse(bits / 2))),
+        Routine::Result => words(b, radix),
+        Routine::Mul | Routine::Square | Routine::Mul2 => {
+            let op = operand(radix);
+            let factors: Vec<Vec<Value>> = routine.operands().iter().map(|&name| b.argument(name, op)).collect();
+            let mut coefficients = Coefficients::new(b, radix);
+            match factors.as_slice() {
+                [a] => coefficients.add_square(a),
+                factors => factors.chunks_exact(2).for_each(|pair| coefficients.add_product(&pair[0], &pair[1])),
+            }
+            let digits = coefficients.reduced(STEPS, true, routine != Routine::Mul2);
+            coefficients.columns.b.finish(op, digits)
+        }
+        Routine::Product | Routine::SumAdd | Routine::SumResult => unreachable!("made of others, or of signed words only"),
+    }
+}
+
+/// The digits of an element times `factor`.
+fn converted(mut b: Builder, radix: Radix, factor: &BigInt) -> Program {
+    // Products of a word and a digit: a word less is to be cleared than of products of two digits.
+    const STEPS: usize = 2;
+    let words = b.argument("a", fe(radix));
+    let digits = digits_of_words(&mut b, &words);
+    let mut coefficients = Coefficients::new(b, radix);
+    for (j, &digit) in digits.iter().enumerate() {
+        let number = factor << (WIDTH as usize * (j + STEPS));
+        for (i, word) in digits_of(radix, &number).into_iter().enumerate() {
+            let most = HALF * word.abs();
+            let word = coefficients.columns.b.constant(Type::I32, word);
+            let product = Product { factors: (digit, word), range: (-most, most) };
+            coefficients.columns.products[Coefficients::at(i, 0)].push(product);
+        }
+    }
+    let digits = coefficients.reduced(STEPS, false, false);
+    coefficients.columns.b.finish(operand(radix), digits)
+}
+
+/// The words of an element, by Horner's rule on digits that are 2^63 + 2^31 too large.
+fn words(mut b: Builder, radix: Radix) -> Program {
+    let digits = b.argument("a", operand(radix));
+    let unsigned = digits.iter().map(|&word| {
+        let word = flipped(&mut b, word);
+        b.convert(word, Type::U32)
+    });
+    let unsigned: Vec<Value> = unsigned.collect();
+    let [low, high] = [LOW, HIGH].map(|word| b.constant(Type::U32, word));
+    let mut number: Vec<Value> = Vec::new();
+    for digit in unsigned.chunks_exact(2).rev() {
+        let (mut next, mut carry) = (Vec::new(), None);
+        for k in 0..number.len() + 2 {
+            let mut sum: Option<Value> = carry;
+            if let Some(&word) = digit.get(k) {
+                let word = b.convert(word, Type::U64);
+                sum = Some(sum.map_or(word, |sum| b.add(sum, word)));
+            }
+            if let Some(&word) = number.get(k) {
+                sum = Some(b.wide_add(word, low, sum));
+            }
+            if let Some(&word) = k.checked_sub(1).and_then(|below| number.get(below)) {
+                sum = Some(b.wide_add(word, high, sum));
+            }
+            let Some(sum) = sum else { unreachable!("a digit or a carry") };
+            let sum = b.named(sum, format!("x{}_{k}", number.len() / 2));
+            next.push(b.convert(sum, Type::U32));
+            carry = (k + 1 < number.len() + 2).then(|| b.shr(sum, WIDTH));
+        }
+        number = next;
+    }
+    let excess: BigInt = value(&vec![HALF; radix.count]);
+    let minus: Vec<Value> =
+        Radix::to_words(&-excess, radix.count).into_iter().map(|word| b.constant(Type::U32, word)).collect();
+    let words = added(&mut b, &number, &minus);
+    // Digits are at most half of X: what they stand for is about X^n / 2 at most, 0.5 r, but 1.5 p.
+    let twice = radix.field == Field::Fq;
+    let words = made_canonical(&mut b, &words, &(radix.modulus() << u32::from(twice)));
+    Program { reduce_once: twice, ..b.finish(fe(radix), words) }
+}
+
+/// What digits stand for.
+pub(super) fn value(digits: &[i128]) -> BigInt {
+    digits.chunks(2).rev().fold(BigInt::ZERO, |value, words| value * X + words[0] + (BigInt::from(words[1]) << WIDTH))
+}
+
+/// A polynomial under construction: its coefficients, word by word.
+struct Coefficients {
+    /// [`WORDS`] to a coefficient, the lowest first.
+    columns: Columns,
+    field: Field,
+    /// Digits of an element.
+    n: usize,
+}
+
+impl Coefficients {
+    fn new(b: Builder, radix: Radix) -> Self {
+        let n = radix.count / 2;
+        // One more, into which nothing is carried in the end.
+        Self { columns: Columns::of(b, radix, (2 * n - 1) * WORDS + 1), field: radix.field, n }
+    }
+
+    /// The column that the product of two operands' words belongs to.
+    const fn at(i: usize, j: usize) -> usize {
+        (i / 2 + j / 2) * WORDS + i % 2 + j % 2
+    }
+
+    fn product(&self, (i, x): (usize, Value), (j, y): (usize, Value)) -> Product {
+        let magnitude = |index: usize| if index % 2 == 0 { HALF } else { highest_word() };
+        Product::of_words((x, magnitude(i)), (y, magnitude(j)))
+    }
+
+    fn add_product(&mut self, x: &[Value], y: &[Value]) {
+        for (i, &x) in x.iter().enumerate() {
+            for (j, &y) in y.iter().enumerate() {
+                let product = self.product((i, x), (j, y));
+                self.columns.products[Self::at(i, j)].push(product);
+            }
+        }
+    }
+
+    fn add_square(&mut self, x: &[Value]) {
+        for i in 0..x.len() {
+            for j in i..x.len() {
+                let product = self.product((i, x[i]), (j, x[j]));
+                let products = if i == j { &mut self.columns.products } else { &mut self.columns.twice };
+                products[Self::at(i, j)].push(product);
+            }
+        }
+    }
+
+    /// Word `w` of n coefficients, those that are left if the polynomial `folds`: sums of terms, without the columns' constants.
+    fn word(&mut self, w: usize, folds: bool) -> Vec<Option<Value>> {
+        let sum = |k: usize| {
+            let at = k * WORDS + w;
+            self.columns.put_together(at, "s");
+            let sum = self.columns.sum_of_terms(at);
+            sum.map(|sum| self.columns.b.named(sum, format!("t{at}")))
+        };
+        let mut sums: Vec<Option<Value>> = (0..2 * self.n - 1).map(sum).collect();
+        if folds {
+            self.fold_all(&mut sums, w);
+        }
+        let first = if folds { dropped(self.field) } else { 0 };
+        sums.drain(..first);
+        sums.truncate(self.n);
+        for sum in sums.iter().flatten() {
+            self.columns.b.named(*sum, format!("f{}", sum.0));
+        }
+        sums
+    }
+
+    /// Expresses word `w` of the lowest and of the highest coefficients by those between.
+    fn fold_all(&mut self, sums: &mut [Option<Value>], w: usize) {
+        let (n, dropped, relation) = (self.n, dropped(self.field), relation(self.field));
+        let others = || relation.iter().copied().enumerate().filter(|(_, times)| *times != 0);
+        for from in 0..dropped {
+            // e_0 = -1, so 1 = sum e_k t^k - t^n, with k from 1 on.
+            for (k, times) in others().filter(|(k, _)| *k > 0).chain([(n, -1)]) {
+                self.fold(sums, w, (from, from + k), times);
+            }
+        }
+        if self.field == Field::Fr {
+            // t^6 = -1 saves a term: t^4 = t^2 - 1 takes t^6 along where it adds, and not where it subtracts.
+            for (from, to, times) in [(4, 2, 1), (6, 4, 1), (4, 0, -1), (5, 3, 1), (5, 1, -1)] {
+                self.fold(sums, w, (from, to), times);
+            }
+            return;
+        }
+        for from in (n + dropped..2 * n - 1).rev() {
+            for (k, times) in others() {
+                self.fold(sums, w, (from, from - n + k), times);
+            }
+        }
+    }
+
+    /// Adds a coefficient, so many times, to another.
+    fn fold(&mut self, sums: &mut [Option<Value>], w: usize, (from, to): (usize, usize), times: i128) {
+        let constants = &mut self.columns.constants;
+        constants[to * WORDS + w] += times * constants[from * WORDS + w];
+        let b = &mut self.columns.b;
+        let Some(term) = sums[from] else { return };
+        let term = if times.abs() == 2 { b.shl(term, 1) } else { term };
+        let before = sums[to].unwrap_or_else(|| b.constant(Type::U64, 0));
+        sums[to] = Some(if times > 0 { b.add(before, term) } else { b.sub(before, term) });
+    }
+
+    /// The digits of the polynomial divided by 2^(32 steps). Sums are made word by word as they are needed, or all of them `first`: compilers make
+    /// more of one or of the other.
+    fn reduced(&mut self, steps: usize, folds: bool, first: bool) -> Vec<Value> {
+        let (n, relation) = (self.n, relation(self.field));
+        let lowest = if folds { dropped(self.field) } else { 0 };
+        let at = |k: usize, w: usize| (k + lowest) * WORDS + w;
+        let made: Vec<_> = if first { (0..=steps).map(|w| self.word(w, folds)).collect() } else { Vec::new() };
+        // What is carried into the next word of each coefficient, and the digit that is to be multiplied by X's high word there.
+        let mut carried: Vec<Option<(Value, Value)>> = vec![None; n];
+        for step in 0..steps {
+            for k in 0..n {
+                // What follows from digits that are 2^31 too large.
+                let constants = &mut self.columns.constants;
+                let (excess, factor) = if k + 1 < n { (HALF, LOW) } else { (ONES - HALF, LOW - relation[k]) };
+                constants[at(k, step)] += HALF - excess * factor;
+                constants[at(k, step) + 1] -= excess * HIGH;
+                if k > 0 && k + 1 < n {
+                    constants[at(k, step)] -= HALF * relation[k];
+                }
+                // And so that no column is negative.
+                constants[at(k, step) + 1] -= BIAS >> WIDTH;
+            }
+            let sums = made.get(step).cloned().unwrap_or_else(|| self.word(step, folds));
+            let words: Vec<Value> = (0..n)
+                .map(|k| {
+                    let constant = self.columns.carry_constant(at(k, step)) + BIAS;
+                    self.whole(sums[k], constant, carried[k].take(), format!("w{step}_{k}"))
+                })
+                .collect();
+            let b = &mut self.columns.b;
+            let lows = [words[0], words[1]].map(|word| b.convert(word, Type::U32));
+            let above = if relation[1] == 0 { lows[1] } else { b.add(lows[0], lows[1]) };
+            let above = b.shl(above, 16);
+            let highest = b.add(lows[0], above);
+            let highest = b.named(highest, format!("n{step}"));
+            let ones = b.constant(Type::U32, ONES);
+            let minus = b.sub(ones, highest);
+            let mut q = b.named(minus, format!("m{step}"));
+            for k in (0..n).rev() {
+                let mut sum = words[k];
+                let mut factor = LOW;
+                if k + 1 == n {
+                    factor -= relation[k];
+                } else if k > 0 && relation[k] != 0 {
+                    let term = b.convert(highest, Type::U64);
+                    let term = if relation[k] == 2 { b.shl(term, 1) } else { term };
+                    sum = b.add(sum, term);
+                }
+                let factor = b.constant(Type::U32, factor);
+                let sum = b.wide_add(q, factor, Some(sum));
+                let sum = b.named(sum, format!("v{step}_{k}"));
+                carried[k] = Some((b.shr(sum, WIDTH), q));
+                if k > 0 {
+                    let digit = b.convert(sum, Type::U32);
+                    q = b.named(digit, format!("q{step}_{}", k - 1));
+                }
+            }
+        }
+        let sums = made.get(steps).cloned().unwrap_or_else(|| self.word(steps, folds));
+        let digit = |k: usize| {
+            let constant = self.columns.constants[at(k, steps)] + HALF;
+            let whole = self.whole(sums[k], constant.rem_euclid(1 << 64), carried[k].take(), format!("r{k}"));
+            let b = &mut self.columns.b;
+            let low = b.convert(whole, Type::U32);
+            let signed = b.convert(whole, Type::I64);
+            let high = b.shr(signed, WIDTH);
+            [flipped(b, low), b.convert(high, Type::I32)]
+        };
+        (0..n).flat_map(digit).collect()
+    }
+
+    /// A column with its constant, what is carried into it, and what a digit of q adds to it.
+    fn whole(&mut self, sum: Option<Value>, constant: i128, carried: Option<(Value, Value)>, name: String) -> Value {
+        let b = &mut self.columns.b;
+        let constant = b.constant(Type::U64, constant);
+        let mut sum = sum.map_or(constant, |sum| b.add(sum, constant));
+        if let Some((carry, q)) = carried {
+            let high = b.constant(Type::U32, HIGH);
+            sum = b.add(sum, carry);
+            sum = b.wide_add(q, high, Some(sum));
+        }
+        b.named(sum, name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn radix(field: Field) -> Radix {
+        Radix { field, width: WIDTH, count: 2 * field.limbs() }
+    }
+
+    fn modulo(x: &BigInt, p: &BigInt) -> BigInt {
+        ((x % p) + p) % p
+    }
+
+    #[test]
+    fn the_moduli_are_what_the_relations_say() {
+        for field in Field::ALL {
+            let power = |k: usize| (0..k).fold(BigInt::from(1), |power, _| power * X);
+            let relation = relation(field);
+            let zero = relation.iter().enumerate().fold(power(relation.len()), |sum, (k, e)| sum - power(k) * *e);
+            let times = if field == Field::Fq { 3u32 } else { 1 };
+            assert_eq!(zero, radix(field).modulus() * times);
+            assert_eq!(relation[0], -1);
+            assert_eq!(X as u32, 1 << 16);
+        }
+    }
+
+    /// Into digits by each of the three ways, and out again.
+    #[test]
+    fn elements_are_the_same_in_digits() {
+        for field in Field::ALL {
+            let radix = radix(field);
+            let (p, r) = (radix.modulus(), BigInt::from(1) << (32 * radix.count));
+            let primes = montgomery_radix(field);
+            let run = |routine, argument: &[i128]| program(radix, routine, String::new()).evaluate(&[argument]);
+            for element in
+                [BigInt::ZERO, BigInt::from(1), &p - 1u32, &p >> 1, &p / 3u32, (BigInt::from(1) << (p.bits() - 1)) - 1u32]
+            {
+                let words: Vec<i128> = Radix::to_words(&element, radix.count).into_iter().map(i128::from).collect();
+                let [left, right, root] = [Routine::Left, Routine::Right, Routine::Root].map(|routine| run(routine, &words));
+                assert_eq!(modulo(&(value(&left) * &r), &p), modulo(&(&element * &primes), &p));
+                assert_eq!(modulo(&value(&right), &p), element);
+                assert_eq!(modulo(&(value(&root) * value(&root) * &r), &p), modulo(&(&element * &element * &primes), &p));
+                for digits in [left, right, root] {
+                    let back =
+                        run(Routine::Result, &digits).into_iter().rev().fold(BigInt::ZERO, |sum, word| (sum << 32) + word);
+                    assert_eq!(modulo(&back, &p), modulo(&value(&digits), &p));
+                    assert!(back < if field == Field::Fq { &p * 2u32 } else { p.clone() });
+                }
+            }
+        }
+    }
+
+    /// Digits of the largest magnitude, all of one sign and in turn, are within what `op_result` makes canonical.
+    #[test]
+    fn any_operand_is_a_result() {
+        for field in Field::ALL {
+            let radix = radix(field);
+            let p = radix.modulus();
+            let top = [HALF - 1, highest_word()].repeat(radix.count / 2);
+            let signs: [fn(usize) -> i128; 4] =
+                [|_| 1, |_| -1, |j| if j % 4 < 2 { 1 } else { -1 }, |j| if j % 4 < 2 { -1 } else { 1 }];
+            for sign in signs {
+                let digits: Vec<i128> = top.iter().enumerate().map(|(j, word)| word * sign(j)).collect();
+                let words = program(radix, Routine::Result, String::new()).evaluate(&[&digits]);
+                let back = words.into_iter().rev().fold(BigInt::ZERO, |sum, word| (sum << 32) + word);
+                assert!(back < if field == Field::Fq { &p * 2u32 } else { p.clone() });
+                assert_eq!(modulo(&back, &p), modulo(&value(&digits), &p));
+            }
+        }
+    }
+}
