@@ -244,7 +244,7 @@ impl Coefficients {
     }
 
     fn product(&self, (i, x): (usize, Value), (j, y): (usize, Value)) -> Product {
-        let magnitude = |index: usize| if index % 2 == 0 { HALF } else { highest_word() };
+        let magnitude = |index: usize| if index.is_multiple_of(2) { HALF } else { highest_word() };
         Product::of_words((x, magnitude(i)), (y, magnitude(j)))
     }
 
