@@ -144,7 +144,8 @@ impl Model {
 
     /// What holds for all such arguments.
     fn bounds(&self, routine: Routine, arguments: &[&[Interval]]) -> Bounds {
-        self.programs[&routine].bounds(arguments, self.variant != Variant::Signed).unwrap_or_else(|what| panic!("{what}"))
+        let wraps = !matches!(self.variant, Variant::Signed | Variant::Adic);
+        self.programs[&routine].bounds(arguments, wraps).unwrap_or_else(|what| panic!("{what}"))
     }
 
     /// The least and the largest value of digits in a range, in 1000ths of p, rounded outward.
