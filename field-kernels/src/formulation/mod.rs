@@ -69,7 +69,8 @@ pub enum Formulation {
     Words,
     /// On signed digits: Fq on such of 30 bits, in 64-bit columns without carries; Fr on words, two products to a 64-bit sum.
     Digits,
-    /// In doubles: Fq on 48-bit digits, products split in halves; Fr on signed 24-bit digits.
+    /// In doubles: Fq on 48-bit digits, products split in halves; Fr on signed 24-bit digits, in which no kernel was the quickest and so none is
+    /// left.
     Doubles,
     /// On digits to the base from which the curve is made, as polynomials: the quickest to multiply, and slow to convert elements to and from.
     Adic,
