@@ -198,7 +198,8 @@ fn guess(info: &DeviceInfo, field: Field, candidates: &[Formulation]) -> Formula
     let digits = candidates.contains(&Formulation::Digits);
     let full_rate = info.name.split([' ', '-']).any(|word| FULL_RATE_DOUBLES.contains(&word));
     let doubles = full_rate && candidates.contains(&Formulation::Doubles);
-    // Only what multiplies often exists to the base of the curve. There Fq's doubles square no slower, and convert sooner.
+    // Only what multiplies often exists to the base of the curve. Powers of Fq are 3% quicker in doubles all the same. That Fr's are quicker to the base of the curve
+    // than in digits follows from chains.
     let adic = candidates.contains(&Formulation::Adic);
     match field {
         Field::Fq if doubles => Formulation::Doubles,

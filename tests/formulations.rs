@@ -136,7 +136,7 @@ fn powers_of_every_length() {
 
 #[test]
 fn what_a_device_cannot_multiply_in_is_an_error() {
-    for formulation in [Formulation::Digits, Formulation::Doubles] {
+    for formulation in [Formulation::Digits, Formulation::Doubles, Formulation::Adic] {
         let error = Backend::new(&Options::new().require_gpu(true).width(Width::Int32).formulation(formulation));
         assert!(matches!(error, Err(Error::InvalidOption { option: "formulation", .. })), "{error:?}");
     }

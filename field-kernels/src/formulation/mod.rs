@@ -2,7 +2,7 @@
 //! favourite.
 //!
 //! Each is Montgomery multiplication (P. L. Montgomery, "Modular Multiplication Without Trial Division", Math. Comp. 44(170),
-//! 1985) on digits of a radix of its own, with R' = 2^(width count) in the place of R. Each is written once, as a straight-line
+//! 1985) on digits of a radix of its own, with R' = 2^(width count) in the place of R (`adic` has another). Each is written once, as a straight-line
 //! program (`program`), which is then read as GLSL, as a calculation on the CPU, as bounds, and as counts of instructions.
 //!
 //! Of each formulation there are variants. [`Formulation::variant`] names those that kernels are made of, which were the quickest on
@@ -29,7 +29,7 @@
 //! op_right(d))` are results in the Montgomery form of the vectors, with R = 2^(32 WORDS).
 //!
 //! Every result of these functions is an operand for all of them, any number of times over. `op_result`, though, needs a value
-//! between -p and 2p, and takes only: the three results above, and a product by `op_right` of something. So a power goes from
+//! between -p and 2p (but in `adic`, where it takes any operand), and takes only: the three results above, and a product by `op_right` of something. So a power goes from
 //! `op_left` through any products and squares to `op_result(op_mul(power, op_right(fe_one())))`.
 
 mod adic;
@@ -69,8 +69,8 @@ pub enum Formulation {
     Words,
     /// On signed digits: Fq on such of 30 bits, in 64-bit columns without carries; Fr on words, two products to a 64-bit sum.
     Digits,
-    /// In doubles: Fq on 48-bit digits, products split in halves; Fr on signed 24-bit digits, in which no kernel was the quickest and so none is
-    /// left.
+    /// In doubles: Fq on 48-bit digits, products split in halves; Fr on signed 24-bit digits, of which there are no kernels
+    /// any more: signed words are quicker.
     Doubles,
     /// On digits to the base from which the curve is made, as polynomials: the quickest to multiply, and slow to convert elements to and from.
     Adic,

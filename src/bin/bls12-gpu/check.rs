@@ -8,7 +8,7 @@ use bls12_field_gpu::{
     Width,
 };
 use cpu_reference::LimbField as _;
-use field_kernels::Kernel;
+use field_kernels::permutations;
 use std::collections::BTreeSet;
 
 /// Lengths around workgroups, and one of many workgroups.
@@ -53,7 +53,7 @@ pub(crate) fn check(options: &Options) -> Result<(), Error> {
 
 /// Whether any operation can run in this variant.
 fn has_kernels((width, formulation): (Width, Formulation)) -> bool {
-    Kernel::Mul.shader(Field::Fq, width, formulation).is_some()
+    permutations().any(|made| made.width == width && made.formulation == formulation)
 }
 
 /// Every operation in several chunks under way at a time, over all queues that the device has for it; from pageable and from
