@@ -187,8 +187,8 @@ const NOISE: f64 = 1.03;
 const FULL_RATE_DOUBLES: [&str; 13] =
     ["GP100", "P100", "GV100", "V100", "A30", "A100", "A800", "H100", "H200", "H800", "GH200", "B200", "GB200"];
 
-/// What is known to be good for a kernel, of the formulations that it has, on devices of a kind, before anything is measured: as `benches/reports/h200-roofline.md` has it
-/// of the one GPU that was at hand. `bls12-gpu calibrate` measures.
+/// What is known to be good for a kernel, of the formulations that it has, on devices of a kind, before anything is measured: as
+/// `benches/reports/h200-roofline.md` has it of the one GPU that was at hand. `bls12-gpu calibrate` measures.
 fn guess(info: &DeviceInfo, field: Field, candidates: &[Formulation]) -> Formulation {
     const NVIDIA: u32 = 0x10de;
     let discrete = matches!(info.kind, DeviceKind::Discrete | DeviceKind::Virtual);
@@ -198,8 +198,8 @@ fn guess(info: &DeviceInfo, field: Field, candidates: &[Formulation]) -> Formula
     let digits = candidates.contains(&Formulation::Digits);
     let full_rate = info.name.split([' ', '-']).any(|word| FULL_RATE_DOUBLES.contains(&word));
     let doubles = full_rate && candidates.contains(&Formulation::Doubles);
-    // Only what multiplies often exists to the base of the curve. Powers of Fq are 3% quicker in doubles all the same. That Fr's are quicker to the base of the curve
-    // than in digits follows from chains.
+    // Only what multiplies often exists to the base of the curve. Powers of Fq are 3% quicker in doubles all the same. That Fr's are
+    // quicker to the base of the curve than in digits follows from chains.
     let adic = candidates.contains(&Formulation::Adic);
     match field {
         Field::Fq if doubles => Formulation::Doubles,

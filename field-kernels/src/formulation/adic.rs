@@ -31,7 +31,7 @@
 use super::Routine;
 use super::convert::{added, fe};
 use super::program::{Builder, Program, Struct, Type, Value};
-use super::radix::Radix;
+use super::radix::{Radix, low_word, modulo};
 use super::signed::{Columns, Product, digits_of_words, flipped, made_canonical};
 use crate::Field;
 use num_bigint::BigInt;
@@ -113,16 +113,17 @@ fn montgomery_root(field: Field) -> BigInt {
 fn digits_of(radix: Radix, number: &BigInt) -> Vec<i128> {
     let nearest = |number: &BigInt, modulus: &BigInt| -> BigInt {
         let half: BigInt = modulus >> 1;
-        ((number + &half) % modulus + modulus) % modulus - half
+        modulo(&(number + &half), modulus) - half
     };
     let mut rest = nearest(number, &radix.modulus());
     let base = BigInt::from(X);
     let digit = |_| {
         let digit = nearest(&rest, &base);
         rest = (&rest - &digit) / &base;
-        let digit = i128::try_from(digit).unwrap_or_default();
-        let low = i128::from(digit as i32);
-        [low, (digit - low) >> WIDTH]
+        // At most half of X.
+        let digit = low_word(&digit);
+        let low = digit as i32;
+        [i128::from(low), i128::from(digit) - i128::from(low) >> WIDTH]
     };
     (0..radix.count / 2).flat_map(digit).collect()
 }
@@ -146,8 +147,8 @@ pub(super) fn program(radix: Radix, routine: Routine, prose: String) -> Program 
             let factors: Vec<Vec<Value>> = routine.operands().iter().map(|&name| b.argument(name, op)).collect();
             let mut coefficients = Coefficients::new(b, radix);
             match factors.as_slice() {
-                [a] => coefficients.add_square(a),
-                factors => factors.chunks_exact(2).for_each(|pair| coefficients.add_product(&pair[0], &pair[1])),
+                [a] => coefficients.columns.add_square(a),
+                factors => factors.chunks_exact(2).for_each(|pair| coefficients.columns.add_product(&pair[0], &pair[1])),
             }
             let digits = coefficients.reduced(STEPS, true, routine != Routine::Mul2);
             coefficients.columns.b.finish(op, digits)
@@ -234,37 +235,13 @@ struct Coefficients {
 impl Coefficients {
     fn new(b: Builder, radix: Radix) -> Self {
         let n = radix.count / 2;
-        // One more, into which nothing is carried in the end.
-        Self { columns: Columns::of(b, radix, (2 * n - 1) * WORDS + 1), field: radix.field, n }
+        let magnitudes = [HALF, highest_word()].repeat(n);
+        Self { columns: Columns::of(b, radix, ((2 * n - 1) * WORDS, Self::at), magnitudes), field: radix.field, n }
     }
 
     /// The column that the product of two operands' words belongs to.
     const fn at(i: usize, j: usize) -> usize {
         (i / 2 + j / 2) * WORDS + i % 2 + j % 2
-    }
-
-    fn product(&self, (i, x): (usize, Value), (j, y): (usize, Value)) -> Product {
-        let magnitude = |index: usize| if index.is_multiple_of(2) { HALF } else { highest_word() };
-        Product::of_words((x, magnitude(i)), (y, magnitude(j)))
-    }
-
-    fn add_product(&mut self, x: &[Value], y: &[Value]) {
-        for (i, &x) in x.iter().enumerate() {
-            for (j, &y) in y.iter().enumerate() {
-                let product = self.product((i, x), (j, y));
-                self.columns.products[Self::at(i, j)].push(product);
-            }
-        }
-    }
-
-    fn add_square(&mut self, x: &[Value]) {
-        for i in 0..x.len() {
-            for j in i..x.len() {
-                let product = self.product((i, x[i]), (j, x[j]));
-                let products = if i == j { &mut self.columns.products } else { &mut self.columns.twice };
-                products[Self::at(i, j)].push(product);
-            }
-        }
     }
 
     /// Word `w` of n coefficients, those that are left if the polynomial `folds`: sums of terms, without the columns' constants.
@@ -414,10 +391,6 @@ mod tests {
 
     fn radix(field: Field) -> Radix {
         Radix { field, width: WIDTH, count: 2 * field.limbs() }
-    }
-
-    fn modulo(x: &BigInt, p: &BigInt) -> BigInt {
-        ((x % p) + p) % p
     }
 
     #[test]

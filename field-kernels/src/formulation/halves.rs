@@ -180,6 +180,13 @@ fn double_of(b: &mut Builder, low: Value, high: Value) -> Value {
     b.add_constant(biased, -(1i128 << 52))
 }
 
+/// The low 48 bits of x, in two words.
+fn low_digit(b: &mut Builder, x: Value) -> (Value, Value) {
+    let low = b.convert(x, Type::U32);
+    let high = high_word(b, x);
+    (low, b.mask(high, 16))
+}
+
 /// Where in the product something is summed up. The pair of columns 2 K and 2 K + 1 has one place of each kind but the last.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Place {
@@ -421,18 +428,14 @@ impl Columns {
 
     /// The low 48 bits of x as a double.
     fn digit(&mut self, x: Value, name: &str) -> Value {
-        let low = self.b.convert(x, Type::U32);
-        let high = high_word(&mut self.b, x);
-        let high = self.b.mask(high, 16);
+        let (low, high) = low_digit(&mut self.b, x);
         let digit = double_of(&mut self.b, low, high);
         self.b.named(digit, name)
     }
 
     /// 2^48 less the low 48 bits of x, as a double.
     fn complement(&mut self, x: Value, name: &str) -> Value {
-        let low = self.b.convert(x, Type::U32);
-        let high = high_word(&mut self.b, x);
-        let high = self.b.mask(high, 16);
+        let (low, high) = low_digit(&mut self.b, x);
         let biased = self.b.biased(low, Some(high));
         let whole = self.b.constant(Type::F64, (1i128 << 52) + (1i128 << WIDTH));
         let complement = self.b.sub(whole, biased);
@@ -527,12 +530,9 @@ mod tests {
     use super::*;
     use crate::Field;
     use crate::formulation::Variant;
+    use crate::formulation::radix::modulo;
 
     const RADIX: Radix = radix(Field::Fq);
-
-    fn modulo(x: &BigInt, modulus: &BigInt) -> BigInt {
-        ((x % modulus) + modulus) % modulus
-    }
 
     fn power_of_two(exponent: usize) -> BigInt {
         BigInt::from(1) << exponent
@@ -578,11 +578,11 @@ mod tests {
                 rest += &taken * &p;
                 multiple += taken;
             }
-            // What is added makes the rest's eighth digit zero, and would be 2^47 more with such a product.
-            let negative = (multiple + power_of_two(336 + 47)) * &p;
+            // With multiples of p added up to here the eighth digit is zero; 2^47 p 2^336 more is what makes the last quotient a tie.
+            let added = (multiple + power_of_two(336 + 47)) * &p;
             let b = &p - 2u32 * low;
             let Some(inverse) = b.modinv(&r) else { continue };
-            let a = modulo(&(-negative * inverse), &r);
+            let a = modulo(&(-added * inverse), &r);
             if a >= p {
                 continue;
             }

@@ -29,8 +29,8 @@
 //! op_right(d))` are results in the Montgomery form of the vectors, with R = 2^(32 WORDS).
 //!
 //! Every result of these functions is an operand for all of them, any number of times over. `op_result`, though, needs a value
-//! between -p and 2p (but in `adic`, where it takes any operand), and takes only: the three results above, and a product by `op_right` of something. So a power goes from
-//! `op_left` through any products and squares to `op_result(op_mul(power, op_right(fe_one())))`.
+//! between -p and 2p (but in `adic`, where it takes any operand), and takes only: the three results above, and a product by
+//! `op_right` of something. So a power goes from `op_left` through any products and squares to `op_result(op_mul(power, op_right(fe_one())))`.
 
 mod adic;
 #[cfg(test)]

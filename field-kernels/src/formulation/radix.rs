@@ -33,10 +33,14 @@ fn power_of_two(exponent: usize) -> BigInt {
     BigInt::from(1) << exponent
 }
 
+/// What is left of x, from 0 up to the modulus.
+pub(super) fn modulo(x: &BigInt, modulus: &BigInt) -> BigInt {
+    ((x % modulus) + modulus) % modulus
+}
+
 /// The lowest 64 bits, in two's complement.
-fn low_word(x: &BigInt) -> i64 {
-    let residue: BigInt = ((x % power_of_two(64)) + power_of_two(64)) % power_of_two(64);
-    residue.iter_u64_digits().next().unwrap_or(0) as i64
+pub(super) fn low_word(x: &BigInt) -> i64 {
+    modulo(x, &power_of_two(64)).iter_u64_digits().next().unwrap_or(0) as i64
 }
 
 impl Radix {
@@ -108,7 +112,7 @@ impl Radix {
             inverse = (&inverse * (BigInt::from(2) - &p * &inverse)) % &modulus;
             known *= 2;
         }
-        ((inverse % &modulus) + &modulus) % &modulus
+        modulo(&inverse, &modulus)
     }
 
     /// The steps of a reduction, lowest column first, by multiples k p that are 1 modulo up to `skip` digits (H. Orup,

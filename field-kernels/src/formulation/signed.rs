@@ -69,7 +69,7 @@ pub(super) struct Product {
 impl Product {
     /// Of two words with signs, of which the largest magnitudes are known. A word may be -2^31, but not 2^31: so the product of two such words is
     /// more than -2^62.
-    pub(super) fn of_words((x, first): (Value, i128), (y, second): (Value, i128)) -> Self {
+    fn of_words((x, first): (Value, i128), (y, second): (Value, i128)) -> Self {
         let most = first * second;
         let least = if first == HALF && second == HALF { HALF - most } else { -most };
         Self { factors: (x, y), range: (least, most) }
@@ -80,14 +80,18 @@ impl Product {
 pub(super) struct Columns {
     pub(super) b: Builder,
     radix: Radix,
+    /// The column that the product of two operands' words belongs to.
+    place: fn(usize, usize) -> usize,
+    /// No word of an operand is larger.
+    magnitudes: Vec<i128>,
     /// Products yet to be summed up, by column.
     pub(super) products: Vec<Vec<Product>>,
     /// Those that count twice.
-    pub(super) twice: Vec<Vec<Product>>,
+    twice: Vec<Vec<Product>>,
     /// What is to be added: halves of sums, below 2^32 each.
-    pub(super) terms: Vec<Vec<Value>>,
+    terms: Vec<Vec<Value>>,
     /// The same, to be added twice.
-    pub(super) doubled: Vec<Vec<Value>>,
+    doubled: Vec<Vec<Value>>,
     /// Terms that come from the column below, and are known last.
     carries: Vec<Vec<Value>>,
     /// What is to be added that is known now.
@@ -276,13 +280,22 @@ pub(super) fn sums_glsl(radix: Radix) -> String {
 
 impl Columns {
     fn new(b: Builder, radix: Radix) -> Self {
-        Self::of(b, radix, 2 * radix.count)
+        let magnitude = |k| if k + 1 < radix.count { HALF } else { highest_digit(radix) };
+        Self::of(b, radix, (2 * radix.count, |i, j| i + j), (0..radix.count).map(magnitude).collect())
     }
 
-    pub(super) fn of(b: Builder, radix: Radix, columns: usize) -> Self {
+    /// So many columns, and what is said of `place` and `magnitudes`.
+    pub(super) fn of(
+        b: Builder,
+        radix: Radix,
+        (columns, place): (usize, fn(usize, usize) -> usize),
+        magnitudes: Vec<i128>,
+    ) -> Self {
         Self {
             b,
             radix,
+            place,
+            magnitudes,
             products: vec![Vec::new(); columns],
             twice: vec![Vec::new(); columns],
             terms: vec![Vec::new(); columns],
@@ -292,30 +305,25 @@ impl Columns {
         }
     }
 
-    /// The largest magnitude of an operand's digit.
-    fn magnitude(&self, index: usize) -> i128 {
-        if index + 1 < self.radix.count { HALF } else { highest_digit(self.radix) }
-    }
-
     fn product(&self, (i, x): (usize, Value), (j, y): (usize, Value)) -> Product {
-        Product::of_words((x, self.magnitude(i)), (y, self.magnitude(j)))
+        Product::of_words((x, self.magnitudes[i]), (y, self.magnitudes[j]))
     }
 
-    fn add_product(&mut self, x: &[Value], y: &[Value]) {
+    pub(super) fn add_product(&mut self, x: &[Value], y: &[Value]) {
         for (i, &x) in x.iter().enumerate() {
             for (j, &y) in y.iter().enumerate() {
                 let product = self.product((i, x), (j, y));
-                self.products[i + j].push(product);
+                self.products[(self.place)(i, j)].push(product);
             }
         }
     }
 
-    fn add_square(&mut self, x: &[Value]) {
+    pub(super) fn add_square(&mut self, x: &[Value]) {
         for i in 0..x.len() {
             for j in i..x.len() {
                 let product = self.product((i, x[i]), (j, x[j]));
                 let products = if i == j { &mut self.products } else { &mut self.twice };
-                products[i + j].push(product);
+                products[(self.place)(i, j)].push(product);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::bounds::{Bounds, Interval};
 use super::program::{Op, Program};
-use super::radix::Radix;
+use super::radix::{Radix, modulo};
 use super::{Routine, Variant, adic, halves, signed};
 use crate::Field;
 use num_bigint::BigInt;
@@ -155,10 +155,6 @@ impl Model {
         let p = self.radix.modulus();
         (self.value(&low) * 1000 / &p - 1, self.value(&high) * 1000 / &p + 1)
     }
-}
-
-fn modulo(x: &BigInt, p: &BigInt) -> BigInt {
-    ((x % p) + p) % p
 }
 
 fn models() -> impl Iterator<Item = (String, Model)> {
