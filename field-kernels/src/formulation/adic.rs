@@ -123,7 +123,7 @@ fn digits_of(radix: Radix, number: &BigInt) -> Vec<i128> {
         // At most half of X.
         let digit = low_word(&digit);
         let low = digit as i32;
-        [i128::from(low), i128::from(digit) - i128::from(low) >> WIDTH]
+        [i128::from(low), (i128::from(digit) - i128::from(low)) >> WIDTH]
     };
     (0..radix.count / 2).flat_map(digit).collect()
 }
