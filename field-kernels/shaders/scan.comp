@@ -10,7 +10,7 @@
 // shared memory, and every few steps the workgroup puts that where it belongs, neighbours next to each other. Sums, which are bound by
 // memory, are fetched that way, too; where there is something to multiply meanwhile, an invocation fetches its own next element.
 //
-// Whole folds are quicker by teams: a workgroup folds STEPS elements for each of its invocations, neighbours next to each other, and
+// Whole products are quicker by teams: a workgroup folds STEPS elements for each of its invocations, neighbours next to each other, and
 // then what these have, in a tree through shared memory.
 //
 // There is one loop for all of it, around one multiplication: kernels are large because of their multiplications.
@@ -92,7 +92,7 @@ shared uvec4 tile[TILE * PITCH];
 shared uvec2 rows[TILE]; // where an invocation's first element is, and how many it has
 
 // Of an invocation's elements, the first of which is element `first`, the one of this step.
-uint place(uint first, uint step) { return IS(REVERSED) ? first - step : first + step; }
+uint place(uint first, uint step) { return TEAM == 1u && IS(REVERSED) ? first - step : first + step; }
 
 // Puts away what was made in the steps before this one, and fetches what is needed from this step on.
 void turn(uint step) {
@@ -150,79 +150,92 @@ void main() {
 #endif
     bool fresh = true; // x has not become y yet
     bool headed = false;
-    uint steps = STEPS + uint(findMSB(TEAM));
-    [[dont_unroll]] for (uint step = 0u; step < steps + (TILED ? 1u : 0u); ++step) {
-        if (TILED) {
-            if (step % AHEAD == 0u || step == steps) { turn(step); }
-            if (step == steps) { break; }
-        }
-        uint slot = lane * PITCH + step % AHEAD * uint(QUADS);
-        bool works = true;
-        Fe a = next, before = x;
-        if (TEAM > 1u && step >= STEPS) {
-            // Each round folds the upper half of what is left into the lower.
-            uint half_ = TEAM >> (step - STEPS + 1u);
-            if (member - half_ < half_) { leave(member, x); }
-            barrier();
-            works = member < half_;
-            if (works) { a = left_by(member + half_); }
-        } else if (FETCHES) {
-            [[unroll]] for (int i = 0; i < WORDS; ++i) { a.w[i] = tile[slot + uint(i / 4)][i % 4]; }
-            works = step < has;
-        } else if (HAS_ELEMENTS) {
-            // The next is on its way while this one is worked on.
-            next = identity();
-            if (step + 1u < has) { LOAD(SLOT_A, place(first, (step + 1u) * TEAM), next) }
-        } else if (OPERATION == POWER) {
-            a = fe_one();
-            uint most = (1u << DIGIT) - 1u, digit = (position >> DIGIT * step) & most;
-            if (digit != 0u) { LOAD(SLOT_C, MULTIPLIER + most * step + digit - 1u, a) }
-        }
-        if (HAS_ELEMENTS && HEADS != NOWHERE && step < has) {
-            bool head;
-            if (HEADS == FLAGS) {
-                uint at = place(first, step) + (IS(REVERSED) ? 1u : 0u);
-                head = SLOT_C.quad[BASE_SLOT_C / 4u + at / 4u][at % 4u] != 0u;
-            } else {
-                head = a.w[WORDS - 1] >= HIGHEST_BIT;
-                a.w[WORDS - 1] &= ~HIGHEST_BIT;
-            }
-            if (head) {
-                x = identity();
-                fresh = true;
-                headed = true;
-                // A chunk with a head in it is still preceded by what comes before the head.
-                if (HEADS == FLAGS) { before = x; }
-            }
-        }
-        if (HAS_ELEMENTS && !SCANS && step == 0u) {
-            // A fold begins with its first element.
-            x = a;
-            works = false;
-        }
-        if (works) {
-#if defined(KERNEL_SUM_SCAN)
-            x = fe_add(x, a);
-#else
-            if (!SAME_FACTOR) { e = OPERATION == SQUARES ? x : a; }
-            if (!SAME_FACTOR || fresh) { factor = op_left(e); }
-            if (fresh || OPERATION == HORNER || OPERATION == SQUARES) { y = op_right(x); }
-            fresh = false;
-            y = op_mul(factor, y);
-            if (IN_WORDS || step + 1u >= STEPS) { x = op_result(y); }
-            if (OPERATION == HORNER) { x = fe_add(x, a); }
-#endif
-        }
-        if (SCANS) {
-            Fe written = fe_select(IS(EXCLUSIVE), before, x);
+    uint begin = 0u, steps = TILED ? STEPS + 1u : STEPS;
+    if (TEAM > 1u) {
+        // A fold begins with its first element.
+        x = next;
+        begin = 1u;
+        steps = has;
+        if (begin < steps) { LOAD(SLOT_A, first + TEAM, next) }
+    }
+    // After the first round, in which each folds its elements, the upper half of a team's members is folded into the lower one, again and
+    // again.
+    [[dont_unroll]] for (uint half_ = TEAM / 2u;; half_ /= 2u) {
+        [[dont_unroll]] for (uint step = begin; step < steps; ++step) {
             if (TILED) {
-                [[unroll]] for (uint q = 0u; q < QUADS; ++q) {
-                    tile[slot + q] =
-                        uvec4(written.w[4u * q], written.w[4u * q + 1u], written.w[4u * q + 2u], written.w[4u * q + 3u]);
-                }
-            } else if (step < has) {
-                STORE(SLOT_R, place(first, step), written)
+                if (step % AHEAD == 0u || step == STEPS) { turn(step); }
+                if (step == STEPS) { break; }
             }
+            uint slot = lane * PITCH + step % AHEAD * uint(QUADS);
+            bool works = true;
+            Fe a = next, before = x;
+            if (FETCHES) {
+                [[unroll]] for (int i = 0; i < WORDS; ++i) { a.w[i] = tile[slot + uint(i / 4)][i % 4]; }
+                works = step < has;
+            } else if (HAS_ELEMENTS) {
+                // The next is on its way while this one is worked on.
+                if (TEAM == 1u) { next = identity(); }
+                if (step + 1u < (TEAM > 1u ? steps : has)) { LOAD(SLOT_A, place(first, (step + 1u) * TEAM), next) }
+            } else if (OPERATION == POWER) {
+                a = fe_one();
+                uint most = (1u << DIGIT) - 1u, digit = (position >> DIGIT * step) & most;
+                if (digit != 0u) { LOAD(SLOT_C, MULTIPLIER + most * step + digit - 1u, a) }
+            }
+            if (HAS_ELEMENTS && HEADS != NOWHERE && step < has) {
+                bool head;
+                if (HEADS == FLAGS) {
+                    uint at = place(first, step) + (IS(REVERSED) ? 1u : 0u);
+                    head = SLOT_C.quad[BASE_SLOT_C / 4u + at / 4u][at % 4u] != 0u;
+                } else {
+                    head = a.w[WORDS - 1] >= HIGHEST_BIT;
+                    a.w[WORDS - 1] &= ~HIGHEST_BIT;
+                }
+                if (head) {
+                    x = identity();
+                    fresh = true;
+                    headed = true;
+                    // A chunk with a head in it is still preceded by what comes before the head.
+                    if (HEADS == FLAGS) { before = x; }
+                }
+            }
+            if (HAS_ELEMENTS && !SCANS && TEAM == 1u && step == 0u) {
+                // As above.
+                x = a;
+                works = false;
+            }
+            if (works) {
+#if defined(KERNEL_SUM_SCAN)
+                x = fe_add(x, a);
+#else
+                if (!SAME_FACTOR) { e = OPERATION == SQUARES ? x : a; }
+                if (!SAME_FACTOR || fresh) { factor = op_left(e); }
+                if (fresh || OPERATION == HORNER || OPERATION == SQUARES) { y = op_right(x); }
+                fresh = false;
+                y = op_mul(factor, y);
+                if (IN_WORDS || step + 1u >= steps) { x = op_result(y); }
+                if (OPERATION == HORNER) { x = fe_add(x, a); }
+#endif
+            }
+            if (SCANS) {
+                Fe written = fe_select(IS(EXCLUSIVE), before, x);
+                if (TILED) {
+                    [[unroll]] for (uint q = 0u; q < QUADS; ++q) {
+                        tile[slot + q] =
+                            uvec4(written.w[4u * q], written.w[4u * q + 1u], written.w[4u * q + 2u], written.w[4u * q + 3u]);
+                    }
+                } else if (step < has) {
+                    STORE(SLOT_R, place(first, step), written)
+                }
+            }
+        }
+        if (half_ == 0u) { break; }
+        if (member - half_ < half_) { leave(member, x); }
+        barrier();
+        begin = 0u;
+        steps = 0u;
+        if (member < half_) {
+            next = left_by(member + half_);
+            steps = 1u;
         }
     }
     if (HEADS != NOWHERE && headed) { x.w[WORDS - 1] |= HIGHEST_BIT; }
