@@ -493,7 +493,8 @@ impl Recording {
             steps.iter().try_for_each(|step| step.compute(&Mirror::default(), &mut landed))?;
             return Ok(Ticket::done(backend, fetches, landed));
         };
-        let (mut batch, scratch) = (Batch::default(), Scratch::default());
+        // Most steps are one launch each.
+        let (mut batch, scratch) = (Batch::with_capacity(steps.len()), Scratch::default());
         let verification = verified.then(|| Verification::new(&steps, backend.verify() == Verify::Proofs));
         if let Some(verification) = &verification {
             verification.fetch_inputs(&mut batch);

@@ -127,10 +127,11 @@ pub enum Command {
 /// ));
 /// ```
 pub fn plan(steps: &[Step]) -> Vec<Command> {
-    let levels = levels(steps);
+    let touched = Touched::new(steps);
+    let levels = levels(steps, &touched);
     // Of each stage, the first level that a step need not wait for: all below are over before it begins.
     let mut after = vec![[0; Stage::ALL.len()]; steps.len()];
-    sweep(steps, 0..steps.len(), |step, latest| {
+    touched.sweep(0..steps.len(), |step, latest| {
         after[step] = latest.map(|level| level.map_or(0, |level| level + 1));
         levels[step]
     });
@@ -163,12 +164,12 @@ pub fn plan(steps: &[Step]) -> Vec<Command> {
 }
 
 /// After how many barriers each step runs, if one goes before each level but the lowest.
-fn levels(steps: &[Step]) -> Vec<isize> {
+fn levels(steps: &[Step], touched: &Touched) -> Vec<isize> {
     // As early as may be.
     let mut levels = vec![0; steps.len()];
     let mut number = 0;
     let tail = steps.iter().rposition(|step| !step.is_read_by_host()).map_or(0, |last| last + 1);
-    sweep(steps, 0..steps.len(), |step, latest| {
+    touched.sweep(0..steps.len(), |step, latest| {
         let first = latest.into_iter().flatten().max().map_or(0, |level| level + 1);
         if step < tail {
             levels[step] = first;
@@ -181,7 +182,7 @@ fn levels(steps: &[Step]) -> Vec<isize> {
     });
     // Right before the earliest that might follow. Swept from the end, with levels negated: the highest of those is the earliest.
     let early = levels.clone();
-    sweep(steps, (0..steps.len()).rev(), |step, negated| {
+    touched.sweep((0..steps.len()).rev(), |step, negated| {
         if let Some(level) = negated.into_iter().flatten().max() {
             levels[step] = -level - 1;
         }
@@ -190,48 +191,76 @@ fn levels(steps: &[Step]) -> Vec<isize> {
     levels
 }
 
-/// Looks at steps in some order, and has `place` say the level of each, given the highest level of those before it that it conflicts
-/// with, by their stage.
-fn sweep(
-    steps: &[Step],
-    order: impl Iterator<Item = usize>,
-    mut place: impl FnMut(usize, [Option<isize>; Stage::ALL.len()]) -> isize,
-) {
-    struct Seen<'a> {
-        access: &'a Access,
-        stage: Stage,
-        level: isize,
+/// What steps touch, with buffers numbered from 0 on: what is known of each is then found without hashing, as often as it is asked for.
+struct Touched<'a> {
+    steps: &'a [Step],
+    /// The numbers of the buffers of all accesses, one step's after another's.
+    numbers: Vec<u32>,
+    /// Where each step's begin.
+    starts: Vec<usize>,
+    buffers: usize,
+}
+
+/// What a sweep knows of a buffer.
+struct Seen<'a> {
+    access: &'a Access,
+    stage: Stage,
+    level: isize,
+}
+
+impl Seen<'_> {
+    /// Whether what conflicts with the other conflicts with this, which is of the same stage and no lower.
+    fn covers(&self, other: &Seen) -> bool {
+        let (mine, others) = (&self.access.bytes, &other.access.bytes);
+        self.stage == other.stage
+            && self.level >= other.level
+            && (self.access.write || !other.access.write)
+            && mine.start <= others.start
+            && others.end <= mine.end
     }
-    impl Seen<'_> {
-        /// Whether what conflicts with the other conflicts with this, which is of the same stage and no lower.
-        fn covers(&self, other: &Seen) -> bool {
-            let (mine, others) = (&self.access.bytes, &other.access.bytes);
-            self.stage == other.stage
-                && self.level >= other.level
-                && (self.access.write || !other.access.write)
-                && mine.start <= others.start
-                && others.end <= mine.end
-        }
-    }
-    // By buffer. What is covered is left out, so that there is little of it.
-    let mut seen: HashMap<usize, SmallVec<[Seen; 2]>> = HashMap::default();
-    for index in order {
-        let step = &steps[index];
-        let mut highest = [None; Stage::ALL.len()];
-        for access in &step.accesses {
-            let same_buffer = seen.get(&access.buffer).into_iter().flatten();
-            for other in same_buffer.filter(|other| access.conflicts(other.access)) {
-                let highest = &mut highest[other.stage as usize];
-                *highest = (*highest).max(Some(other.level));
+}
+
+impl<'a> Touched<'a> {
+    fn new(steps: &'a [Step]) -> Self {
+        let mut known: HashMap<usize, u32> = HashMap::default();
+        let (mut numbers, mut starts) = (Vec::with_capacity(4 * steps.len()), Vec::with_capacity(steps.len()));
+        for step in steps {
+            starts.push(numbers.len());
+            for access in &step.accesses {
+                let next = known.len() as u32;
+                numbers.push(*known.entry(access.buffer).or_insert(next));
             }
         }
-        let level = place(index, highest);
-        for access in &step.accesses {
-            let new = Seen { access, stage: step.stage, level };
-            let same_buffer = seen.entry(access.buffer).or_default();
-            if !same_buffer.iter().any(|other| other.covers(&new)) {
-                same_buffer.retain(|other| !new.covers(other));
-                same_buffer.push(new);
+        Self { steps, numbers, starts, buffers: known.len() }
+    }
+
+    /// Looks at steps in some order, and has `place` say the level of each, given the highest level of those before it that it
+    /// conflicts with, by their stage.
+    fn sweep(
+        &self,
+        order: impl Iterator<Item = usize>,
+        mut place: impl FnMut(usize, [Option<isize>; Stage::ALL.len()]) -> isize,
+    ) {
+        // By buffer. What is covered is left out, so that there is little of it.
+        let mut seen: Vec<SmallVec<[Seen; 2]>> = (0..self.buffers).map(|_| SmallVec::new()).collect();
+        for index in order {
+            let step = &self.steps[index];
+            let accesses = || step.accesses.iter().zip(&self.numbers[self.starts[index]..]);
+            let mut highest = [None; Stage::ALL.len()];
+            for (access, &buffer) in accesses() {
+                for other in seen[buffer as usize].iter().filter(|other| access.conflicts(other.access)) {
+                    let highest = &mut highest[other.stage as usize];
+                    *highest = (*highest).max(Some(other.level));
+                }
+            }
+            let level = place(index, highest);
+            for (access, &buffer) in accesses() {
+                let new = Seen { access, stage: step.stage, level };
+                let same_buffer = &mut seen[buffer as usize];
+                if !same_buffer.iter().any(|other| other.covers(&new)) {
+                    same_buffer.retain(|other| !new.covers(other));
+                    same_buffer.push(new);
+                }
             }
         }
     }

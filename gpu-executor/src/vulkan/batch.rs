@@ -21,10 +21,16 @@ use std::time::Duration;
 /// Its contents are whatever the pool's memory held before, until something is written.
 #[derive(Clone)]
 pub struct Region {
+    // One count of those who share it, not one of each: launches have several regions, and every one is cloned.
+    memory: Arc<Allocated>,
+    range: Range<u64>,
+}
+
+/// What regions share.
+struct Allocated {
     // Declared first: it goes back to the pool of a device that is still there.
     held: Arc<Held>,
     shared: Arc<Shared>,
-    range: Range<u64>,
 }
 
 /// A buffer that regions share. Submissions in flight hold it too, and are held by the device: hence the weak reference.
@@ -65,17 +71,17 @@ impl Region {
         let whole_words = range.start.is_multiple_of(4) && range.end.is_multiple_of(4);
         let inside = range.start <= range.end && range.end <= self.bytes() && whole_words;
         let range = self.range.start + range.start..self.range.start + range.end;
-        inside.then(|| Region { held: self.held.clone(), shared: self.shared.clone(), range })
+        inside.then(|| Region { memory: self.memory.clone(), range })
     }
 
     /// Whether the two regions have bytes in common.
     pub fn overlaps(&self, other: &Region) -> bool {
-        Arc::ptr_eq(&self.held, &other.held) && self.range.start < other.range.end && other.range.start < self.range.end
+        Arc::ptr_eq(&self.memory, &other.memory) && self.range.start < other.range.end && other.range.start < self.range.end
     }
 
     /// A number that the region shares with those that share its memory, and with no others that are there at the same time.
     pub fn memory(&self) -> usize {
-        Arc::as_ptr(&self.held) as usize
+        Arc::as_ptr(&self.memory) as usize
     }
 
     /// Which bytes of its memory the region is.
@@ -84,7 +90,7 @@ impl Region {
     }
 
     fn span(&self) -> Result<Span<'_>, Error> {
-        let buffer = self.held.buffer.as_ref().ok_or(Error::Lost { during: "an earlier job" })?;
+        let buffer = self.memory.held.buffer.as_ref().ok_or(Error::Lost { during: "an earlier job" })?;
         Ok(Span { buffer, offset: self.range.start, bytes: self.bytes() })
     }
 }
@@ -115,6 +121,11 @@ enum Work {
 }
 
 impl Batch {
+    /// An empty batch with room for so many pieces of work.
+    pub fn with_capacity(pieces: usize) -> Self {
+        Self { work: Vec::with_capacity(pieces) }
+    }
+
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.work.is_empty()
@@ -164,10 +175,18 @@ impl Batch {
         })
     }
 
+    /// All memory that the work touches, each once.
+    fn memory(&self) -> Vec<Arc<Held>> {
+        let mut held: Vec<&Arc<Held>> = self.regions().map(|region| &region.memory.held).collect();
+        held.sort_unstable_by_key(|held| Arc::as_ptr(held));
+        held.dedup_by_key(|held| Arc::as_ptr(held));
+        held.into_iter().cloned().collect()
+    }
+
     /// Whether the work makes sense: lengths that match and are not 0, regions of this device, no copy onto itself.
     fn check(&self, shared: &Arc<Shared>) -> Result<(), Error> {
         let malformed = |kernel, reason: &str| Err(Error::MalformedJob { kernel, reason: reason.into() });
-        if self.regions().any(|region| !Arc::ptr_eq(&region.shared, shared)) {
+        if self.regions().any(|region| !Arc::ptr_eq(&region.memory.shared, shared)) {
             return malformed("batch", "a region belongs to another device");
         }
         for work in &self.work {
@@ -246,7 +265,8 @@ impl Device {
         };
         let buffer = buffer.inspect_err(|_| shared.memory.release_resident(size))?;
         let held = Held { device: Arc::downgrade(shared), buffer: Some(buffer), last_use: AtomicU64::new(0) };
-        Ok(Region { held: Arc::new(held), shared: shared.clone(), range: 0..bytes })
+        let memory = Allocated { held: Arc::new(held), shared: shared.clone() };
+        Ok(Region { memory: Arc::new(memory), range: 0..bytes })
     }
 
     /// The most elements of this cost (see [`Job::cost`](crate::Job::cost)) that one launch should have: what the device's
@@ -296,14 +316,14 @@ impl Device {
 
         let timed = shared.timed(Stage::Submit, 0);
         let (mut up, mut down) = (staging.buffers.iter(), downloads.buffers.iter());
-        let launches =
-            batch.work.iter().filter_map(|work| if let Work::Launch { slots, .. } = work { Some(slots) } else { None });
-        let given = launches.flatten().map(|slot| match slot {
-            Some((region, write)) => Ok(Some((region.span()?, *write))),
-            None => Ok(None),
-        });
         // Of all launches, one after the other.
-        let given = given.collect::<Result<Vec<Given>, Error>>()?;
+        let mut given: Vec<Given> = Vec::with_capacity(SLOTS * batch.work.len());
+        for work in &batch.work {
+            let Work::Launch { slots, .. } = work else { continue };
+            for slot in slots {
+                given.push(slot.as_ref().map(|(region, write)| Ok::<_, Error>((region.span()?, *write))).transpose()?);
+            }
+        }
         let mut given = &given[..];
         let mut ops = Vec::with_capacity(batch.work.len());
         let mut read_backs = Vec::new();
@@ -333,7 +353,8 @@ impl Device {
         ops.append(&mut read_backs);
         let lane = shared.recorded(Role::Compute, &ops)?;
         drop(ops);
-        let last_uses: Vec<&AtomicU64> = batch.regions().map(|region| &region.held.last_use).collect();
+        let held = batch.memory();
+        let last_uses: Vec<&AtomicU64> = held.iter().map(|held| &held.last_use).collect();
         let until = match shared.submit_in_order(&lane, &last_uses) {
             Ok(until) => until,
             Err(error) => {
@@ -341,8 +362,7 @@ impl Device {
                 return Err(error);
             }
         };
-        let keep = batch.regions().map(|region| region.held.clone()).collect();
-        shared.in_flight.lock().push(InFlight { until, lanes: vec![lane], held: keep, staging: staging.keep() });
+        shared.in_flight.lock().push(InFlight { until, lanes: vec![lane], held, staging: staging.keep() });
         drop(timed);
         Ok(Ticket { shared: shared.clone(), until, downloads: downloads.keep(), awaited: None })
     }

@@ -72,9 +72,11 @@ impl Op<'_> {
                 let workgroups = program.workgroups(*elements);
                 words.extend([2, program.pipeline.as_raw(), (*elements).into(), workgroups.into(), params.len() as u64]);
                 words.extend(params.iter().copied().map(u64::from));
-                for (span, write) in slots.iter().map(|slot| slot.unzip()) {
-                    words.push(write.map_or(0, |write| 1 + u64::from(write)));
-                    words.extend(span.map_or([0; 3], |span| span.words()));
+                for slot in slots.iter() {
+                    words.extend(slot.map_or([0; 4], |(span, write)| {
+                        let [buffer, offset, bytes] = span.words();
+                        [1 + u64::from(write), buffer, offset, bytes]
+                    }));
                 }
             }
             Op::ReadBack { of } => [&[3], &of.words()[..]].into_iter().for_each(|part| words.extend(part)),
