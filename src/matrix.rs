@@ -96,6 +96,10 @@ impl Product {
         if let Some(position) = c.chunks_exact(limbs).position(|element| !self.field.is_canonical(element)) {
             return Some((0, position));
         }
+        if c.is_empty() {
+            // Of no rows, however long.
+            return None;
+        }
         let mut random = vec![0u64; self.columns * limbs];
         let known = getrandom::fill(bytemuck::cast_slice_mut(&mut random)).is_ok();
         if !known || self.rows * self.inner * self.columns == 0 {

@@ -49,9 +49,13 @@ impl Memory {
         }
     }
 
-    /// Memory for `length` items: of more than can be counted, there is none either.
+    /// Memory for `length` items: of more than can be counted, in 32 bits as positions are, there is none either.
     pub(crate) fn of(backend: &Backend, length: usize, item: Item) -> Result<Self, Error> {
-        Self::new(backend, (length as u64).saturating_mul(item.bytes()))
+        let bytes = (length as u64).saturating_mul(item.bytes());
+        if u32::try_from(length).is_err() {
+            return Err(no_memory(bytes));
+        }
+        Self::new(backend, bytes)
     }
 
     pub(crate) fn bytes(&self) -> u64 {

@@ -159,7 +159,7 @@ impl Recording {
     }
 
     /// Records a compaction: the elements of `a` whose flags are set, in their order and followed by zeros, into new memory as long as
-    /// `a`; and how many they are, as the only one of [`Indices`]. Two passes over the flags, one over the elements.
+    /// `a`; and how many they are, as the only one of [`Counts`]. Two passes over the flags, one over the elements.
     ///
     /// # Errors
     /// [`Error::LengthMismatch`], [`Error::ForeignVector`]; [`Error::Device`] if there is no memory.

@@ -172,7 +172,7 @@ impl Recording {
     ///
     /// # Errors
     /// [`Error::OperandCount`], [`Error::LengthMismatch`], [`Error::ScalarLength`], [`Error::ForeignVector`];
-    /// [`Error::NotAvailable`] for operations that give a mask.
+    /// [`Error::Overlap`]; [`Error::NotBelowModulus`] for a scalar that is not; [`Error::NotAvailable`] for operations that give a mask.
     ///
     /// ```
     /// # use ark_bls12_381::Fr;
@@ -509,7 +509,7 @@ impl Recording {
             verification.fetch_outputs(&mut batch);
         }
         if batch.is_empty() {
-            let landed = fetches.iter().map(Landed::new).collect();
+            let landed = fetches.iter().map(Landed::new).collect::<Result<_, _>>()?;
             return Ok(Ticket::done(backend, fetches, landed));
         }
         let submitted = vulkan.device().submit(&batch)?;

@@ -145,7 +145,7 @@ pub(crate) enum Second {
 
 /// Adds a reduction of segments, of which the last may be shorter, to a batch: passes that fold chunks into one element each,
 /// until there is one for each segment. What they leave to each other lies in memory from the device's pool, until the batch is
-/// done.
+/// done; another fold of the same task has it, too.
 pub(crate) fn fold(
     lowering: &mut Lowering,
     (row, field): (&ReductionRow, Field),
@@ -158,13 +158,14 @@ pub(crate) fn fold(
     let segments = length.div_ceil(segment);
     let (mut kernel, mut inputs, mut segment) = (row.first, [Some(a.clone()), b.cloned()], segment);
     let mut option = u32::from(second == Second::ForEverySegment);
+    let mut left = Vec::new();
     loop {
         let share = match steps {
             Some(steps) if segment >= TEAM => Share::new(segment, TEAM, steps.min(MOST)),
             _ => Share::of_fold(segment, segments, MOST),
         };
         let results =
-            if share.chunks == 1 { output.clone() } else { lowering.scratch((segments * share.chunks) as u64 * bytes)? };
+            if share.chunks == 1 { output.clone() } else { lowering.spare((segments * share.chunks) as u64 * bytes)? };
         let [a, b] = &inputs;
         let slots = [a.as_ref(), b.as_ref(), None, Some(&results)];
         let mut constants = smallvec![(3, share.team as u32)];
@@ -178,8 +179,10 @@ pub(crate) fn fold(
         let launch = Launch { pass, field, slots, written: 16, segments, segment, share, more, cost: row.cost };
         launch.add_to(lowering)?;
         if share.chunks == 1 {
+            lowering.give_back(left);
             return Ok(());
         }
+        left.push(results.clone());
         (kernel, inputs, segment, option) = (row.again, [Some(results), None], share.chunks, 0);
         length = segments * segment;
     }

@@ -465,7 +465,7 @@ impl Recording {
 
     /// Records a scan into `out`, which may not overlap `a`: everything that a sum or a product becomes on its way through a
     /// vector, or through segments of equal length. On a device this takes two operations per element, and, from submission
-    /// until it is done, about a twelfth of the vector's memory.
+    /// until it is done, at most an eighth of the vector's memory.
     ///
     /// # Errors
     /// [`Error::LengthMismatch`] also if the vector is not so many whole segments, [`Error::ForeignVector`],

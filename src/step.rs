@@ -241,7 +241,7 @@ impl Step {
                 store(to, &bytes);
             }
             Step::Fetch(fetch) => {
-                let mut values = Landed::new(fetch);
+                let mut values = Landed::new(fetch)?;
                 if let Some(host) = mirror.host(&fetch.from) {
                     host.load_into(values.bytes_mut());
                 }

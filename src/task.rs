@@ -165,6 +165,8 @@ pub(crate) struct Lowering<'a> {
     pub(crate) batch: &'a mut Batch,
     pub(crate) vulkan: &'a Vulkan,
     memory: &'a Scratch,
+    /// What the task itself has no more use for.
+    spare: Vec<Region>,
     /// The formulation chosen for the task; words if it does not multiply.
     pub(crate) formulation: Formulation,
 }
@@ -251,6 +253,19 @@ impl Lowering<'_> {
         self.memory.take(self.vulkan, bytes)
     }
 
+    /// The same, or what the task has given back: then its launches wait for each other.
+    pub(crate) fn spare(&mut self, bytes: u64) -> Result<Region, Error> {
+        match self.spare.iter().position(|region| region.bytes() == bytes) {
+            Some(at) => Ok(self.spare.swap_remove(at)),
+            None => self.scratch(bytes),
+        }
+    }
+
+    /// For [`Lowering::spare`].
+    pub(crate) fn give_back(&mut self, regions: impl IntoIterator<Item = Region>) {
+        self.spare.extend(regions);
+    }
+
     /// The program of a kernel, made when first asked for. It is tested with the first task that uses it.
     pub(crate) fn program(&self, which: &Specialized) -> Result<Program, Error> {
         if let Some(program) = self.vulkan.specialized.lock().get(which) {
@@ -287,7 +302,7 @@ impl Vulkan {
             })?,
         };
         scratch.next();
-        task.lower(&mut Lowering { batch, vulkan: self, memory: scratch, formulation }, inputs, outputs)
+        task.lower(&mut Lowering { batch, vulkan: self, memory: scratch, spare: Vec::new(), formulation }, inputs, outputs)
     }
 
     /// The same in a given formulation.
@@ -301,7 +316,7 @@ impl Vulkan {
     ) -> Result<(), Error> {
         self.tested(backend, task, formulation)?;
         memory.next();
-        task.lower(&mut Lowering { batch, vulkan: self, memory, formulation }, inputs, outputs)
+        task.lower(&mut Lowering { batch, vulkan: self, memory, spare: Vec::new(), formulation }, inputs, outputs)
     }
 
     fn tested(&self, backend: &Backend, task: &dyn Task, formulation: Formulation) -> Result<(), Error> {
@@ -329,7 +344,7 @@ impl Vulkan {
                 outputs.push(place(length as u64 * item.bytes())?);
             }
             memory.next();
-            let mut lowering = Lowering { batch: &mut batch, vulkan: self, memory: &memory, formulation };
+            let mut lowering = Lowering { batch: &mut batch, vulkan: self, memory: &memory, spare: Vec::new(), formulation };
             trial.task.lower(&mut lowering, &inputs, &outputs)?;
             outputs.iter().flatten().for_each(|region| batch.download(region));
             answers.push(trial.outputs.iter().map(|&(item, length)| Values::zeroed(item, length)).collect::<Vec<_>>());

@@ -3,11 +3,12 @@
 use crate::Backend;
 use crate::future::Elsewhere;
 use crate::inversion;
+use crate::memory::no_memory;
 use crate::step::{Fetch, Item, Step};
 use crate::verification::Verification;
 use crate::{Error, Field};
 use ark_bls12_381::{Fq, Fr};
-use cpu_reference::{LimbField as _, zeroed_vec};
+use cpu_reference::{LimbField as _, try_zeroed_vec};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -104,12 +105,13 @@ impl sealed::Landing for usize {
 
 impl Landed {
     /// Room for the values of a download.
-    pub(crate) fn new(fetch: &Fetch) -> Self {
-        match fetch.item {
-            Item::Element(Field::Fq) => Landed::Fq(zeroed_vec(fetch.length)),
-            Item::Element(Field::Fr) => Landed::Fr(zeroed_vec(fetch.length)),
-            Item::Flag | Item::Index => Landed::Flags(vec![0; fetch.length]),
-        }
+    pub(crate) fn new(fetch: &Fetch) -> Result<Self, Error> {
+        let room = match fetch.item {
+            Item::Element(Field::Fq) => try_zeroed_vec(fetch.length).map(Landed::Fq),
+            Item::Element(Field::Fr) => try_zeroed_vec(fetch.length).map(Landed::Fr),
+            Item::Flag | Item::Index => bytemuck::allocation::try_zeroed_vec(fetch.length).ok().map(Landed::Flags),
+        };
+        room.ok_or_else(|| no_memory((fetch.length as u64).saturating_mul(fetch.item.bytes())))
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -180,9 +182,9 @@ impl Ticket {
             return elsewhere.wait();
         }
         if let Some(device) = device {
-            landed = fetches.iter().map(Landed::new).collect();
+            landed = fetches.iter().map(Landed::new).collect::<Result<_, _>>()?;
             let mut fetched =
-                verification.as_ref().map(|(verification, steps)| verification.room(steps)).unwrap_or_default();
+                verification.as_ref().map(|(verification, steps)| verification.room(steps)).transpose()?.unwrap_or_default();
             #[cfg(feature = "test-faults")]
             let inputs_count = fetched.inputs.len();
             let steps = verification.as_ref().map_or(&[][..], |(_, steps)| steps);

@@ -2,7 +2,7 @@
 //! work than computing them need not be replayed: what the device says they wrote, in the end or, if it is overwritten, right behind them,
 //! is proved from inputs that are known to be right by then, and taken.
 
-use crate::memory::{Memory, Mirror, Place};
+use crate::memory::{Memory, Mirror, Place, no_memory};
 use crate::step::{Item, Output, Step};
 use crate::ticket::Landed;
 use crate::{Backend, Error, Field};
@@ -142,17 +142,19 @@ impl Verification {
     }
 
     /// Room for what is fetched.
-    pub(crate) fn room(&self, steps: &[Step]) -> Fetched {
-        let room = |memory: &Memory| vec![0; memory.bytes() as usize];
+    pub(crate) fn room(&self, steps: &[Step]) -> Result<Fetched, Error> {
+        let room = |memory: &Memory| {
+            bytemuck::allocation::try_zeroed_vec(memory.bytes() as usize).map_err(|()| no_memory(memory.bytes()))
+        };
         let said = |(step, proof): (&Step, &Proof)| match proof {
             Proof::Behind => step.writes().map(|output| room(output.memory)).collect(),
-            _ => Vec::new(),
+            _ => Ok(Vec::new()),
         };
-        Fetched {
-            inputs: self.inputs.iter().map(room).collect(),
-            said: steps.iter().zip(&self.proofs).map(said).collect(),
-            outputs: self.outputs.iter().map(|(memory, _)| room(memory)).collect(),
-        }
+        Ok(Fetched {
+            inputs: self.inputs.iter().map(room).collect::<Result<_, _>>()?,
+            said: steps.iter().zip(&self.proofs).map(said).collect::<Result<_, _>>()?,
+            outputs: self.outputs.iter().map(|(memory, _)| room(memory)).collect::<Result<_, _>>()?,
+        })
     }
 
     /// Computes the recording from its inputs, or takes what is proved, and compares all that it downloaded and wrote.

@@ -243,6 +243,9 @@ fn in_place_where_it_is_safe_and_refused_where_not() {
         assert!(matches!(recording.evaluate_into(&(&a * part.broadcast()), &a), Err(Error::Overlap { .. })));
         let (low, high) = (a.slice(0..60).unwrap(), a.slice(40..100).unwrap());
         assert!(matches!(recording.evaluate_into(&(&low * &low), &high), Err(Error::Overlap { .. })));
+        let mask = backend.record().equal(&a, &a).unwrap();
+        let condition = (&a * &a).select(&mask, &a).equals(&a);
+        assert!(matches!(recording.evaluate_mask_into(&condition, &mask), Err(Error::Overlap { .. })));
         assert!(matches!(recording.evaluate(&(&low + &a)), Err(Error::LengthMismatch { .. })));
         assert!(matches!(recording.evaluate(&(&a + a.broadcast())), Err(Error::LengthMismatch { other: 100, .. })));
         assert!(recording.is_empty());

@@ -7,7 +7,7 @@ mod support;
 
 use ark_bls12_381::{Fq, Fr};
 use bls12_field_gpu::ark::Element;
-use bls12_field_gpu::{Backend, DeviceError, Error, Field, Formulation, Options, SparseMatrix, Validation, Width};
+use bls12_field_gpu::{Backend, DeviceError, Error, Field, Formulation, Options, SparseMatrix, Validation, Verify, Width};
 use proptest::prelude::*;
 use std::sync::LazyLock;
 use support::{Watched, cpu, edges, engines, numbers, unwatched};
@@ -158,6 +158,24 @@ fn whatever_formulation_is_asked_for() {
         dense::<Fr>(&backend, (5, 6, 7), &numbers(30, 1), &numbers(42, 2));
         sparse::<Fq>(&backend, &[3, 70], 60, usize::MAX);
     }
+}
+
+/// Partial sums of so many rows would not fit one allocation of every device.
+#[test]
+fn very_many_shared_rows() {
+    sparse::<Fq>(&Watched::new(Options::new()), &vec![65; 43_700], 101, 3);
+}
+
+/// Products without rows may have any number of columns.
+#[test]
+fn a_proof_of_nothing_takes_no_memory() {
+    let backend = Watched::new(Options::new().verify(Verify::Proofs));
+    let (a, empty) = (backend.upload(&numbers::<Fr>(6, 1)).unwrap(), backend.upload::<Fr>(&[]).unwrap());
+    let mut recording = backend.record();
+    recording.matrix_product(&empty, &empty, (0, 0, usize::MAX)).unwrap();
+    let square = recording.matrix_product(&a, &a, (2, 3, 2)).unwrap();
+    recording.submit_verified().unwrap().wait().unwrap();
+    assert_eq!(square.download().unwrap(), naive(&numbers::<Fr>(6, 1), &numbers(6, 1), (2, 3, 2)));
 }
 
 #[test]

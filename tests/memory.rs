@@ -197,3 +197,19 @@ fn a_long_recording_takes_no_more_than_a_short_one() {
         assert!(sums.download().unwrap() == expected);
     }
 }
+
+/// One point after the other has the same memory.
+#[test]
+fn values_at_many_points_take_no_more_than_at_one() {
+    let _alone = alone();
+    let length = 1 << 17;
+    let bytes = (length * Field::Fr.bytes()) as u64;
+    // What is left of the device's memory is less than what forty points would take that had each their own.
+    let backend = Watched::new(Options::new().device_memory(bytes + bytes / 2));
+    let a: Vec<Fr> = (0..length as u64).map(|n| Fr::from(n + 1)).collect();
+    let (polynomial, points) = (backend.upload(&a).unwrap(), backend.upload(&[Fr::from(1u64); 40]).unwrap());
+    let mut recording = backend.record();
+    let values = recording.evaluate_at(&polynomial, &points).unwrap();
+    recording.submit().unwrap().wait().unwrap();
+    assert_eq!(values.download().unwrap(), [a.iter().sum::<Fr>(); 40]);
+}

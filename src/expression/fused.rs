@@ -305,7 +305,9 @@ impl Task for Fused {
     }
 
     fn in_place(&self) -> bool {
-        !self.graph.terms.iter().any(|term| matches!(term, Term::Rotated { .. } | Term::Entry(_)))
+        // A mask is not: its flags may be read four at a time.
+        matches!(self.graph.root, Root::Elements(_))
+            && !self.graph.terms.iter().any(|term| matches!(term, Term::Rotated { .. } | Term::Entry(_)))
     }
 
     fn lower(&self, device: &mut Lowering, inputs: &[Option<Region>], outputs: &[Option<Region>]) -> Result<(), Error> {

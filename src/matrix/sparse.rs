@@ -27,8 +27,9 @@ const SLICE: usize = 32;
 /// Values of the longest row that one invocation takes. Longer ones are shared, each invocation taking at most as many. Chosen, not measured.
 const SHORT: usize = 64;
 
-/// The most partial sums of shared rows that wait to be folded, if they are not of one row.
-const MOST_PARTS: usize = 1 << 22;
+/// The most bytes of partial sums of shared rows that wait to be folded, if they are not of one row: every device has so much in one
+/// allocation.
+const MOST_PARTS: usize = 1 << 27;
 
 /// Of so many different values a table is kept, and each place has a number in it: 4 bytes in place of an element.
 const MOST_KINDS: usize = 1 << 16;
@@ -263,7 +264,7 @@ impl Task for SparseProduct {
         device.dot(field, true, [values, words, x, y], &self.dots(self.short, 0, None))?;
         for SharedRows { log_parts, rows: all, begin } in self.shared.iter().filter(|shared| shared.rows > 0) {
             // As many at a time as leave so many partial sums, in the same memory.
-            let most = all.min(&(MOST_PARTS >> log_parts).max(1)).to_owned();
+            let most = all.min(&((MOST_PARTS / bytes) >> log_parts).max(1)).to_owned();
             let all_parts = device.scratch(((most * bytes) as u64) << log_parts)?;
             let all_sums = device.scratch((most * bytes) as u64)?;
             for start in (0..*all).step_by(most) {
