@@ -368,3 +368,22 @@ fn what_repeats_is_recorded_once() {
         assert_eq!(z.slice(range).unwrap().download().unwrap(), expected);
     }
 }
+
+/// What needs memory for itself is given the same as before, so that its command buffer is the same, too.
+#[test]
+fn the_same_recording_again_is_not_recorded_again() {
+    let backend = Watched::new(Options::new());
+    let vectors: Vec<_> = (0..20u64).map(|n| backend.upload(&[Fr::from(n); 2048]).unwrap()).collect();
+    let sums = backend.zeros::<Fr>(20).unwrap();
+    let mut repeats = Vec::new();
+    for _ in 0..6 {
+        let mut recording = backend.record();
+        for (n, vector) in vectors.iter().enumerate() {
+            recording.sum_into(vector, &sums.slice(n..n + 1).unwrap()).unwrap();
+        }
+        recording.submit().unwrap().wait().unwrap();
+        repeats.push(backend.stats().device.repeats);
+    }
+    assert_eq!(sums.download().unwrap(), (0..20u64).map(|n| Fr::from(2048 * n)).collect::<Vec<_>>());
+    assert!(repeats[5] >= repeats[2] + 3, "{repeats:?}");
+}

@@ -8,6 +8,7 @@ use super::{Device, Program, Shared, count};
 use crate::job::{SLOTS, max_params};
 use crate::plan::Role;
 use crate::{Error, Shape, SlotUse, Stage};
+use foldhash::HashSet;
 use smallvec::SmallVec;
 use std::fmt;
 use std::ops::Range;
@@ -175,12 +176,12 @@ impl Batch {
         })
     }
 
-    /// All memory that the work touches, each once.
+    /// All memory that the work touches, each once, in the order in which it is touched first. In that order it goes back to the pool,
+    /// so that the same recording, made again, takes the same memory for the same things, and its command buffer is found.
     fn memory(&self) -> Vec<Arc<Held>> {
-        let mut held: Vec<&Arc<Held>> = self.regions().map(|region| &region.memory.held).collect();
-        held.sort_unstable_by_key(|held| Arc::as_ptr(held));
-        held.dedup_by_key(|held| Arc::as_ptr(held));
-        held.into_iter().cloned().collect()
+        let mut known: HashSet<*const Held> = HashSet::default();
+        let held = self.regions().map(|region| &region.memory.held);
+        held.filter(|held| known.insert(Arc::as_ptr(held))).cloned().collect()
     }
 
     /// Whether the work makes sense: lengths that match and are not 0, regions of this device, no copy onto itself.

@@ -158,7 +158,10 @@ impl Shared {
         };
         let what = if repeatable { told() } else { None };
         let lane = match what.as_ref().and_then(|what| self.queues.of(role).lanes.holding(what)) {
-            Some(lane) => lane,
+            Some(lane) => {
+                count(&self.counters.repeats, 1);
+                lane
+            }
             None => {
                 let mut lane = self.lane(role)?;
                 if let Err(error) = record(&mut lane, stamps) {

@@ -116,6 +116,7 @@ struct Counters {
     submits: AtomicU64,
     dispatches: AtomicU64,
     barriers: AtomicU64,
+    repeats: AtomicU64,
     uploaded: AtomicU64,
     downloaded: AtomicU64,
     allocations: AtomicU64,
@@ -135,6 +136,8 @@ pub struct Stats {
     pub dispatches: u64,
     /// Pipeline barriers.
     pub barriers: u64,
+    /// Command buffers that were found, having been recorded for an earlier submission of the same work.
+    pub repeats: u64,
     /// Bytes copied from the caller's slices into memory that the device sees.
     pub bytes_uploaded: u64,
     /// Bytes copied back.
@@ -272,6 +275,7 @@ impl Device {
             submits: c.submits.load(Relaxed),
             dispatches: c.dispatches.load(Relaxed),
             barriers: c.barriers.load(Relaxed),
+            repeats: c.repeats.load(Relaxed),
             bytes_uploaded: c.uploaded.load(Relaxed),
             bytes_downloaded: c.downloaded.load(Relaxed),
             allocations: c.allocations.load(Relaxed),
