@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// let backend = Backend::new(&Options::new())?;
 /// let sum = backend.fr().add_u64_limbs(&[2, 0, 0, 0], &[3, 0, 0, 0])?;
 /// assert_eq!(sum, [5, 0, 0, 0]);
-/// println!("computed on {}", backend.engine());
+/// println!("device: {}", backend.engine());
 /// # Ok::<(), bls12_field_gpu::Error>(())
 /// ```
 #[derive(Clone)]
@@ -180,7 +180,7 @@ impl Backend {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// What computes the results.
+    /// The device that recordings, and calls for which it is the sooner, are computed on; or why there is none. Where one call went, [`Report::place`](crate::Report::place) says.
     ///
     /// ```
     /// use bls12_field_gpu::Engine;

@@ -1,6 +1,7 @@
 use crate::Field;
 
-/// Why there is no result. Nothing is half done: the backend is usable afterwards, unless its device is lost (and then still
+/// Why there is no result. [`Recording::submit`](crate::Recording::submit) that fails has done nothing; errors of
+/// [`Ticket::wait`](crate::Ticket::wait) mean that the recording ran and that its vectors were written. The backend is usable afterwards, unless its device is lost (and then still
 /// for calls from host memory, if no GPU is required: see [`Report::fallback`](crate::Report::fallback)). What the output
 /// slices of an `_into` function hold after an error is unspecified.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -177,7 +178,8 @@ pub enum Error {
         reason: &'static str,
     },
 
-    /// A result computed by the device is wrong: the CPU reference disagrees. The result was discarded.
+    /// A result computed by the device is wrong: the CPU reference disagrees. A call on host memory has no result then; the vectors that
+    /// a recording wrote still hold what is wrong.
     #[error("{operation} in {field} on {device}: element {index} is wrong")]
     VerificationFailed {
         /// The operation.

@@ -1,4 +1,5 @@
-//! BLS12-381 field arithmetic on any Vulkan GPU, with every result checked.
+//! BLS12-381 field arithmetic on any Vulkan GPU. Results of calls on host memory are checked on the CPU by default; chains of operations on
+//! resident vectors if they are submitted by [`Recording::submit_verified`].
 //!
 //! ```
 //! // Vectors of little-endian 64-bit limbs, six per element of the base field Fq: here one element each.
@@ -19,20 +20,29 @@
 //!
 //! The free functions use one [`backend`] for the whole process, made on first use from the environment (see [`Options`]).
 //!
+//! # Representation
+//! | entry point | elements and scalars |
+//! |---|---|
+//! | [`fq`], [`fr`], [`Backend::fq`], [`Backend::fr`] | canonical integers below p, of 6 or 4 little-endian limbs of 64 bits; `to_montgomery` and `from_montgomery` convert |
+//! | [`ark`], [`Backend::add`] and the like | arkworks' `Fq` and `Fr` |
+//! | [`Backend::execute`] | as [`Call::form`] says, its parameter, too |
+//! | [`Vector`], [`Recording`], [`Expression`], [`Pinned`] | arkworks' `Fq` and `Fr`: Montgomery form with R = 2^384 (Fq) and 2^256 (Fr), the same bytes as blst's |
+//! | exponents | plain integers, little-endian limbs of 64 bits |
+//!
 //! # Who computes
 //! A Vulkan 1.2 device with timeline semaphores and buffer device addresses, found at run time: nothing is linked, no SDK is
 //! needed. Where there is none, arkworks computes on all cores; [`Backend::engine`] says so and why, as does a warning to whoever
 //! subscribes to `tracing`, and `GPU_REQUIRE=1` makes it an error instead. The same holds for a device that is lost later: calls
-//! on data in host memory finish on the CPU, and their [`Report::fallback`] says why; what lies on a lost device is gone. A
-//! software Vulkan driver counts as a device.
+//! on data in host memory finish on the CPU ([`Backend::execute`]'s [`Report::fallback`] says why, [`Stats::fallbacks`] counts); what lies on
+//! a lost device is gone. A software Vulkan driver counts as a device.
 //!
 //! Where there is a device, a call on data in host memory goes where it is predicted to be done first, checks included
-//! ([`Placement`]); [`Report::place`] says where it went and [`Backend::explain`] why. The prediction rests on measurements that
+//! ([`Placement`]); with every element checked, only inverses and roots are. [`Report::place`] says where a call went and [`Backend::explain`] why. The prediction rests on measurements that
 //! are made once per machine and driver, in less than three seconds, by the first call that is long enough to need it
 //! ([`Calibrate`]). Recordings on resident vectors always go to the device.
 //!
 //! # Trust
-//! By default every element that a device returns is checked on the CPU with arkworks' arithmetic ([`Verify`]), and a
+//! By default every element that a call on host memory gets from a device is checked on the CPU with arkworks' arithmetic ([`Verify`]), and a
 //! mismatch is [`Error::VerificationFailed`], never a returned vector. Recordings on resident vectors are checked if they are
 //! submitted by [`Recording::submit_verified`]. Whatever is checked, each kernel must pass a self-test at the edges (0, 1, p - 1,
 //! carries) before its first result is used.
@@ -57,12 +67,12 @@
 //! public (the exponent of `sqrt` is a constant, and inverses take a constant number of division steps). That is what the
 //! shaders say; what a driver makes of them, and whether its device multiplies in constant time, is not known here. The CPU does
 //! not run in constant time: arkworks' arithmetic does not claim to, and checks stop at the first bad element. Since results are
-//! checked on the CPU by default, a secret whose time of processing must not show needs [`Verify::Off`], and even then inputs are
-//! compared with the modulus.
+//! checked on the CPU by default, a secret whose time of processing must not show needs [`Verify::Off`], and even then the inputs of
+//! calls on host memory are compared with the modulus (uploads are not).
 //!
 //! # What to expect
-//! A single operation on data that starts and ends in host memory is bound by the copying: for `add` and `mul`, 16 CPU cores
-//! do as well as any GPU, and calls of a few thousand elements or fewer are faster on one core, so that is where they go. The GPU pays for heavy
+//! A single operation on data that starts and ends in host memory is bound by the copying: for `add` and `mul` with every element checked, 16 CPU
+//! cores are sooner than any GPU, and calls of about a hundred elements or fewer are sooner on one core, so that is where they go. The GPU pays for heavy
 //! operations: [`sqrt`](sqrt_u64_limbs) and [`inverse`](inverse_u64_limbs), which a multiplication checks, and
 //! [`pow`](pow_u64_limbs) with [`Verify::Sample`] or [`Verify::Off`], since checking every power is computing it again. And it
 //! pays for chains of operations on a [`Vector`] that stays on the device. `benches/reports/` has measured figures.
@@ -71,8 +81,9 @@
 //! `oneshot`: the baseline backend of the benches. `cli`: the program `bls12-gpu`. Neither is on by default.
 //!
 //! # Panics and threads
-//! Nothing here panics on bad input or on a failing driver. [`Backend`] is `Send + Sync`, cheap to clone, and there is no
-//! thread-local state.
+//! Nothing here panics on bad input or on a failing driver. [`Backend`] is `Send + Sync`, cheap to clone, and nothing depends on which thread
+//! calls. Checks of calls on host memory run on threads of the backend's, one for each core, or, where a worker of rayon calls, in its pool; what the
+//! CPU computes and what [`Ticket::wait`] computes again runs in the caller's; awaited tickets are verified by the backend's threads.
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
@@ -161,7 +172,8 @@ use parking_lot::RwLock;
 
 /// The backend that the free functions use: one for the whole process, made from the environment by the first call and
 /// never dropped. A failure is not remembered: the next call tries again. If the device is lost, the call that finds out is
-/// computed by the CPU (unless `GPU_REQUIRE=1`), and the next one makes a new backend.
+/// computed by the CPU (unless `GPU_REQUIRE=1`), and the next one makes a new backend. Vectors of the lost one are foreign to it
+/// ([`Error::ForeignVector`]): who keeps vectors keeps a [`Backend`] of their own.
 ///
 /// ```
 /// println!("{}", bls12_field_gpu::backend()?);

@@ -36,9 +36,11 @@ impl Backend {
 /// On a device, operations that do not depend on one another run side by side, in whichever order they were recorded: a hundred
 /// with nothing in common take as many barriers as the longest of them alone. One that reads what another writes waits for it.
 ///
-/// Recordings of one backend take effect in the order in which they are submitted, whichever threads submit them. Elements are in
-/// Montgomery form. Kernels have passed their self-tests; results are compared with the CPU reference if the recording is submitted
-/// by [`Recording::submit_verified`].
+/// On a device, recordings of one backend take effect in the order in which they are submitted, whichever threads submit them. Where the CPU
+/// computes, [`Recording::submit`] does it before it returns, each thread for itself: threads that write what others read or write must take turns.
+///
+/// Elements are in Montgomery form. Kernels have passed their self-tests; results are compared with the CPU reference if the recording is
+/// submitted by [`Recording::submit_verified`].
 #[derive(Clone)]
 pub struct Recording {
     pub(crate) backend: Backend,
@@ -72,7 +74,8 @@ impl Recording {
         self.steps.is_empty()
     }
 
-    /// Records that elements are written to a vector, or a slice of one, of the same length. They are copied now.
+    /// Records that elements are written to a vector, or a slice of one, of the same length. They are copied now. That they are below the modulus,
+    /// as arkworks' own code makes them, is not checked.
     ///
     /// # Errors
     /// [`Error::LengthMismatch`], [`Error::ForeignVector`].
@@ -168,7 +171,7 @@ impl Recording {
     }
 
     /// Records any operation that gives elements into a vector, which may be one of the inputs itself, but not overlap one in
-    /// another way. `Inverse` maps zeros to zero here, as `InverseOrZero` does: nobody has looked at the values.
+    /// another way. The parameter is a scalar's limbs in Montgomery form, an exponent's as a plain integer, or empty. `Inverse` maps zeros to zero here, as `InverseOrZero` does: nobody has looked at the values.
     ///
     /// # Errors
     /// [`Error::OperandCount`], [`Error::LengthMismatch`], [`Error::ScalarLength`], [`Error::ForeignVector`];
@@ -434,7 +437,9 @@ impl Recording {
         Ok(())
     }
 
-    /// Submits what is recorded, and returns at once if a device computes it.
+    /// Submits what is recorded, whose results nobody checks, whatever [`Options::verify`](crate::Options::verify) says: see
+    /// [`Recording::submit_verified`]. Does not wait for results if a device computes them; but the first use of a kernel makes and tests it here,
+    /// in up to some hundred milliseconds, and with very much under way it waits for the oldest.
     ///
     /// # Errors
     /// [`Error::Device`]; [`Error::SelfTestFailed`]. Then nothing has been done.
@@ -455,7 +460,7 @@ impl Recording {
     ///
     /// In the same submission, the device first fetches what the recording reads before it writes it, and at the end all that
     /// it wrote. `wait` then replays the recording on the CPU, as it would be computed without a device, and compares. This costs
-    /// the copies of inputs and outputs, host memory of about twice their size, and the time that the CPU takes for the whole
+    /// the copies of inputs and outputs, host memory of up to three times their size, and the time that the CPU takes for the whole
     /// recording (inverses by Montgomery's trick). What the vectors held before is taken as it is. Without [`Ticket::wait`] nothing is
     /// verified, and where the CPU computes there is nothing to verify.
     ///
@@ -465,7 +470,8 @@ impl Recording {
     /// changes anything here.
     ///
     /// [`Error::VerificationFailed`] names the operation that last wrote a wrong element, or the first that is not proved, and which
-    /// element of its output it is. The vectors then still hold what the device computed.
+    /// element of its output it is. The vectors then still hold what the device computed: discard them. Only what the recording itself downloads
+    /// ([`Recording::download`]) is checked before anybody sees it; [`Vector::download`] checks nothing.
     ///
     /// # Errors
     /// Those of [`Recording::submit`].

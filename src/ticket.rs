@@ -24,8 +24,8 @@ use std::time::Duration;
 ///
 /// ```
 /// # use ark_bls12_381::Fr;
-/// async fn cube(a: &bls12_field_gpu::Vector<Fr>) -> Result<Vec<Fr>, bls12_field_gpu::Error> {
-///     let mut recording = bls12_field_gpu::backend()?.record();
+/// async fn cube(backend: &bls12_field_gpu::Backend, a: &bls12_field_gpu::Vector<Fr>) -> Result<Vec<Fr>, bls12_field_gpu::Error> {
+///     let mut recording = backend.record();
 ///     let cubes = recording.pow(a, &[3])?;
 ///     let cubes = recording.download(&cubes)?;
 ///     recording.submit_verified()?.await?.take(&cubes)

@@ -13,7 +13,7 @@ use std::ops::Range;
 /// CPU computes. Elements are in Montgomery form, as arkworks keeps them.
 ///
 /// Clones and slices share the memory. It goes back to the device's pool when the last of them and the last recording
-/// that uses it are gone; nobody waits for that. A vector must fit one allocation of the device.
+/// that uses it are gone; nobody waits for that. A vector must fit one allocation of the device: always less than 4 GiB (2^27 elements of Fr), on many less.
 ///
 /// ```
 /// use ark_bls12_381::Fr;
@@ -55,7 +55,8 @@ impl Backend {
         Ok(vector)
     }
 
-    /// Copies elements to the device.
+    /// Copies elements to the device. That they are below the modulus, as arkworks' own code makes them, is not checked. Until they are there, host
+    /// memory holds them twice more.
     ///
     /// # Errors
     /// [`Error::Device`] if the vector does not fit the device's memory, or one allocation.
