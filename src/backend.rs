@@ -180,7 +180,8 @@ impl Backend {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// The device that recordings, and calls for which it is the sooner, are computed on; or why there is none. Where one call went, [`Report::place`](crate::Report::place) says.
+    /// The device that recordings, and calls for which it is the sooner, are computed on; or why there is none. Where one call went,
+    /// [`Report::place`](crate::Report::place) says.
     ///
     /// ```
     /// use bls12_field_gpu::Engine;

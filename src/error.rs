@@ -1,7 +1,8 @@
 use crate::Field;
 
-/// Why there is no result. [`Recording::submit`](crate::Recording::submit) that fails has done nothing; errors of
-/// [`Ticket::wait`](crate::Ticket::wait) mean that the recording ran and that its vectors were written. The backend is usable afterwards, unless its device is lost (and then still
+/// Why there is no result. [`Recording::submit`](crate::Recording::submit) that fails on a device has done nothing. Where
+/// [`Ticket::wait`](crate::Ticket::wait) fails, the recording has been done all the same and its vectors are written; after a loss of the
+/// device nobody knows. The backend is usable afterwards, unless its device is lost (and then still
 /// for calls from host memory, if no GPU is required: see [`Report::fallback`](crate::Report::fallback)). What the output
 /// slices of an `_into` function hold after an error is unspecified.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -132,7 +133,8 @@ pub enum Error {
         /// Elements in the vector.
         length: usize,
     },
-    /// Where the rows of a sparse matrix begin is not told by numbers that start with 0, never fall, and end with the number of its values; or
+    /// Where the rows of a sparse matrix begin is not told by numbers that start with 0, never fall, and end with the number of its values;
+    /// or
     /// there are 2^32 values or more.
     #[error("row offset {position} of a sparse matrix is {offset}, between {least} and {most} expected")]
     RowOffset {

@@ -1,7 +1,7 @@
 //! Positions that stay where they are computed with.
 
 use crate::mask::FLAG;
-use crate::memory::Memory;
+use crate::memory::{Memory, no_memory};
 use crate::step::{Item, Step};
 use crate::{Backend, Error};
 use std::fmt;
@@ -157,7 +157,8 @@ impl Indices {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn download(&self) -> Result<Vec<u32>, Error> {
-        let mut indices = vec![0; self.length];
+        let indices = bytemuck::allocation::try_zeroed_vec::<u32>(self.length);
+        let mut indices = indices.map_err(|()| no_memory(4 * self.length as u64))?;
         self.memory.download(&self.backend, bytemuck::cast_slice_mut(&mut indices))?;
         Ok(indices)
     }

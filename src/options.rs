@@ -10,8 +10,9 @@ use std::time::Duration;
 /// How much of what the device computes is checked before it is returned, by arkworks on the CPU.
 ///
 /// Checking everything costs what computing on the CPU costs, except that a product proves an inverse, in a third of the work, and a
-/// square proves a root (up to its sign), in less than a hundredth. 16 cores recompute a multiplication at a third to a half of the rate
-/// at which PCIe delivers it, so a checked host-to-host `mul` takes two to four times as long as an unchecked one, and a checked `pow` as long as
+/// square proves a root (up to its sign), in less than a hundredth. 16 cores recompute a multiplication at a quarter to a half of the rate
+/// at which PCIe delivers it, so a checked host-to-host `mul` takes two to four and a half times as long as an unchecked one, and a checked
+/// `pow` as long as
 /// the CPU takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Verify {
@@ -298,8 +299,10 @@ impl Options {
 
     /// How long a wait for the device may take before it counts as lost, for good
     /// ([`Backend::is_lost`](crate::Backend::is_lost)). By default two minutes. For calls on host memory that is a chunk; for recordings it
-    /// begins with [`Ticket::wait`](crate::Ticket::wait), a download or the first poll, and includes all that was submitted before: raise it where long recordings are
-    /// queued, or a software driver computes them. [`Ticket::wait_timeout`](crate::Ticket::wait_timeout) waits without giving the device up. (Destroying a backend still waits for
+    /// begins with [`Ticket::wait`](crate::Ticket::wait), a download or the first poll, and includes all that was submitted before: raise
+    /// it where long recordings are
+    /// queued, or a software driver computes them. [`Ticket::wait_timeout`](crate::Ticket::wait_timeout) waits without giving the device
+    /// up. (Destroying a backend still waits for
     /// its device, and so does a call on [pinned](crate::Pinned) vectors: what a device may be using cannot be freed.)
     ///
     /// ```

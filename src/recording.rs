@@ -37,7 +37,8 @@ impl Backend {
 /// with nothing in common take as many barriers as the longest of them alone. One that reads what another writes waits for it.
 ///
 /// On a device, recordings of one backend take effect in the order in which they are submitted, whichever threads submit them. Where the CPU
-/// computes, [`Recording::submit`] does it before it returns, each thread for itself: threads that write what others read or write must take turns.
+/// computes, [`Recording::submit`] does it before it returns, each thread for itself: threads that write what others read or write must
+/// take turns.
 ///
 /// Elements are in Montgomery form. Kernels have passed their self-tests; results are compared with the CPU reference if the recording is
 /// submitted by [`Recording::submit_verified`].
@@ -74,7 +75,8 @@ impl Recording {
         self.steps.is_empty()
     }
 
-    /// Records that elements are written to a vector, or a slice of one, of the same length. They are copied now. That they are below the modulus,
+    /// Records that elements are written to a vector, or a slice of one, of the same length. They are copied now. That they are below the
+    /// modulus,
     /// as arkworks' own code makes them, is not checked.
     ///
     /// # Errors
@@ -171,7 +173,8 @@ impl Recording {
     }
 
     /// Records any operation that gives elements into a vector, which may be one of the inputs itself, but not overlap one in
-    /// another way. The parameter is a scalar's limbs in Montgomery form, an exponent's as a plain integer, or empty. `Inverse` maps zeros to zero here, as `InverseOrZero` does: nobody has looked at the values.
+    /// another way. The parameter is a scalar's limbs in Montgomery form, an exponent's as a plain integer, or empty. `Inverse` maps zeros
+    /// to zero here, as `InverseOrZero` does: nobody has looked at the values.
     ///
     /// # Errors
     /// [`Error::OperandCount`], [`Error::LengthMismatch`], [`Error::ScalarLength`], [`Error::ForeignVector`];
@@ -438,11 +441,14 @@ impl Recording {
     }
 
     /// Submits what is recorded, whose results nobody checks, whatever [`Options::verify`](crate::Options::verify) says: see
-    /// [`Recording::submit_verified`]. Does not wait for results if a device computes them; but the first use of a kernel makes and tests it here,
+    /// [`Recording::submit_verified`]. Does not wait for results if a device computes them; but the first use of a kernel makes and tests
+    /// it here,
     /// in up to some hundred milliseconds, and with very much under way it waits for the oldest.
     ///
     /// # Errors
-    /// [`Error::Device`]; [`Error::SelfTestFailed`]. Then nothing has been done.
+    /// [`Error::Device`]; [`Error::SelfTestFailed`]. Then nothing has been done (where the CPU computes, and host memory is lacking for a
+    /// download:
+    /// nothing of what was recorded behind it).
     ///
     /// ```
     /// # use ark_bls12_381::Fr;
@@ -466,11 +472,13 @@ impl Recording {
     ///
     /// With [`Verify::Proofs`] steps are proved where that is less work than replaying them; see there for which, and for what a proof
     /// leaves open: the sign of a root, and a chance of 2^-254. What they wrote is, if it is overwritten later, also fetched right
-    /// behind them, and kept in host memory until then. No other setting of [`Options::verify`](crate::Options::verify), which is about calls from host memory,
+    /// behind them, and kept in host memory until then. No other setting of [`Options::verify`](crate::Options::verify), which is about
+    /// calls from host memory,
     /// changes anything here.
     ///
     /// [`Error::VerificationFailed`] names the operation that last wrote a wrong element, or the first that is not proved, and which
-    /// element of its output it is. The vectors then still hold what the device computed: discard them. Only what the recording itself downloads
+    /// element of its output it is. The vectors then still hold what the device computed: discard them. Only what the recording itself
+    /// downloads
     /// ([`Recording::download`]) is checked before anybody sees it; [`Vector::download`] checks nothing.
     ///
     /// # Errors

@@ -166,7 +166,8 @@ impl Ticket {
     /// Waits until the recording has been done: spins briefly, then sleeps. If it is to be verified, verifies it, on all cores.
     ///
     /// # Errors
-    /// [`Error::Device`] if the device is lost or takes longer than its timeout; [`Error::VerificationFailed`];
+    /// [`Error::Device`] if the device is lost or takes longer than its timeout, or if there is no host memory for what is downloaded
+    /// and verified; [`Error::VerificationFailed`];
     /// [`Error::ZeroInverse`] if a zero was to be inverted where it is refused ([`Zeros::Refuse`](crate::Zeros::Refuse)): what was
     /// recorded has been done all the same.
     ///

@@ -1,10 +1,10 @@
 //! Vectors that stay where they are computed with.
 
 use crate::ark::Element;
-use crate::memory::Memory;
+use crate::memory::{Memory, no_memory};
 use crate::step::Item;
 use crate::{Backend, Error};
-use cpu_reference::zeroed_vec;
+use cpu_reference::try_zeroed_vec;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -13,7 +13,9 @@ use std::ops::Range;
 /// CPU computes. Elements are in Montgomery form, as arkworks keeps them.
 ///
 /// Clones and slices share the memory. It goes back to the device's pool when the last of them and the last recording
-/// that uses it are gone; nobody waits for that. A vector must fit one allocation of the device: always less than 4 GiB (2^27 elements of Fr), on many less.
+/// that uses it are gone; nobody waits for that. A vector must fit one allocation of the device: at most 2^27 - 1 elements of Fr, on many
+/// devices
+/// fewer; where the CPU computes, fewer than 2^32.
 ///
 /// ```
 /// use ark_bls12_381::Fr;
@@ -55,7 +57,8 @@ impl Backend {
         Ok(vector)
     }
 
-    /// Copies elements to the device. That they are below the modulus, as arkworks' own code makes them, is not checked. Until they are there, host
+    /// Copies elements to the device. That they are below the modulus, as arkworks' own code makes them, is not checked. Until they are
+    /// there, host
     /// memory holds them twice more.
     ///
     /// # Errors
@@ -142,7 +145,8 @@ impl<F: Element> Vector<F> {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn download(&self) -> Result<Vec<F>, Error> {
-        let mut elements = zeroed_vec(self.length);
+        let no_room = || no_memory((self.length as u64).saturating_mul(F::FIELD.bytes() as u64));
+        let mut elements = try_zeroed_vec(self.length).ok_or_else(no_room)?;
         self.download_into(&mut elements)?;
         Ok(elements)
     }

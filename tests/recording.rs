@@ -385,5 +385,6 @@ fn the_same_recording_again_is_not_recorded_again() {
         repeats.push(backend.stats().device.repeats);
     }
     assert_eq!(sums.download().unwrap(), (0..20u64).map(|n| Fr::from(2048 * n)).collect::<Vec<_>>());
-    assert!(repeats[5] >= repeats[2] + 3, "{repeats:?}");
+    // All but the first, or, where the first found other memory in the pool, the second.
+    assert!(repeats[5] >= repeats[1] + 4, "{repeats:?}");
 }

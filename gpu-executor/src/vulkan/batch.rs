@@ -176,12 +176,14 @@ impl Batch {
         })
     }
 
-    /// All memory that the work touches, each once, in the order in which it is touched first. In that order it goes back to the pool,
-    /// so that the same recording, made again, takes the same memory for the same things, and its command buffer is found.
+    /// All memory that the work touches, each once, what is touched first at the end. In that order it goes back to the pool, which is a
+    /// stack: the same recording, made again, takes the same memory for the same things, and its command buffer is found.
     fn memory(&self) -> Vec<Arc<Held>> {
         let mut known: HashSet<*const Held> = HashSet::default();
         let held = self.regions().map(|region| &region.memory.held);
-        held.filter(|held| known.insert(Arc::as_ptr(held))).cloned().collect()
+        let mut held: Vec<Arc<Held>> = held.filter(|held| known.insert(Arc::as_ptr(held))).cloned().collect();
+        held.reverse();
+        held
     }
 
     /// Whether the work makes sense: lengths that match and are not 0, regions of this device, no copy onto itself.

@@ -198,7 +198,8 @@ impl Shared {
         let [x, y] = plan::workgroups(program.workgroups(elements), self.settings.limits.workgroups);
         let point = vk::PipelineBindPoint::COMPUTE;
         // SAFETY: the pipeline, its layout and the buffers are alive until the submission has finished; every slot's span
-        // holds what the kernel touches for `elements` elements, and the kernel looks at no index beyond them; x and y are within the device's limits.
+        // holds what the kernel touches for `elements` elements, and the kernel looks at no index beyond them; x and y are within the
+        // device's limits.
         unsafe {
             if bind {
                 raw.cmd_bind_pipeline(lane.commands, point, program.pipeline);

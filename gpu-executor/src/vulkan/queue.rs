@@ -353,7 +353,8 @@ impl Shared {
                 self.collect(&mut lane);
                 self.queues.keep(lane);
             }
-            submission.staging.into_iter().for_each(|buffer| self.release(buffer));
+            // What was taken first goes back last: it is the first to be taken again.
+            submission.staging.into_iter().rev().for_each(|buffer| self.release(buffer));
             drop(submission.held);
         }
     }
