@@ -2,9 +2,9 @@ use crate::Field;
 
 /// Why there is no result. [`Recording::submit`](crate::Recording::submit) that fails on a device has done nothing. Where
 /// [`Ticket::wait`](crate::Ticket::wait) fails, the recording has been done all the same and its vectors are written; after a loss of the
-/// device nobody knows. The backend is usable afterwards, unless its device is lost (and then still
-/// for calls from host memory, if no GPU is required: see [`Report::fallback`](crate::Report::fallback)). What the output
-/// slices of an `_into` function hold after an error is unspecified.
+/// device nobody knows. The backend is usable afterwards, unless its device is lost (and then still for calls from host memory, if no GPU
+/// is required: see [`Report::fallback`](crate::Report::fallback)). What the output slices of an `_into` function hold after an error is
+/// unspecified.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -134,8 +134,7 @@ pub enum Error {
         length: usize,
     },
     /// Where the rows of a sparse matrix begin is not told by numbers that start with 0, never fall, and end with the number of its values;
-    /// or
-    /// there are 2^32 values or more.
+    /// or there are 2^32 values or more.
     #[error("row offset {position} of a sparse matrix is {offset}, between {least} and {most} expected")]
     RowOffset {
         /// Which offset.

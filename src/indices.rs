@@ -1,7 +1,7 @@
 //! Positions that stay where they are computed with.
 
 use crate::mask::FLAG;
-use crate::memory::{Memory, no_memory};
+use crate::memory::{Memory, zeroed};
 use crate::step::{Item, Step};
 use crate::{Backend, Error};
 use std::fmt;
@@ -157,8 +157,7 @@ impl Indices {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn download(&self) -> Result<Vec<u32>, Error> {
-        let indices = bytemuck::allocation::try_zeroed_vec::<u32>(self.length);
-        let mut indices = indices.map_err(|()| no_memory(4 * self.length as u64))?;
+        let mut indices = zeroed(self.length)?;
         self.memory.download(&self.backend, bytemuck::cast_slice_mut(&mut indices))?;
         Ok(indices)
     }

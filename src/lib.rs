@@ -36,11 +36,10 @@
 //! on data in host memory finish on the CPU ([`Backend::execute`]'s [`Report::fallback`] says why, [`Stats::fallbacks`] counts); what lies on
 //! a lost device is gone. A software Vulkan driver counts as a device.
 //!
-//! Where there is a device, a call on data in host memory goes where it is predicted to be done first, checks included
-//! ([`Placement`]); with every element checked, only inverses and roots are done
-//! first on a device. [`Report::place`] says where a call went and [`Backend::explain`] why. The prediction rests on measurements that
-//! are made once per machine and driver, in less than three seconds, by the first call that is long enough to need it
-//! ([`Calibrate`]). Recordings on resident vectors always go to the device.
+//! Where there is a device, a call on data in host memory goes where it is predicted to be done first, checks included ([`Placement`]);
+//! with every element checked, only inverses and roots are done first on a device. [`Report::place`] says where a call went and
+//! [`Backend::explain`] why. The prediction rests on measurements that are made once per machine and driver, in less than three seconds, by
+//! the first call that is long enough to need it ([`Calibrate`]). Recordings on resident vectors always go to the device.
 //!
 //! # Trust
 //! By default every element that a call on host memory gets from a device is checked on the CPU with arkworks' arithmetic ([`Verify`]), and a
@@ -73,24 +72,20 @@
 //!
 //! # What to expect
 //! A single operation on data that starts and ends in host memory is bound by the copying: for `add` and `mul` with every element checked,
-//! 16 CPU
-//! cores are sooner than any GPU, and calls of about a hundred elements or fewer are sooner on one core, so that is where they go. The GPU
-//! pays for heavy
-//! operations: [`sqrt`](sqrt_u64_limbs) and [`inverse`](inverse_u64_limbs), which a multiplication checks, and
-//! [`pow`](pow_u64_limbs) with [`Verify::Sample`] or [`Verify::Off`], since checking every power is computing it again. And it
-//! pays for chains of operations on a [`Vector`] that stays on the device. `benches/reports/` has measured figures.
+//! 16 CPU cores are sooner than any GPU, and calls of about a hundred elements or fewer are sooner on one core, so that is where they go.
+//! The GPU pays for heavy operations: [`sqrt`](sqrt_u64_limbs) and [`inverse`](inverse_u64_limbs), which a multiplication checks, and
+//! [`pow`](pow_u64_limbs) with [`Verify::Sample`] or [`Verify::Off`], since checking every power is computing it again. And it pays for
+//! chains of operations on a [`Vector`] that stays on the device. `benches/reports/` has measured figures.
 //!
 //! # Features
 //! `oneshot`: the baseline backend of the benches. `cli`: the program `bls12-gpu`. Neither is on by default.
 //!
 //! # Panics and threads
 //! Nothing here panics on bad input or on a failing driver. (Host memory that is lacking is an error for vectors, downloads and what is
-//! fetched to
-//! be verified; temporaries of the CPU's own computations end the process, as everywhere in Rust.) [`Backend`] is `Send + Sync`, cheap to
-//! clone, and nothing depends on which thread
-//! calls. Checks of calls on host memory run on threads of the backend's, one for each core, or, where a worker of rayon calls, in its
-//! pool; what the
-//! CPU computes and what [`Ticket::wait`] computes again runs in the caller's; awaited tickets are verified by the backend's threads.
+//! fetched to be verified; temporaries of the CPU's own computations end the process, as everywhere in Rust.) [`Backend`] is `Send + Sync`,
+//! cheap to clone, and nothing depends on which thread calls. Checks of calls on host memory run on threads of the backend's, one for each
+//! core, or, where a worker of rayon calls, in its pool; what the CPU computes and what [`Ticket::wait`] computes again runs in the
+//! caller's; awaited tickets are verified by the backend's threads.
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,6 +1,6 @@
 //! Masks that stay where they are computed.
 
-use crate::memory::{Memory, no_memory};
+use crate::memory::{Memory, zeroed};
 use crate::step::{Item, Step};
 use crate::{Backend, Error, Recording};
 use std::fmt;
@@ -167,8 +167,7 @@ impl Mask {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn download(&self) -> Result<Vec<bool>, Error> {
-        let flags = bytemuck::allocation::try_zeroed_vec::<u32>(self.length);
-        let mut flags = flags.map_err(|()| no_memory(4 * self.length as u64))?;
+        let mut flags = zeroed::<u32>(self.length)?;
         self.memory.download(&self.backend, bytemuck::cast_slice_mut(&mut flags))?;
         Ok(flags.into_iter().map(|flag| flag != 0).collect())
     }

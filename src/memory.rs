@@ -2,6 +2,7 @@
 
 use crate::step::Item;
 use crate::{Backend, Error};
+use cpu_reference::{LimbField, try_zeroed_vec};
 use gpu_executor::{Batch, Region};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -114,12 +115,22 @@ pub(crate) fn no_memory(bytes: u64) -> Error {
     gpu_executor::Error::OutOfMemory { during: "one allocation", needed: bytes, available: 0 }.into()
 }
 
+/// Zeros, or the error that there is no memory for them.
+pub(crate) fn zeroed<T: bytemuck::Zeroable>(length: usize) -> Result<Vec<T>, Error> {
+    let none = |()| no_memory((length as u64).saturating_mul(size_of::<T>() as u64));
+    bytemuck::allocation::try_zeroed_vec(length).map_err(none)
+}
+
+/// The same of elements.
+pub(crate) fn zeroed_elements<F: LimbField>(length: usize) -> Result<Vec<F>, Error> {
+    try_zeroed_vec(length).ok_or_else(|| no_memory((length as u64).saturating_mul(size_of::<F>() as u64)))
+}
+
 impl Host {
     /// All zero, without touching it.
     fn new(bytes: u64) -> Result<Self, Error> {
         let length = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let limbs = bytemuck::allocation::try_zeroed_vec(length.div_ceil(size_of::<u64>()));
-        let limbs = limbs.map_err(|()| no_memory(bytes))?;
+        let limbs = zeroed(length.div_ceil(size_of::<u64>()))?;
         Ok(Self { limbs: Arc::new(Mutex::new(Arc::new(limbs))), bytes: 0..length })
     }
 

@@ -297,13 +297,12 @@ impl Options {
         self
     }
 
-    /// How long a wait for the device may take before it counts as lost, for good
-    /// ([`Backend::is_lost`](crate::Backend::is_lost)). By default two minutes. For calls on host memory that is a chunk; for recordings it
-    /// begins with [`Ticket::wait`](crate::Ticket::wait), a download or the first poll, and includes all that was submitted before: raise
-    /// it where long recordings are
-    /// queued, or a software driver computes them. [`Ticket::wait_timeout`](crate::Ticket::wait_timeout) waits without giving the device
-    /// up. (Destroying a backend still waits for
-    /// its device, and so does a call on [pinned](crate::Pinned) vectors: what a device may be using cannot be freed.)
+    /// How long a wait for the device may take before it counts as lost, for good ([`Backend::is_lost`](crate::Backend::is_lost)). By
+    /// default two minutes. For calls on host memory that is a chunk; for recordings it begins with [`Ticket::wait`](crate::Ticket::wait),
+    /// a download or the first poll, and includes all that was submitted before: raise it where long recordings are queued, or a software
+    /// driver computes them. [`Ticket::wait_timeout`](crate::Ticket::wait_timeout) waits without giving the device up. (Destroying a
+    /// backend still waits for its device, and so does a call on [pinned](crate::Pinned) vectors: what a device may be using cannot be
+    /// freed.)
     ///
     /// ```
     /// # use bls12_field_gpu::*;

@@ -1,17 +1,15 @@
 //! Vectors in host memory that the device reaches.
 
 use crate::ark::Element;
-use crate::memory::no_memory;
+use crate::memory::zeroed_elements;
 use crate::{Backend, Error};
-use cpu_reference::try_zeroed_vec;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
-/// A vector of elements in host memory that the device reads and writes where it lies: a slice of elements like any other, which
-/// calls of its [`Backend`] take without copying it (uploads and [`Recording::write`](crate::Recording::write) copy it like any other).
-/// With operands and output pinned, a long addition on an H200 takes half
-/// the time; a short one gains nothing.
+/// A vector of elements in host memory that the device reads and writes where it lies: a slice of elements like any other, which calls of
+/// its [`Backend`] take without copying it (uploads and [`Recording::write`](crate::Recording::write) copy it like any other). With
+/// operands and output pinned, a long addition on an H200 takes half the time; a short one gains nothing.
 ///
 /// A device that does not answer in time holds up a call on pinned vectors, and the drop of one, until it does or is reset: what it
 /// may still write cannot be handed back.
@@ -55,10 +53,7 @@ impl Backend {
     pub fn pinned<F: Element>(&self, length: usize) -> Result<Pinned<F>, Error> {
         let memory = match self.vulkan() {
             Some(vulkan) if length > 0 => Memory::Device(vulkan.device().pin(length.saturating_mul(F::FIELD.bytes()))?),
-            _ => {
-                let bytes = (length as u64).saturating_mul(F::FIELD.bytes() as u64);
-                Memory::Host(try_zeroed_vec(length).ok_or_else(|| no_memory(bytes))?)
-            }
+            _ => Memory::Host(zeroed_elements(length)?),
         };
         Ok(Pinned { memory, length, field: PhantomData })
     }

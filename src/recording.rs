@@ -76,8 +76,7 @@ impl Recording {
     }
 
     /// Records that elements are written to a vector, or a slice of one, of the same length. They are copied now. That they are below the
-    /// modulus,
-    /// as arkworks' own code makes them, is not checked.
+    /// modulus, as arkworks' own code makes them, is not checked.
     ///
     /// # Errors
     /// [`Error::LengthMismatch`], [`Error::ForeignVector`].
@@ -177,8 +176,8 @@ impl Recording {
     /// to zero here, as `InverseOrZero` does: nobody has looked at the values.
     ///
     /// # Errors
-    /// [`Error::OperandCount`], [`Error::LengthMismatch`], [`Error::ScalarLength`], [`Error::ForeignVector`];
-    /// [`Error::Overlap`]; [`Error::NotBelowModulus`] for a scalar that is not; [`Error::NotAvailable`] for operations that give a mask.
+    /// [`Error::OperandCount`], [`Error::LengthMismatch`], [`Error::ScalarLength`], [`Error::ForeignVector`]; [`Error::Overlap`];
+    /// [`Error::NotBelowModulus`] for a scalar that is not; [`Error::NotAvailable`] for operations that give a mask.
     ///
     /// ```
     /// # use ark_bls12_381::Fr;
@@ -442,13 +441,11 @@ impl Recording {
 
     /// Submits what is recorded, whose results nobody checks, whatever [`Options::verify`](crate::Options::verify) says: see
     /// [`Recording::submit_verified`]. Does not wait for results if a device computes them; but the first use of a kernel makes and tests
-    /// it here,
-    /// in up to some hundred milliseconds, and with very much under way it waits for the oldest.
+    /// it here, in up to some hundred milliseconds, and with very much under way it waits for the oldest.
     ///
     /// # Errors
     /// [`Error::Device`]; [`Error::SelfTestFailed`]. Then nothing has been done (where the CPU computes, and host memory is lacking for a
-    /// download:
-    /// nothing of what was recorded behind it).
+    /// download: nothing of what was recorded behind it).
     ///
     /// ```
     /// # use ark_bls12_381::Fr;
@@ -471,15 +468,13 @@ impl Recording {
     /// verified, and where the CPU computes there is nothing to verify.
     ///
     /// With [`Verify::Proofs`] steps are proved where that is less work than replaying them; see there for which, and for what a proof
-    /// leaves open: the sign of a root, and a chance of 2^-254. What they wrote is, if it is overwritten later, also fetched right
-    /// behind them, and kept in host memory until then. No other setting of [`Options::verify`](crate::Options::verify), which is about
-    /// calls from host memory,
-    /// changes anything here.
+    /// leaves open: the sign of a root, and a chance of 2^-254. What they wrote is, if it is overwritten later, also fetched right behind
+    /// them, and kept in host memory until then. No other setting of [`Options::verify`](crate::Options::verify), which is about calls from
+    /// host memory, changes anything here.
     ///
     /// [`Error::VerificationFailed`] names the operation that last wrote a wrong element, or the first that is not proved, and which
     /// element of its output it is. The vectors then still hold what the device computed: discard them. Only what the recording itself
-    /// downloads
-    /// ([`Recording::download`]) is checked before anybody sees it; [`Vector::download`] checks nothing.
+    /// downloads ([`Recording::download`]) is checked before anybody sees it; [`Vector::download`] checks nothing.
     ///
     /// # Errors
     /// Those of [`Recording::submit`].

@@ -3,12 +3,12 @@
 use crate::Backend;
 use crate::future::Elsewhere;
 use crate::inversion;
-use crate::memory::no_memory;
+use crate::memory::{zeroed, zeroed_elements};
 use crate::step::{Fetch, Item, Step};
 use crate::verification::Verification;
 use crate::{Error, Field};
 use ark_bls12_381::{Fq, Fr};
-use cpu_reference::{LimbField as _, try_zeroed_vec};
+use cpu_reference::LimbField as _;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -106,12 +106,11 @@ impl sealed::Landing for usize {
 impl Landed {
     /// Room for the values of a download.
     pub(crate) fn new(fetch: &Fetch) -> Result<Self, Error> {
-        let room = match fetch.item {
-            Item::Element(Field::Fq) => try_zeroed_vec(fetch.length).map(Landed::Fq),
-            Item::Element(Field::Fr) => try_zeroed_vec(fetch.length).map(Landed::Fr),
-            Item::Flag | Item::Index => bytemuck::allocation::try_zeroed_vec(fetch.length).ok().map(Landed::Flags),
-        };
-        room.ok_or_else(|| no_memory((fetch.length as u64).saturating_mul(fetch.item.bytes())))
+        Ok(match fetch.item {
+            Item::Element(Field::Fq) => Landed::Fq(zeroed_elements(fetch.length)?),
+            Item::Element(Field::Fr) => Landed::Fr(zeroed_elements(fetch.length)?),
+            Item::Flag | Item::Index => Landed::Flags(zeroed(fetch.length)?),
+        })
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {

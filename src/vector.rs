@@ -1,10 +1,9 @@
 //! Vectors that stay where they are computed with.
 
 use crate::ark::Element;
-use crate::memory::{Memory, no_memory};
+use crate::memory::{Memory, zeroed_elements};
 use crate::step::Item;
 use crate::{Backend, Error};
-use cpu_reference::try_zeroed_vec;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -12,10 +11,9 @@ use std::ops::Range;
 /// A vector of elements of Fq or Fr that lies where its [`Backend`] computes: in the device's memory, or in the host's if the
 /// CPU computes. Elements are in Montgomery form, as arkworks keeps them.
 ///
-/// Clones and slices share the memory. It goes back to the device's pool when the last of them and the last recording
-/// that uses it are gone; nobody waits for that. A vector must fit one allocation of the device: at most 2^27 - 1 elements of Fr, on many
-/// devices
-/// fewer; where the CPU computes, fewer than 2^32.
+/// Clones and slices share the memory. It goes back to the device's pool when the last of them and the last recording that uses it are
+/// gone; nobody waits for that. A vector must fit one allocation of the device: at most 2^27 - 1 elements of Fr, on many devices fewer;
+/// where the CPU computes, fewer than 2^32.
 ///
 /// ```
 /// use ark_bls12_381::Fr;
@@ -58,8 +56,7 @@ impl Backend {
     }
 
     /// Copies elements to the device. That they are below the modulus, as arkworks' own code makes them, is not checked. Until they are
-    /// there, host
-    /// memory holds them twice more.
+    /// there, host memory holds them twice more.
     ///
     /// # Errors
     /// [`Error::Device`] if the vector does not fit the device's memory, or one allocation.
@@ -145,8 +142,7 @@ impl<F: Element> Vector<F> {
     /// # Ok::<(), bls12_field_gpu::Error>(())
     /// ```
     pub fn download(&self) -> Result<Vec<F>, Error> {
-        let no_room = || no_memory((self.length as u64).saturating_mul(F::FIELD.bytes() as u64));
-        let mut elements = try_zeroed_vec(self.length).ok_or_else(no_room)?;
+        let mut elements = zeroed_elements(self.length)?;
         self.download_into(&mut elements)?;
         Ok(elements)
     }

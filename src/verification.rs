@@ -2,7 +2,7 @@
 //! work than computing them need not be replayed: what the device says they wrote, in the end or, if it is overwritten, right behind them,
 //! is proved from inputs that are known to be right by then, and taken.
 
-use crate::memory::{Memory, Mirror, Place, no_memory};
+use crate::memory::{Memory, Mirror, Place, zeroed};
 use crate::step::{Item, Output, Step};
 use crate::ticket::Landed;
 use crate::{Backend, Error, Field};
@@ -143,9 +143,7 @@ impl Verification {
 
     /// Room for what is fetched.
     pub(crate) fn room(&self, steps: &[Step]) -> Result<Fetched, Error> {
-        let room = |memory: &Memory| {
-            bytemuck::allocation::try_zeroed_vec(memory.bytes() as usize).map_err(|()| no_memory(memory.bytes()))
-        };
+        let room = |memory: &Memory| zeroed(memory.bytes() as usize);
         let said = |(step, proof): (&Step, &Proof)| match proof {
             Proof::Behind => step.writes().map(|output| room(output.memory)).collect(),
             _ => Ok(Vec::new()),

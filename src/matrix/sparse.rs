@@ -29,7 +29,7 @@ const SHORT: usize = 64;
 
 /// The most bytes of partial sums of shared rows that wait to be folded, if they are not of one row: every device has so much in one
 /// allocation.
-const MOST_PARTS: usize = 1 << 27;
+const MOST_BYTES: usize = 1 << 27;
 
 /// Of so many different values a table is kept, and each place has a number in it: 4 bytes in place of an element.
 const MOST_KINDS: usize = 1 << 16;
@@ -264,7 +264,7 @@ impl Task for SparseProduct {
         device.dot(field, true, [values, words, x, y], &self.dots(self.short, 0, None))?;
         for SharedRows { log_parts, rows: all, begin } in self.shared.iter().filter(|shared| shared.rows > 0) {
             // As many at a time as leave so many partial sums, in the same memory.
-            let most = all.min(&((MOST_PARTS / bytes) >> log_parts).max(1)).to_owned();
+            let most = all.min(&((MOST_BYTES / bytes) >> log_parts).max(1)).to_owned();
             let all_parts = device.scratch(((most * bytes) as u64) << log_parts)?;
             let all_sums = device.scratch((most * bytes) as u64)?;
             for start in (0..*all).step_by(most) {

@@ -324,7 +324,10 @@ impl Device {
         for work in &batch.work {
             let Work::Launch { slots, .. } = work else { continue };
             for slot in slots {
-                given.push(slot.as_ref().map(|(region, write)| Ok::<_, Error>((region.span()?, *write))).transpose()?);
+                given.push(match slot {
+                    Some((region, write)) => Some((region.span()?, *write)),
+                    None => None,
+                });
             }
         }
         let mut given = &given[..];
