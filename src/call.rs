@@ -79,8 +79,8 @@ pub(crate) struct Prepared<'a> {
 impl<'a> Prepared<'a> {
     pub(crate) fn new(call: &Call<'a>) -> Result<Self, Error> {
         let row = call.operation.row();
-        let not_available = Error::NotAvailable { operation: row.name, field: call.field };
-        let twin = row.twin(call.field).ok_or(not_available)?;
+        let not_available = || Error::NotAvailable { operation: row.name, field: call.field };
+        let twin = row.twin(call.field).ok_or_else(not_available)?;
         let vector = |index: usize| call.vectors.get(index).copied().unwrap_or(&[]);
         let parameter = match row.fixed {
             Some(fixed) => fixed.of(call.field),

@@ -5,14 +5,14 @@ use crate::call::{Call, check_scalar};
 use crate::mask::Mask;
 use crate::memory::{Memory, Mirror, Place};
 use crate::operation::{Operation, Output};
-use crate::step::{Applied, Fetch, Item, Step};
-use crate::task::{Scratch, Task};
+use crate::step::{Applied, Fetch, Item, Lowered, Step};
+use crate::task::Task;
 use crate::ticket::{Download, Landed, Ticket};
 use crate::vector::Vector;
 use crate::verification::Verification;
 use crate::{Backend, Error, Form, Verify};
 use ark_bls12_381::Fq;
-use gpu_executor::Batch;
+use smallvec::{SmallVec, smallvec};
 use std::fmt;
 use std::sync::Arc;
 
@@ -208,7 +208,7 @@ impl Recording {
     fn agreed<F: Element>(&self, operation: Operation, inputs: &[&Vector<F>], parameter: &[u64]) -> Result<usize, Error> {
         let row = operation.row();
         // Everything but the vectors, which lie elsewhere, is checked as for any call.
-        let vectors = vec![&[][..]; inputs.len()];
+        let vectors: SmallVec<[&[u64]; 3]> = smallvec![&[][..]; inputs.len()];
         let call = Call { operation, field: F::FIELD, form: Form::Montgomery, vectors: &vectors, parameter };
         call.check_shape()?;
         check_scalar(row, F::FIELD, parameter)?;
@@ -352,7 +352,8 @@ impl Recording {
                 return Err(Error::Overlap { operation: task.name() });
             }
         }
-        let (inputs, items) = inputs.iter().map(|(memory, item)| ((*memory).clone(), *item)).unzip();
+        let items = inputs.iter().map(|(_, item)| *item).collect();
+        let inputs = inputs.iter().map(|(memory, _)| (*memory).clone()).collect();
         let outputs = outputs.iter().map(|(memory, item)| ((*memory).clone(), *item)).collect();
         self.steps.push(Step::Task { task, inputs, items, outputs });
         Ok(())
@@ -502,18 +503,18 @@ impl Recording {
             steps.iter().try_for_each(|step| step.compute(&Mirror::default(), &mut landed))?;
             return Ok(Ticket::done(backend, fetches, landed));
         };
-        // Most steps are one launch each.
-        let (mut batch, scratch) = (Batch::with_capacity(steps.len()), Scratch::default());
+        let mut lowered = Lowered::with_capacity(steps.len());
         let verification = verified.then(|| Verification::new(&steps, backend.verify() == Verify::Proofs));
         if let Some(verification) = &verification {
-            verification.fetch_inputs(&mut batch);
+            verification.fetch_inputs(&mut lowered.batch);
         }
         for (number, step) in steps.iter().enumerate() {
-            step.add_to((&mut batch, &scratch), &backend, vulkan)?;
+            step.add_to(&mut lowered, &backend, vulkan)?;
             if let Some(verification) = &verification {
-                verification.fetch_said(number, step, &mut batch);
+                verification.fetch_said(number, step, &mut lowered.batch);
             }
         }
+        let mut batch = lowered.batch;
         if let Some(verification) = &verification {
             verification.fetch_outputs(&mut batch);
         }

@@ -9,7 +9,8 @@ use crate::task::{Scratch, Task, Values};
 use crate::ticket::Landed;
 use crate::{Backend, Error, Field, Form};
 use cpu_reference::{Positions, Results};
-use gpu_executor::{Batch, Region};
+use gpu_executor::{Batch, Program, Region};
+use smallvec::SmallVec;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ pub(crate) enum Step {
     /// One of `elements` and `mask` may be nowhere.
     Apply {
         call: Applied,
-        inputs: Vec<Memory>,
+        inputs: SmallVec<[Memory; 3]>,
         elements: Memory,
         mask: Memory,
     },
@@ -93,6 +94,22 @@ impl Item {
     }
 }
 
+/// Steps as a device's work.
+#[derive(Default)]
+pub(crate) struct Lowered {
+    pub(crate) batch: Batch,
+    scratch: Scratch,
+    /// Those of operations so far. There are few, and most steps ask for one again.
+    programs: Vec<((Operation, Field), Program)>,
+}
+
+impl Lowered {
+    /// Nothing, with room for so many steps of one launch each.
+    pub(crate) fn with_capacity(steps: usize) -> Self {
+        Self { batch: Batch::with_capacity(steps), ..Self::default() }
+    }
+}
+
 /// What a step writes.
 pub(crate) struct Output<'a> {
     pub(crate) memory: &'a Memory,
@@ -127,7 +144,8 @@ impl Step {
     /// The memory that the step reads, before it writes.
     pub(crate) fn reads(&self) -> &[Memory] {
         match self {
-            Step::Apply { inputs, .. } | Step::Task { inputs, .. } => inputs,
+            Step::Apply { inputs, .. } => inputs,
+            Step::Task { inputs, .. } => inputs,
             Step::Copy { from, .. } | Step::Fetch(Fetch { from, .. }) => std::slice::from_ref(from),
             Step::Write { .. } | Step::Zero { .. } => &[],
         }
@@ -187,13 +205,9 @@ impl Step {
         Ok(wrong)
     }
 
-    /// Adds the step to a device's batch; a costly operation on a long vector as several launches.
-    pub(crate) fn add_to(
-        &self,
-        (batch, scratch): (&mut Batch, &Scratch),
-        backend: &Backend,
-        vulkan: &Vulkan,
-    ) -> Result<(), Error> {
+    /// Adds the step to a device's work; a costly operation on a long vector as several launches.
+    pub(crate) fn add_to(&self, lowered: &mut Lowered, backend: &Backend, vulkan: &Vulkan) -> Result<(), Error> {
+        let Lowered { batch, scratch, programs } = lowered;
         match self {
             Step::Write { bytes, to: Memory::Device(to), .. } => batch.upload(to, bytes.clone()),
             Step::Copy { from: Memory::Device(from), to: Memory::Device(to), .. } => batch.copy(from, to),
@@ -203,7 +217,15 @@ impl Step {
                 let row = call.operation.row();
                 let nowhere: [&[u64]; 3] = [&[]; 3];
                 let prepared = Prepared::new(&call.call(&nowhere[..row.vectors]))?;
-                let program = vulkan.program(backend.settings(), &prepared)?;
+                let kind = (call.operation, call.field);
+                let known = match programs.iter().position(|(known, _)| *known == kind) {
+                    Some(known) => known,
+                    None => {
+                        programs.push((kind, vulkan.program(backend.settings(), &prepared)?));
+                        programs.len() - 1
+                    }
+                };
+                let (_, program) = &programs[known];
                 let most = vulkan.device().launch_elements(row.cost);
                 for start in (0..call.length).step_by(most) {
                     let range = start..call.length.min(start + most);
@@ -212,12 +234,13 @@ impl Step {
                     let output = |memory, item| part(memory, item, &range).map(|region| (region, true));
                     let slots =
                         arranged(row, [input(0), input(1), input(2)], output(elements, element), output(mask, Item::Flag));
-                    batch.launch(&program, slots, range.len() as u32, &prepared.words);
+                    batch.launch(program, slots, range.len() as u32, &prepared.words);
                 }
             }
             Step::Task { task, inputs, outputs, .. } => {
-                let inputs: Vec<Option<Region>> = inputs.iter().map(|memory| memory.region().cloned()).collect();
-                let outputs: Vec<Option<Region>> = outputs.iter().map(|(memory, _)| memory.region().cloned()).collect();
+                type Regions = SmallVec<[Option<Region>; 4]>;
+                let inputs: Regions = inputs.iter().map(|memory| memory.region().cloned()).collect();
+                let outputs: Regions = outputs.iter().map(|(memory, _)| memory.region().cloned()).collect();
                 vulkan.lower(backend, &**task, (batch, scratch), (&inputs, &outputs))?;
             }
             _ => {}

@@ -207,18 +207,19 @@ pub(crate) const fn max_params(slots: usize) -> usize {
     (PUSH_BYTES - 8 * slots - 4) / 4
 }
 
-/// The push constants of a launch, as `io.glsl` of the kernels declares them: an address for each slot, the number of elements, the
-/// parameters.
-pub(crate) fn push_constants(addresses: &[u64], count: u32, params: &[u32]) -> [u8; PUSH_BYTES] {
-    let mut bytes = [0; PUSH_BYTES];
-    let (slots, rest) = bytes.split_at_mut(size_of_val(addresses).min(PUSH_BYTES));
-    slots
-        .chunks_exact_mut(size_of::<u64>())
-        .zip(addresses)
-        .for_each(|(to, address)| to.copy_from_slice(&address.to_le_bytes()));
-    let words = std::iter::once(&count).chain(params);
-    rest.chunks_exact_mut(size_of::<u32>()).zip(words).for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
-    bytes
+/// Words of push constants.
+pub(crate) const PUSH_WORDS: usize = PUSH_BYTES / size_of::<u32>();
+
+/// The push constants of a launch, as `io.glsl` of the kernels declares them: an address for each slot, its lower word first, the number of
+/// elements, the parameters; then zeros. And where the zeros begin.
+pub(crate) fn push_constants(addresses: &[u64], count: u32, params: &[u32]) -> ([u32; PUSH_WORDS], usize) {
+    let mut words = [0; PUSH_WORDS];
+    for (to, &address) in words.chunks_exact_mut(2).zip(addresses) {
+        to.copy_from_slice(&[address as u32, (address >> 32) as u32]);
+    }
+    let begin = (2 * addresses.len()).min(PUSH_WORDS);
+    words[begin..].iter_mut().zip(std::iter::once(&count).chain(params)).for_each(|(to, word)| *to = *word);
+    (words, (begin + 1 + params.len()).min(PUSH_WORDS))
 }
 
 #[cfg(test)]
@@ -271,14 +272,12 @@ mod tests {
 
     #[test]
     fn push_constants_lie_where_the_kernels_look() {
-        let bytes = push_constants(&[1, 2, 3, 4], 5, &[6, 7]);
-        assert_eq!(bytes[24..32], 4u64.to_le_bytes());
-        assert_eq!(bytes[32..36], 5u32.to_le_bytes());
-        assert_eq!(bytes[40..44], 7u32.to_le_bytes());
-        assert_eq!(bytes[44..], [0; 84]);
-        let bytes = push_constants(&[1; MAX_SLOTS], 5, &[6; 7]);
+        let (words, zeros) = push_constants(&[1, 2, 3, 4 | 9 << 32], 5, &[6, 7]);
+        assert_eq!(words[..zeros], [1, 0, 2, 0, 3, 0, 4, 9, 5, 6, 7]);
+        assert_eq!(words[zeros..], [0; 21]);
+        let (words, zeros) = push_constants(&[1; MAX_SLOTS], 5, &[6; 7]);
         assert_eq!((max_params(MAX_SLOTS), max_params(SLOTS)), (7, 23));
-        assert_eq!(bytes[124..], 6u32.to_le_bytes());
+        assert_eq!((words[31], zeros), (6, PUSH_WORDS));
     }
 
     #[test]

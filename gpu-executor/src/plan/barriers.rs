@@ -63,29 +63,42 @@ impl Access {
     }
 }
 
-/// One thing to be done, of which the planner knows only what memory it touches.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+/// One thing to be done, of which the planner knows only what memory it touches. A pair of these is one.
+pub trait Step {
     /// Who does it.
-    pub stage: Stage,
+    fn stage(&self) -> Stage;
+
     /// What it touches.
-    pub accesses: SmallVec<[Access; 4]>,
+    fn accesses(&self) -> impl Iterator<Item = Access>;
 }
 
-impl Step {
-    /// A step of a stage, and what it touches.
-    pub fn new(stage: Stage, accesses: impl IntoIterator<Item = Access>) -> Self {
-        Self { stage, accesses: accesses.into_iter().collect() }
+impl<A: AsRef<[Access]>> Step for (Stage, A) {
+    fn stage(&self) -> Stage {
+        self.0
     }
 
-    fn is_read_by_host(&self) -> bool {
-        self.stage == Stage::Host && !self.accesses.iter().any(|access| access.write)
+    fn accesses(&self) -> impl Iterator<Item = Access> {
+        self.1.as_ref().iter().cloned()
+    }
+}
+
+impl<S: Step> Step for &S {
+    fn stage(&self) -> Stage {
+        (*self).stage()
     }
 
-    /// Whether the two touch the same memory, one of them writing it.
-    pub(crate) fn conflicts(&self, other: &Step) -> bool {
-        self.accesses.iter().any(|mine| other.accesses.iter().any(|theirs| mine.conflicts(theirs)))
+    fn accesses(&self) -> impl Iterator<Item = Access> {
+        (*self).accesses()
     }
+}
+
+fn is_read_by_host(step: &impl Step) -> bool {
+    step.stage() == Stage::Host && !step.accesses().any(|access| access.write)
+}
+
+/// Whether the two touch the same memory, one of them writing it.
+pub(crate) fn conflict(one: &impl Step, other: &impl Step) -> bool {
+    one.accesses().any(|mine| other.accesses().any(|theirs| mine.conflicts(&theirs)))
 }
 
 /// A memory barrier over everything: what `from` did is finished and visible before `to` goes on.
@@ -117,24 +130,29 @@ pub enum Command {
 /// Its time is proportional to the number of steps, unless many of them touch different parts of one buffer.
 ///
 /// ```
-/// use gpu_executor::plan::{Access, Command, Stage, Step, plan};
+/// use gpu_executor::plan::{Access, Command, Stage, plan};
 /// let access = |buffer, write| Access { buffer, bytes: 0..64, write };
-/// let copy = |from, to| Step::new(Stage::Transfer, [access(from, false), access(to, true)]);
+/// let copy = |from, to| (Stage::Transfer, [access(from, false), access(to, true)]);
 /// let commands = plan(&[copy(0, 1), copy(1, 2), copy(3, 4), copy(4, 5)]);
 /// assert!(matches!(
 ///     commands[..],
 ///     [Command::Run(0), Command::Run(2), Command::Barrier(_), Command::Run(1), Command::Run(3)]
 /// ));
 /// ```
-pub fn plan(steps: &[Step]) -> Vec<Command> {
+pub fn plan(steps: &[impl Step]) -> Vec<Command> {
     let touched = Touched::new(steps);
     let levels = levels(steps, &touched);
     // Of each stage, the first level that a step need not wait for: all below are over before it begins.
     let mut after = vec![[0; Stage::ALL.len()]; steps.len()];
-    touched.sweep(0..steps.len(), |step, latest| {
-        after[step] = latest.map(|level| level.map_or(0, |level| level + 1));
-        levels[step]
-    });
+    if touched.stages.iter().all(|&stage| stage == Stage::Compute) {
+        // As in most recordings. There is a barrier before each level: the longest chain of conflicts has a step in each of them.
+        after.iter_mut().zip(&levels).for_each(|(after, &level)| after[Stage::Compute as usize] = level);
+    } else {
+        touched.sweep(0..steps.len(), |step, latest| {
+            after[step] = latest.map(|level| level + 1);
+            levels[step]
+        });
+    }
     let mut order: Vec<usize> = (0..steps.len()).collect();
     order.sort_by_key(|&step| levels[step]);
     // Below which level all steps of a stage are over before a step of another begins, by the barriers so far.
@@ -143,7 +161,7 @@ pub fn plan(steps: &[Step]) -> Vec<Command> {
     for together in order.chunk_by(|a, b| levels[*a] == levels[*b]) {
         let mut barrier = Barrier { from: Stages::default(), to: Stages::default() };
         for &step in together {
-            let stage = steps[step].stage;
+            let stage = touched.stages[step];
             for from in Stage::ALL {
                 if after[step][from as usize] > settled[from as usize][stage as usize] {
                     barrier = Barrier { from: barrier.from.and(Stages::of(from)), to: barrier.to.and(Stages::of(stage)) };
@@ -164,13 +182,13 @@ pub fn plan(steps: &[Step]) -> Vec<Command> {
 }
 
 /// After how many barriers each step runs, if one goes before each level but the lowest.
-fn levels(steps: &[Step], touched: &Touched) -> Vec<isize> {
+fn levels(steps: &[impl Step], touched: &Touched) -> Vec<isize> {
     // As early as may be.
     let mut levels = vec![0; steps.len()];
     let mut number = 0;
-    let tail = steps.iter().rposition(|step| !step.is_read_by_host()).map_or(0, |last| last + 1);
+    let tail = steps.iter().rposition(|step| !is_read_by_host(step)).map_or(0, |last| last + 1);
     touched.sweep(0..steps.len(), |step, latest| {
-        let first = latest.into_iter().flatten().max().map_or(0, |level| level + 1);
+        let first = highest(latest) + 1;
         if step < tail {
             levels[step] = first;
             number = number.max(first + 1);
@@ -180,24 +198,36 @@ fn levels(steps: &[Step], touched: &Touched) -> Vec<isize> {
         }
         levels[step]
     });
-    // Right before the earliest that might follow. Swept from the end, with levels negated: the highest of those is the earliest.
+    // Right before the earliest that might follow. Swept from the end, with levels counted from the last: the highest of those is the
+    // earliest.
     let early = levels.clone();
-    touched.sweep((0..steps.len()).rev(), |step, negated| {
-        if let Some(level) = negated.into_iter().flatten().max() {
-            levels[step] = -level - 1;
+    let last = early.iter().copied().max().unwrap_or(0);
+    touched.sweep((0..steps.len()).rev(), |step, earliest| {
+        let from_last = highest(earliest);
+        if from_last != NONE {
+            levels[step] = last - from_last - 1;
         }
-        -early[step]
+        last - early[step]
     });
     levels
 }
 
-/// What steps touch, with buffers numbered from 0 on: what is known of each is then found without hashing, as often as it is asked for.
-struct Touched<'a> {
-    steps: &'a [Step],
-    /// The numbers of the buffers of all accesses, one step's after another's.
-    numbers: Vec<u32>,
-    /// Where each step's begin.
-    starts: Vec<usize>,
+/// The level of no step, of which others are 0 or more.
+const NONE: isize = -1;
+
+/// The highest of levels, by stage.
+fn highest([a, b, c]: [isize; Stage::ALL.len()]) -> isize {
+    a.max(b).max(c)
+}
+
+/// What steps touch, in one list, with buffers numbered from 0 on: what is known of each is then found without hashing, as often as it is
+/// asked for.
+struct Touched {
+    stages: Vec<Stage>,
+    /// One step's after another's.
+    accesses: Vec<Access>,
+    /// Where each step's end.
+    ends: Vec<usize>,
     buffers: usize,
 }
 
@@ -220,43 +250,40 @@ impl Seen<'_> {
     }
 }
 
-impl<'a> Touched<'a> {
-    fn new(steps: &'a [Step]) -> Self {
-        let mut known: HashMap<usize, u32> = HashMap::default();
-        let (mut numbers, mut starts) = (Vec::with_capacity(4 * steps.len()), Vec::with_capacity(steps.len()));
+impl Touched {
+    fn new(steps: &[impl Step]) -> Self {
+        let mut known: HashMap<usize, usize> = HashMap::default();
+        let (mut accesses, mut ends) = (Vec::with_capacity(4 * steps.len()), Vec::with_capacity(steps.len()));
         for step in steps {
-            starts.push(numbers.len());
-            for access in &step.accesses {
-                let next = known.len() as u32;
-                numbers.push(*known.entry(access.buffer).or_insert(next));
+            for access in step.accesses() {
+                let next = known.len();
+                let buffer = *known.entry(access.buffer).or_insert(next);
+                accesses.push(Access { buffer, ..access });
             }
+            ends.push(accesses.len());
         }
-        Self { steps, numbers, starts, buffers: known.len() }
+        Self { stages: steps.iter().map(Step::stage).collect(), accesses, ends, buffers: known.len() }
     }
 
     /// Looks at steps in some order, and has `place` say the level of each, given the highest level of those before it that it
     /// conflicts with, by their stage.
-    fn sweep(
-        &self,
-        order: impl Iterator<Item = usize>,
-        mut place: impl FnMut(usize, [Option<isize>; Stage::ALL.len()]) -> isize,
-    ) {
+    fn sweep(&self, order: impl Iterator<Item = usize>, mut place: impl FnMut(usize, [isize; Stage::ALL.len()]) -> isize) {
         // By buffer. What is covered is left out, so that there is little of it.
         let mut seen: Vec<SmallVec<[Seen; 2]>> = (0..self.buffers).map(|_| SmallVec::new()).collect();
         for index in order {
-            let step = &self.steps[index];
-            let accesses = || step.accesses.iter().zip(&self.numbers[self.starts[index]..]);
-            let mut highest = [None; Stage::ALL.len()];
-            for (access, &buffer) in accesses() {
-                for other in seen[buffer as usize].iter().filter(|other| access.conflicts(other.access)) {
+            let begin = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+            let accesses = &self.accesses[begin..self.ends[index]];
+            let mut highest = [NONE; Stage::ALL.len()];
+            for access in accesses {
+                for other in seen[access.buffer].iter().filter(|other| access.conflicts(other.access)) {
                     let highest = &mut highest[other.stage as usize];
-                    *highest = (*highest).max(Some(other.level));
+                    *highest = (*highest).max(other.level);
                 }
             }
-            let level = place(index, highest);
-            for (access, &buffer) in accesses() {
-                let new = Seen { access, stage: step.stage, level };
-                let same_buffer = &mut seen[buffer as usize];
+            let (stage, level) = (self.stages[index], place(index, highest));
+            for access in accesses {
+                let new = Seen { access, stage, level };
+                let same_buffer = &mut seen[access.buffer];
                 if !same_buffer.iter().any(|other| other.covers(&new)) {
                     same_buffer.retain(|other| !new.covers(other));
                     same_buffer.push(new);
@@ -280,7 +307,7 @@ pub struct Hazard {
 /// [`plan`] works.
 ///
 /// A plan that leaves out a step, or runs one twice, shows up as that step's hazard with itself.
-pub fn find_hazard(steps: &[Step], commands: &[Command]) -> Option<Hazard> {
+pub fn find_hazard(steps: &[impl Step], commands: &[Command]) -> Option<Hazard> {
     let mut positions = vec![None; steps.len()];
     for (position, command) in commands.iter().enumerate() {
         let Command::Run(step) = *command else { continue };
@@ -293,11 +320,11 @@ pub fn find_hazard(steps: &[Step], commands: &[Command]) -> Option<Hazard> {
         return Some(Hazard { first: missing, second: missing });
     }
     for second in 0..steps.len() {
-        for first in (0..second).filter(|&first| steps[first].conflicts(&steps[second])) {
+        for first in (0..second).filter(|&first| conflict(&steps[first], &steps[second])) {
             let between = positions[first].zip(positions[second]).and_then(|(a, b)| commands.get(a..b)).unwrap_or(&[]);
             let ordered = between.iter().any(|command| match command {
                 Command::Barrier(Barrier { from, to }) => {
-                    from.contains(steps[first].stage) && to.contains(steps[second].stage)
+                    from.contains(steps[first].stage()) && to.contains(steps[second].stage())
                 }
                 Command::Run(_) => false,
             });
@@ -310,7 +337,7 @@ pub fn find_hazard(steps: &[Step], commands: &[Command]) -> Option<Hazard> {
 }
 
 /// Whether taking any one barrier out of a plan leaves a hazard: none is spare, and the checker would notice each one missing.
-pub fn every_barrier_matters(steps: &[Step], commands: &[Command]) -> bool {
+pub fn every_barrier_matters(steps: &[impl Step], commands: &[Command]) -> bool {
     let barriers = commands.iter().enumerate().filter(|(_, command)| matches!(command, Command::Barrier(_)));
     barriers.map(|(position, _)| position).all(|position| {
         let mut without = commands.to_vec();
@@ -324,14 +351,19 @@ pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    pub(crate) fn step() -> impl Strategy<Value = Step> {
-        let stage = prop_oneof![Just(Stage::Transfer), Just(Stage::Compute), Just(Stage::Host)];
+    pub(crate) type Owned = (Stage, Vec<Access>);
+
+    pub(crate) fn step() -> impl Strategy<Value = Owned> {
         let access = (0usize..4, 0u64..4, 1u64..4, any::<bool>()).prop_map(|(buffer, start, length, write)| Access {
             buffer,
             bytes: start..start + length,
             write,
         });
-        (stage, prop::collection::vec(access, 0..4)).prop_map(|(stage, accesses)| Step::new(stage, accesses))
+        (stage(), prop::collection::vec(access, 0..4))
+    }
+
+    fn stage() -> impl Strategy<Value = Stage> {
+        prop_oneof![Just(Stage::Transfer), Just(Stage::Compute), Just(Stage::Host)]
     }
 
     fn barriers(commands: &[Command]) -> usize {
@@ -340,26 +372,28 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn plans_have_no_hazards_and_no_spare_barrier(steps in prop::collection::vec(step(), 0..12)) {
+        fn plans_have_no_hazards_and_no_spare_barrier(steps in prop::collection::vec(step(), 0..12), of in stage(), one: bool) {
+            // Half of them of steps of one stage.
+            let steps: Vec<Owned> = steps.into_iter().map(|(stage, touched)| (if one { of } else { stage }, touched)).collect();
             let commands = plan(&steps);
             prop_assert_eq!(find_hazard(&steps, &commands), None);
             prop_assert!(every_barrier_matters(&steps, &commands));
             // No order of the steps has fewer barriers than the longest chain of conflicts has links.
             let mut links = vec![0; steps.len()];
             for second in 0..steps.len() {
-                for first in (0..second).filter(|&first| steps[first].conflicts(&steps[second])) {
+                for first in (0..second).filter(|&first| conflict(&steps[first], &steps[second])) {
                     links[second] = links[second].max(links[first] + 1);
                 }
             }
             let longest = links.into_iter().max().unwrap_or(0);
-            let read_in_the_end = steps.last().is_some_and(Step::is_read_by_host);
+            let read_in_the_end = steps.last().is_some_and(is_read_by_host);
             prop_assert!(barriers(&commands) <= longest + usize::from(read_in_the_end));
         }
     }
 
     #[test]
     fn the_checker_sees_missing_repeated_and_swapped_steps() {
-        let steps = vec![Step::new(Stage::Compute, []); 2];
+        let steps = vec![(Stage::Compute, vec![]); 2];
         assert_eq!(find_hazard(&steps, &[Command::Run(0), Command::Run(1)]), None);
         // They do not conflict.
         assert_eq!(find_hazard(&steps, &[Command::Run(1), Command::Run(0)]), None);
@@ -367,7 +401,7 @@ pub(crate) mod tests {
         assert!(find_hazard(&steps, &[Command::Run(0), Command::Run(0), Command::Run(1)]).is_some());
         assert!(find_hazard(&steps, &[Command::Run(0), Command::Run(1), Command::Run(2)]).is_some());
         let written = Access { buffer: 0, bytes: 0..4, write: true };
-        let steps = vec![Step::new(Stage::Compute, [written]); 2];
+        let steps = vec![(Stage::Compute, vec![written]); 2];
         let stages = Stages::of(Stage::Compute);
         let barrier = || Command::Barrier(Barrier { from: stages, to: stages });
         assert_eq!(find_hazard(&steps, &[Command::Run(0), barrier(), Command::Run(1)]), None);
@@ -378,7 +412,7 @@ pub(crate) mod tests {
     #[test]
     fn what_others_wait_for_runs_right_before_the_earliest_of_them() {
         let access = |buffer, write| Access { buffer, bytes: 0..64, write };
-        let kernel = |from, to| Step::new(Stage::Compute, [access(from, false), access(to, true)]);
+        let kernel = |from, to| (Stage::Compute, vec![access(from, false), access(to, true)]);
         // Two of three, each of its own, into the same memory in the end.
         let chain = |n: usize| [kernel(0, 3 * n + 2), kernel(3 * n + 2, 3 * n + 3), kernel(3 * n + 3, 1)];
         let steps = [chain(0), chain(1), chain(2)].concat();
@@ -392,7 +426,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_barrier_the_wrong_way_round_does_not_count() {
-        let touch = |stage, write| Step::new(stage, [Access { buffer: 0, bytes: 0..4, write }]);
+        let touch = |stage, write| (stage, vec![Access { buffer: 0, bytes: 0..4, write }]);
         let steps = [touch(Stage::Transfer, true), touch(Stage::Compute, false)];
         let with = |from, to| {
             let barrier = Barrier { from: Stages::of(from), to: Stages::of(to) };
@@ -407,12 +441,12 @@ pub(crate) mod tests {
         let (write, read) =
             (|buffer| Access { buffer, bytes: 0..64, write: true }, |buffer| Access { buffer, bytes: 0..64, write: false });
         let steps = [
-            Step::new(Stage::Transfer, [read(10), write(0)]),
-            Step::new(Stage::Transfer, [read(11), write(1)]),
-            Step::new(Stage::Compute, [read(0), read(1), write(2), write(3)]),
-            Step::new(Stage::Transfer, [read(2), write(12)]),
-            Step::new(Stage::Transfer, [read(3), write(13)]),
-            Step::new(Stage::Host, [read(12), read(13)]),
+            (Stage::Transfer, vec![read(10), write(0)]),
+            (Stage::Transfer, vec![read(11), write(1)]),
+            (Stage::Compute, vec![read(0), read(1), write(2), write(3)]),
+            (Stage::Transfer, vec![read(2), write(12)]),
+            (Stage::Transfer, vec![read(3), write(13)]),
+            (Stage::Host, vec![read(12), read(13)]),
         ];
         assert_eq!(barriers(&plan(&steps)), 3);
     }

@@ -1,6 +1,6 @@
 //! Which queue does what, and which submission waits for which.
 
-use super::barriers::{Command, Hazard, Step, find_hazard, plan};
+use super::barriers::{Command, Hazard, Step, conflict, find_hazard, plan};
 
 /// What a queue is for. Devices without a queue of its own for a role do it on the compute queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,19 +30,19 @@ pub struct Submission {
 /// themselves; it waits for the earlier submissions that touch what it touches, one of the two writing.
 ///
 /// ```
-/// use gpu_executor::plan::{Access, Role, Stage, Step, submissions};
+/// use gpu_executor::plan::{Access, Role, Stage, submissions};
 /// let write = |buffer| Access { buffer, bytes: 0..64, write: true };
 /// let read = |buffer| Access { buffer, bytes: 0..64, write: false };
 /// let steps = [
-///     Step::new(Stage::Transfer, [write(0)]),
-///     Step::new(Stage::Compute, [read(0), write(1)]),
-///     Step::new(Stage::Transfer, [read(1), write(2)]),
+///     (Stage::Transfer, vec![write(0)]),
+///     (Stage::Compute, vec![read(0), write(1)]),
+///     (Stage::Transfer, vec![read(1), write(2)]),
 /// ];
 /// let submissions = submissions(&steps, &[Role::Upload, Role::Compute, Role::Download]);
 /// assert_eq!(submissions.len(), 3);
 /// assert_eq!((&submissions[1].after[..], &submissions[2].after[..]), (&[0][..], &[1][..]));
 /// ```
-pub fn submissions(steps: &[Step], queues: &[Role]) -> Vec<Submission> {
+pub fn submissions(steps: &[impl Step], queues: &[Role]) -> Vec<Submission> {
     let mut submissions: Vec<Submission> = Vec::new();
     let mut begin = 0;
     for run in queues[..steps.len()].chunk_by(|a, b| a == b) {
@@ -53,7 +53,7 @@ pub fn submissions(steps: &[Step], queues: &[Role]) -> Vec<Submission> {
         };
         let commands = plan(&steps[begin..end]).into_iter().map(shifted).collect();
         let touches = |submission: &Submission| {
-            submission.steps().any(|earlier| steps[begin..end].iter().any(|step| step.conflicts(&steps[earlier])))
+            submission.steps().any(|earlier| steps[begin..end].iter().any(|step| conflict(step, &steps[earlier])))
         };
         let after = submissions.iter().enumerate().filter(|(_, earlier)| touches(earlier)).map(|(index, _)| index).collect();
         submissions.push(Submission { queue: run[0], commands, after });
@@ -72,7 +72,7 @@ impl Submission {
 /// Proves a list of submissions free of hazards, or shows one: within a submission as [`find_hazard`] does; between two steps
 /// of different submissions that conflict there must be a chain of waits. Deliberately dumb, and knows nothing of how
 /// [`submissions`] works.
-pub fn find_hazard_across(steps: &[Step], submissions: &[Submission]) -> Option<Hazard> {
+pub fn find_hazard_across<S: Step>(steps: &[S], submissions: &[Submission]) -> Option<Hazard> {
     let all: Vec<(usize, usize)> =
         submissions.iter().enumerate().flat_map(|(number, s)| s.steps().map(move |step| (number, step))).collect();
     // The steps of a submission, in any order, are those after what the one before it has.
@@ -86,7 +86,7 @@ pub fn find_hazard_across(steps: &[Step], submissions: &[Submission]) -> Option<
     for submission in submissions {
         let mut mine: Vec<usize> = submission.steps().collect();
         mine.sort();
-        let own: Vec<Step> = mine.iter().map(|&step| steps[step].clone()).collect();
+        let own: Vec<&S> = mine.iter().map(|&step| &steps[step]).collect();
         let renumbered = |command: &Command| match command {
             Command::Run(step) => Command::Run(step - mine[0]),
             barrier => barrier.clone(),
@@ -106,7 +106,7 @@ pub fn find_hazard_across(steps: &[Step], submissions: &[Submission]) -> Option<
             }
         }
         for &(earlier, first) in all.iter().filter(|(earlier, _)| *earlier < later) {
-            if steps[first].conflicts(&steps[second]) && !waits[earlier] {
+            if conflict(&steps[first], &steps[second]) && !waits[earlier] {
                 return Some(Hazard { first, second });
             }
         }
@@ -117,7 +117,7 @@ pub fn find_hazard_across(steps: &[Step], submissions: &[Submission]) -> Option<
 #[cfg(test)]
 mod tests {
     use super::super::barriers::Stage;
-    use super::super::barriers::tests::step;
+    use super::super::barriers::tests::{Owned, step};
     use super::*;
     use proptest::prelude::*;
 
@@ -128,7 +128,7 @@ mod tests {
     proptest! {
         #[test]
         fn submissions_have_no_hazards_and_no_spare_wait(all in prop::collection::vec((step(), role()), 0..12)) {
-            let (steps, queues): (Vec<Step>, Vec<Role>) = all.into_iter().unzip();
+            let (steps, queues): (Vec<Owned>, Vec<Role>) = all.into_iter().unzip();
             let planned = submissions(&steps, &queues);
             prop_assert_eq!(find_hazard_across(&steps, &planned), None);
             for (number, submission) in planned.iter().enumerate() {
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn the_checker_sees_missing_steps_waits_and_barriers() {
-        let touch = |write| Step::new(Stage::Transfer, [super::super::Access { buffer: 0, bytes: 0..4, write }]);
+        let touch = |write| (Stage::Transfer, [super::super::Access { buffer: 0, bytes: 0..4, write }]);
         let steps = [touch(true), touch(false), touch(true)];
         let good = submissions(&steps, &[Role::Upload, Role::Compute, Role::Compute]);
         assert_eq!(find_hazard_across(&steps, &good), None);

@@ -4,15 +4,14 @@ use super::encode::{Given, MOST_INLINE, Op, Span};
 use super::memory::{Buffer, Place};
 use super::queue::{InFlight, Point};
 use super::threads::Towards;
-use super::{Device, Program, Shared, count};
+use super::{Device, Made, Program, Shared, count};
 use crate::job::{SLOTS, max_params};
 use crate::plan::Role;
 use crate::{Error, Shape, SlotUse, Stage};
-use foldhash::HashSet;
 use smallvec::SmallVec;
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -32,6 +31,8 @@ struct Allocated {
     // Declared first: it goes back to the pool of a device that is still there.
     held: Arc<Held>,
     shared: Arc<Shared>,
+    /// Whether it is that of a batch's constants.
+    constants: bool,
 }
 
 /// A buffer that regions share. Submissions in flight hold it too, and are held by the device: hence the weak reference.
@@ -41,6 +42,8 @@ pub(super) struct Held {
     buffer: Option<Buffer>,
     /// The timeline value of the last submission that touched it: the next one that does waits for it, on the device.
     last_use: AtomicU64,
+    /// The number of the last batch that was found to touch it.
+    listed: AtomicU64,
 }
 
 impl Held {
@@ -92,7 +95,7 @@ impl Region {
 
     fn span(&self) -> Result<Span<'_>, Error> {
         let buffer = self.memory.held.buffer.as_ref().ok_or(Error::Lost { during: "an earlier job" })?;
-        Ok(Span { buffer, offset: self.range.start, bytes: self.bytes() })
+        Ok(Span { whole: self.memory.constants, ..Span::new(buffer, self.range.start, self.bytes()) })
     }
 }
 
@@ -106,6 +109,8 @@ impl fmt::Debug for Region {
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     work: Vec<Work>,
+    /// What is written before all of it, and to where.
+    constants: Vec<(Region, Vec<u8>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -124,7 +129,7 @@ enum Work {
 impl Batch {
     /// An empty batch with room for so many pieces of work.
     pub fn with_capacity(pieces: usize) -> Self {
-        Self { work: Vec::with_capacity(pieces) }
+        Self { work: Vec::with_capacity(pieces), constants: Vec::new() }
     }
 
     /// Whether there is nothing to do.
@@ -135,6 +140,34 @@ impl Batch {
     /// Writes `bytes` to a region of the same length.
     pub fn upload(&mut self, to: &Region, bytes: Arc<[u8]>) {
         self.work.push(Work::Upload { to: to.clone(), bytes });
+    }
+
+    /// Memory that holds these bytes, for launches. What many calls ask for is written at once, before all work: a parameter for each launch
+    /// takes neither memory nor a copy nor a barrier of its own.
+    ///
+    /// # Errors
+    /// Those of [`Device::allocate`].
+    pub fn constants(&mut self, device: &Device, bytes: &[u8]) -> Result<Region, Error> {
+        /// So many bytes are written at once.
+        const TOGETHER: usize = 4 << 10;
+        /// Where constants begin: at multiples of what kernels read at a time.
+        const ALIGNED: usize = 16;
+        let fits = |written: &Vec<u8>| written.len().next_multiple_of(ALIGNED) + bytes.len() <= TOGETHER;
+        let (mut to, mut written) = match self.constants.pop() {
+            Some((to, written)) if fits(&written) => (to, written),
+            full => {
+                self.constants.extend(full);
+                let room = bytes.len().max(TOGETHER);
+                (device.allocate_for(room as u64, true)?, Vec::with_capacity(room))
+            }
+        };
+        written.resize(written.len().next_multiple_of(ALIGNED), 0);
+        let start = to.range.start + written.len() as u64;
+        written.extend_from_slice(bytes);
+        to.range.end = start + bytes.len() as u64;
+        let constants = Region { memory: to.memory.clone(), range: start..to.range.end };
+        self.constants.push((to, written));
+        Ok(constants)
     }
 
     /// Copies a region to another of the same length that does not overlap it.
@@ -165,7 +198,7 @@ impl Batch {
     }
 
     fn regions(&self) -> impl Iterator<Item = &Region> {
-        self.work.iter().flat_map(|work| {
+        let of_work = self.work.iter().flat_map(|work| {
             let (one, other, slots) = match work {
                 Work::Upload { to, .. } | Work::Zero { to } => (Some(to), None, &[][..]),
                 Work::Copy { from, to } => (Some(from), Some(to), &[][..]),
@@ -173,17 +206,25 @@ impl Batch {
                 Work::Download { from } => (Some(from), None, &[][..]),
             };
             one.into_iter().chain(other).chain(slots.iter().flatten().map(|(region, _)| region))
-        })
+        });
+        of_work.chain(self.constants.iter().map(|(to, _)| to))
     }
 
-    /// All memory that the work touches, each once, what is touched first at the end. In that order it goes back to the pool, which is a
-    /// stack: the same recording, made again, takes the same memory for the same things, and its command buffer is found.
+    /// All memory that the work touches, what is touched first at the end; each once, unless another thread lists it, too, for a batch
+    /// of its own. In that order it goes back to the pool, which is a stack: the same recording, made again, takes the same memory for the
+    /// same things, and its command buffer is found.
     fn memory(&self) -> Vec<Arc<Held>> {
-        let mut known: HashSet<*const Held> = HashSet::default();
-        let held = self.regions().map(|region| &region.memory.held);
-        let mut held: Vec<Arc<Held>> = held.filter(|held| known.insert(Arc::as_ptr(held))).cloned().collect();
-        held.reverse();
-        held
+        static BATCHES: AtomicU64 = AtomicU64::new(0);
+        let number = 1 + BATCHES.fetch_add(1, Relaxed);
+        let mut memory = Vec::new();
+        for held in self.regions().map(|region| &region.memory.held) {
+            if held.listed.load(Relaxed) != number {
+                held.listed.store(number, Relaxed);
+                memory.push(held.clone());
+            }
+        }
+        memory.reverse();
+        memory
     }
 
     /// Whether the work makes sense: lengths that match and are not 0, regions of this device, no copy onto itself.
@@ -208,11 +249,14 @@ impl Batch {
                 Work::Copy { from, to } if from.bytes() != to.bytes() || from.overlaps(to) => {
                     return malformed("copy", "the regions have different lengths, or share memory");
                 }
-                Work::Launch { program, params, .. } if params.len() > max_params(program.slots.len()) => {
-                    return malformed(program.name, "too many parameters");
-                }
-                Work::Launch { elements: 0, program, .. } => return malformed(program.name, "a launch on no elements"),
-                Work::Launch { program, slots, elements, .. } => {
+                Work::Launch { program, slots, elements, params } => {
+                    let Made { shared: device, name, slots: uses, shape, .. } = &*program.made;
+                    if params.len() > max_params(uses.len()) {
+                        return malformed(name, "too many parameters");
+                    }
+                    if *elements == 0 {
+                        return malformed(name, "a launch on no elements");
+                    }
                     let workgroups = program.workgroups(*elements);
                     let suits = |(slot, needed): (&Option<(Region, bool)>, &SlotUse)| match slot {
                         None => *needed == SlotUse::None,
@@ -221,14 +265,13 @@ impl Batch {
                                 && region.range.start.is_multiple_of(needed.alignment())
                         }
                     };
-                    let all_suit = slots.len() == program.slots.len() && slots.iter().zip(&*program.slots).all(suits);
-                    if !all_suit || !Arc::ptr_eq(&program.shared, shared) {
-                        return malformed(program.name, "the slots are not those of the kernel, or it is another device's");
+                    let all_suit = slots.len() == uses.len() && slots.iter().zip(uses).all(suits);
+                    if !all_suit || !Arc::ptr_eq(device, shared) {
+                        return malformed(name, "the slots are not those of the kernel, or it is another device's");
                     }
                     // In place is fine where an invocation reads its element before it writes it. Anything else is a race.
                     let in_place = |index: usize, other: usize| {
-                        let element_wise = |slot: usize| program.slots[slot].is_element_wise();
-                        program.shape == Shape::Invocations && element_wise(index) && element_wise(other)
+                        *shape == Shape::Invocations && uses[index].is_element_wise() && uses[other].is_element_wise()
                     };
                     for (index, (region, write)) in slots.iter().enumerate().filter_map(|(i, s)| Some((i, s.as_ref()?))) {
                         let others = slots.iter().enumerate().filter(|(other, _)| *other != index);
@@ -238,7 +281,7 @@ impl Batch {
                                 other.overlaps(region) && !(in_place(index, at) && other.range == region.range)
                             })
                         {
-                            return malformed(program.name, "an output overlaps an input that it is not equal to");
+                            return malformed(name, "an output overlaps an input that it is not equal to");
                         }
                     }
                 }
@@ -255,6 +298,10 @@ impl Device {
     /// # Errors
     /// [`Error::OutOfMemory`] if the device's limit, or its largest allocation, does not allow it now; [`Error::Lost`].
     pub fn allocate(&self, bytes: u64) -> Result<Region, Error> {
+        self.allocate_for(bytes, false)
+    }
+
+    fn allocate_for(&self, bytes: u64, constants: bool) -> Result<Region, Error> {
         let shared = &self.shared;
         shared.fits_one_allocation(bytes)?;
         shared.refuse_if_lost()?;
@@ -267,8 +314,13 @@ impl Device {
             taken => taken,
         };
         let buffer = buffer.inspect_err(|_| shared.memory.release_resident(size))?;
-        let held = Held { device: Arc::downgrade(shared), buffer: Some(buffer), last_use: AtomicU64::new(0) };
-        let memory = Allocated { held: Arc::new(held), shared: shared.clone() };
+        let held = Held {
+            device: Arc::downgrade(shared),
+            buffer: Some(buffer),
+            last_use: AtomicU64::new(0),
+            listed: AtomicU64::new(0),
+        };
+        let memory = Allocated { held: Arc::new(held), shared: shared.clone(), constants };
         Ok(Region { memory: Arc::new(memory), range: 0..bytes })
     }
 
@@ -299,13 +351,18 @@ impl Device {
         let mut uploads: Vec<&[u8]> = Vec::new();
         // Command buffers are not wiped.
         let inline = |bytes: &[u8]| !shared.settings.wipe && bytes.len() <= MOST_INLINE && bytes.len().is_multiple_of(4);
+        let mut upload = |bytes| {
+            if inline(bytes) {
+                count(&shared.counters.uploaded, bytes.len() as u64);
+                return Ok(());
+            }
+            uploads.push(bytes);
+            staging.take(bytes.len() as u64)
+        };
+        batch.constants.iter().try_for_each(|(_, bytes)| upload(bytes))?;
         for work in &batch.work {
             match work {
-                Work::Upload { bytes, .. } if inline(bytes) => count(&shared.counters.uploaded, bytes.len() as u64),
-                Work::Upload { bytes, .. } => {
-                    staging.take(bytes.len() as u64)?;
-                    uploads.push(bytes);
-                }
+                Work::Upload { bytes, .. } => upload(bytes)?,
                 Work::Download { from } => downloads.take(from.bytes())?,
                 _ => {}
             }
@@ -320,26 +377,30 @@ impl Device {
         let timed = shared.timed(Stage::Submit, 0);
         let (mut up, mut down) = (staging.buffers.iter(), downloads.buffers.iter());
         // Of all launches, one after the other.
-        let mut given: Vec<Given> = Vec::with_capacity(SLOTS * batch.work.len());
-        for work in &batch.work {
-            let Work::Launch { slots, .. } = work else { continue };
-            for slot in slots {
-                given.push(match slot {
-                    Some((region, write)) => Some((region.span()?, *write)),
-                    None => None,
-                });
-            }
+        let launched =
+            || batch.work.iter().filter_map(|work| if let Work::Launch { slots, .. } = work { Some(slots) } else { None });
+        let mut given: Vec<Given> = Vec::with_capacity(launched().map(|slots| slots.len()).sum());
+        for slot in launched().flatten() {
+            given.push(match slot {
+                Some((region, write)) => Some((region.span()?, *write)),
+                None => None,
+            });
         }
         let mut given = &given[..];
-        let mut ops = Vec::with_capacity(batch.work.len());
+        let mut write = |to, bytes| {
+            if inline(bytes) {
+                return Some(Op::Write { to, bytes });
+            }
+            up.next().map(|buffer| Op::Copy { from: Span::new(buffer, 0, to.bytes), to })
+        };
+        let mut ops = Vec::with_capacity(batch.constants.len() + batch.work.len());
+        for (to, bytes) in &batch.constants {
+            ops.extend(write(to.span()?, bytes));
+        }
         let mut read_backs = Vec::new();
         for work in &batch.work {
             match work {
-                Work::Upload { to, bytes } if inline(bytes) => ops.push(Op::Write { to: to.span()?, bytes }),
-                Work::Upload { to, .. } => {
-                    let Some(buffer) = up.next() else { continue };
-                    ops.push(Op::Copy { from: Span { buffer, offset: 0, bytes: to.bytes() }, to: to.span()? });
-                }
+                Work::Upload { to, bytes } => ops.extend(write(to.span()?, bytes)),
                 Work::Copy { from, to } => ops.push(Op::Copy { from: from.span()?, to: to.span()? }),
                 Work::Zero { to } => ops.push(Op::Zero { to: to.span()? }),
                 Work::Launch { program, slots, elements, params } => {
@@ -349,7 +410,7 @@ impl Device {
                 }
                 Work::Download { from } => {
                     let Some(buffer) = down.next() else { continue };
-                    let to = Span { buffer, offset: 0, bytes: from.bytes() };
+                    let to = Span::new(buffer, 0, from.bytes());
                     ops.push(Op::Copy { from: from.span()?, to });
                     read_backs.push(Op::ReadBack { of: to });
                 }

@@ -24,6 +24,8 @@ pub(super) struct Span<'a> {
     pub(super) buffer: &'a Buffer,
     pub(super) offset: u64,
     pub(super) bytes: u64,
+    /// Whether the planner takes it for all of the buffer: of what is written once, at first, nobody asks which part is read.
+    pub(super) whole: bool,
 }
 
 /// What a command buffer is made of, besides barriers.
@@ -40,9 +42,22 @@ pub(super) enum Op<'a> {
     ReadBack { of: Span<'a> },
 }
 
-impl Span<'_> {
+/// What a command buffer has bound and pushed so far. (Programs that reach their slots in the same way have the same layout.)
+#[derive(Default)]
+struct State {
+    pipeline: vk::Pipeline,
+    /// Words of push constants that are not all zero.
+    pushed: Option<usize>,
+}
+
+impl<'a> Span<'a> {
+    pub(super) fn new(buffer: &'a Buffer, offset: u64, bytes: u64) -> Self {
+        Self { buffer, offset, bytes, whole: false }
+    }
+
     fn access(&self, write: bool) -> Access {
-        Access { buffer: self.buffer.raw.as_raw() as usize, bytes: self.offset..self.offset + self.bytes, write }
+        let bytes = if self.whole { 0..self.buffer.size } else { self.offset..self.offset + self.bytes };
+        Access { buffer: self.buffer.raw.as_raw() as usize, bytes, write }
     }
 
     fn words(&self) -> [u64; 3] {
@@ -50,19 +65,29 @@ impl Span<'_> {
     }
 }
 
-impl Op<'_> {
-    /// The operation as the planner sees it.
-    pub(super) fn step(&self) -> Step {
+/// The operation as the planner sees it.
+impl Step for Op<'_> {
+    fn stage(&self) -> Stage {
         match self {
-            Op::Copy { from, to } => Step::new(Stage::Transfer, [from.access(false), to.access(true)]),
-            Op::Zero { to } | Op::Write { to, .. } => Step::new(Stage::Transfer, [to.access(true)]),
-            Op::Launch { slots, .. } => {
-                Step::new(Stage::Compute, slots.iter().flatten().map(|(span, write)| span.access(*write)))
-            }
-            Op::ReadBack { of } => Step::new(Stage::Host, [of.access(false)]),
+            Op::Copy { .. } | Op::Write { .. } | Op::Zero { .. } => Stage::Transfer,
+            Op::Launch { .. } => Stage::Compute,
+            Op::ReadBack { .. } => Stage::Host,
         }
     }
 
+    fn accesses(&self) -> impl Iterator<Item = Access> {
+        let (read, written, slots) = match self {
+            Op::Copy { from, to } => (Some(from), Some(to), &[][..]),
+            Op::Write { to, .. } | Op::Zero { to } => (None, Some(to), &[][..]),
+            Op::Launch { slots, .. } => (None, None, &slots[..]),
+            Op::ReadBack { of } => (Some(of), None, &[][..]),
+        };
+        let moved = read.map(|span| span.access(false)).into_iter().chain(written.map(|span| span.access(true)));
+        moved.chain(slots.iter().flatten().map(|(span, write)| span.access(*write)))
+    }
+}
+
+impl Op<'_> {
     /// Appends what tells what is recorded for the operation from what is recorded for any other, as long as no buffer is destroyed.
     pub(super) fn tell(&self, words: &mut Vec<u64>) {
         match self {
@@ -70,7 +95,13 @@ impl Op<'_> {
             Op::Zero { to } => [&[1], &to.words()[..]].into_iter().for_each(|part| words.extend(part)),
             Op::Launch { program, slots, elements, params } => {
                 let workgroups = program.workgroups(*elements);
-                words.extend([2, program.pipeline.as_raw(), (*elements).into(), workgroups.into(), params.len() as u64]);
+                words.extend([
+                    2,
+                    program.made.pipeline.as_raw(),
+                    (*elements).into(),
+                    workgroups.into(),
+                    params.len() as u64,
+                ]);
                 words.extend(params.iter().copied().map(u64::from));
                 for slot in slots.iter() {
                     words.extend(slot.map_or([0; 4], |(span, write)| {
@@ -99,7 +130,7 @@ impl Op<'_> {
             Op::Write { to, .. } => (Profiled::Upload, Profiled::Upload.name(), to.bytes),
             Op::Zero { to } => (Profiled::Upload, "zero", to.bytes),
             Op::Launch { program, slots, .. } => {
-                (Profiled::Compute, program.name, slots.iter().flatten().map(|(span, _)| span.bytes).sum())
+                (Profiled::Compute, program.made.name, slots.iter().flatten().map(|(span, _)| span.bytes).sum())
             }
             Op::ReadBack { .. } => (Profiled::Download, "barrier", 0),
         }
@@ -110,13 +141,13 @@ impl Shared {
     /// Records operations as planned, into a lane that no submission uses; with so many time stamps.
     pub(super) fn record(&self, lane: &mut Lane, ops: &[Op], commands: &[Command], stamps: u32) -> Result<(), Error> {
         self.begin_lane(lane, stamps)?;
-        let mut bound = vk::Pipeline::null();
+        let mut state = State::default();
         for command in commands {
             match command {
                 Command::Barrier(barrier) => self.record_barrier(lane, barrier),
                 Command::Run(step) => {
                     let op = &ops[*step];
-                    self.stamped(lane, stamps > 0, op, |lane| self.record_op(lane, op, &mut bound))?;
+                    self.stamped(lane, stamps > 0, op, |lane| self.record_op(lane, op, &mut state))?;
                 }
             }
         }
@@ -137,8 +168,7 @@ impl Shared {
         lane.barriers += 1;
     }
 
-    /// `bound` is the pipeline that the command buffer has bound so far.
-    fn record_op(&self, lane: &Lane, op: &Op, bound: &mut vk::Pipeline) -> Result<(), Error> {
+    fn record_op(&self, lane: &Lane, op: &Op, state: &mut State) -> Result<(), Error> {
         let raw = &self.gpu.raw;
         match op {
             Op::Copy { from, to } => {
@@ -160,8 +190,7 @@ impl Shared {
                 Ok(())
             }
             Op::Launch { program, slots, elements, params } => {
-                let bind = std::mem::replace(bound, program.pipeline) != program.pipeline;
-                self.record_launch(lane, (program, bind), slots, *elements, params)
+                self.record_launch(lane, (program, state), slots, *elements, params)
             }
             Op::ReadBack { .. } => Ok(()),
         }
@@ -170,19 +199,19 @@ impl Shared {
     fn record_launch(
         &self,
         lane: &Lane,
-        (program, bind): (&Program, bool),
+        (program, state): (&Program, &mut State),
         slots: &[Given],
         elements: u32,
         params: &[u32],
     ) -> Result<(), Error> {
         let raw = &self.gpu.raw;
-        let layout = self.pipelines.layout(program.reach);
+        let layout = self.pipelines.layout(program.made.reach);
         let mut places = [0; MAX_SLOTS];
         let mut sets = [vk::DescriptorSet::null(); SLOTS];
         let mut any = vk::DescriptorSet::null();
         for (index, (slot, place)) in slots.iter().zip(&mut places).enumerate() {
             let Some((span, _)) = slot else { continue };
-            match program.reach {
+            match program.made.reach {
                 Reach::Addresses => *place = span.buffer.address + span.offset,
                 Reach::Descriptors => {
                     // In words of 32 bits, since the set is the whole buffer.
@@ -194,20 +223,23 @@ impl Shared {
         }
         // A slot that the kernel declares and, specialized, does not read must be bound all the same.
         sets.iter_mut().filter(|set| **set == vk::DescriptorSet::null()).for_each(|set| *set = any);
-        let push = push_constants(&places[..slots.len()], elements, params);
+        let (push, zeros) = push_constants(&places[..slots.len()], elements, params);
+        // What is zero in both is there already.
+        let new = state.pushed.replace(zeros).map_or(push.len(), |before| before.max(zeros));
         let [x, y] = plan::workgroups(program.workgroups(elements), self.settings.limits.workgroups);
         let point = vk::PipelineBindPoint::COMPUTE;
         // SAFETY: the pipeline, its layout and the buffers are alive until the submission has finished; every slot's span
         // holds what the kernel touches for `elements` elements, and the kernel looks at no index beyond them; x and y are within the
         // device's limits.
         unsafe {
-            if bind {
-                raw.cmd_bind_pipeline(lane.commands, point, program.pipeline);
+            if std::mem::replace(&mut state.pipeline, program.made.pipeline) != program.made.pipeline {
+                raw.cmd_bind_pipeline(lane.commands, point, program.made.pipeline);
             }
-            if program.reach == Reach::Descriptors {
+            if program.made.reach == Reach::Descriptors {
                 raw.cmd_bind_descriptor_sets(lane.commands, point, layout, 0, &sets, &[]);
             }
-            raw.cmd_push_constants(lane.commands, layout, vk::ShaderStageFlags::COMPUTE, 0, &push);
+            let words = bytemuck::cast_slice(&push[..new]);
+            raw.cmd_push_constants(lane.commands, layout, vk::ShaderStageFlags::COMPUTE, 0, words);
             raw.cmd_dispatch(lane.commands, x, y, 1);
         }
         Ok(())
@@ -217,7 +249,7 @@ impl Shared {
 impl Program {
     /// The workgroups that have elements, in a launch on `elements` elements.
     pub(super) fn workgroups(&self, elements: u32) -> u32 {
-        self.shape.workgroups(elements, self.workgroup_size)
+        self.made.shape.workgroups(elements, self.made.workgroup_size)
     }
 }
 

@@ -8,7 +8,7 @@ use super::encode::Op;
 use super::profiler::Stamps;
 use super::{Gpu, Shared, count, driver_error};
 use crate::Error;
-use crate::plan::{self, Command, Role, Step};
+use crate::plan::{self, Command, Role};
 use ash::vk;
 use foldhash::fast::FixedState;
 use parking_lot::Mutex;
@@ -119,11 +119,10 @@ impl Shared {
     /// A lane of a queue whose command buffer does these operations as [`plan::plan`] orders them.
     pub(super) fn recorded(&self, role: Role, ops: &[Op]) -> Result<Lane, Error> {
         self.found_or_recorded(role, ops.iter(), |lane, stamps| {
-            let steps: Vec<Step> = ops.iter().map(Op::step).collect();
-            let commands = plan::plan(&steps);
-            debug_assert_eq!(plan::find_hazard(&steps, &commands), None);
-            // Takes the cube of the number of steps.
-            debug_assert!(steps.len() > 32 || plan::every_barrier_matters(&steps, &commands));
+            let commands = plan::plan(ops);
+            debug_assert_eq!(plan::find_hazard(ops, &commands), None);
+            // Takes the cube of the number of operations.
+            debug_assert!(ops.len() > 32 || plan::every_barrier_matters(ops, &commands));
             self.record(lane, ops, &commands, stamps)
         })
     }

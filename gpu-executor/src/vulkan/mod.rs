@@ -55,13 +55,17 @@ pub struct Device {
     shared: Arc<Shared>,
 }
 
-/// A kernel made ready for a device.
+/// A kernel made ready for a device. Clones share it.
 #[derive(Clone)]
 pub struct Program {
+    made: Arc<Made>,
+}
+
+struct Made {
     shared: Arc<Shared>,
     name: &'static str,
     reach: Reach,
-    slots: Arc<[SlotUse]>,
+    slots: Vec<SlotUse>,
     shape: Shape,
     pipeline: vk::Pipeline,
     workgroup_size: u32,
@@ -321,15 +325,16 @@ impl Device {
         }
         let pipeline = pipelines.get(gpu, counters, kernel, workgroup_size);
         let pipeline = pipeline.map_err(|error| self.shared.noting_loss(error))?;
-        Ok(Program {
+        let made = Made {
             shared: self.shared.clone(),
             name: kernel.name,
             reach: kernel.reach,
-            slots: kernel.slots.as_slice().into(),
+            slots: kernel.slots.clone(),
             shape: kernel.shape,
             pipeline,
             workgroup_size,
-        })
+        };
+        Ok(Program { made: Arc::new(made) })
     }
 }
 
@@ -407,7 +412,7 @@ impl fmt::Debug for Device {
 
 impl fmt::Debug for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Program({})", self.name)
+        write!(f, "Program({})", self.made.name)
     }
 }
 

@@ -50,12 +50,12 @@ impl Program {
     /// [`Error::MalformedJob`] before anything is done; [`Error::OutOfMemory`], [`Error::TimedOut`], [`Error::Lost`] or what
     /// the driver answered, and then what the job's output slices hold is unspecified.
     pub fn run<W: Watch>(&self, job: &mut Job, watch: &mut W) -> Result<usize, W::Error> {
-        let widths = job.widths(self.name, &self.slots)?;
+        let widths = job.widths(self.made.name, &self.made.slots)?;
         if job.elements == 0 {
             return Ok(0);
         }
         // First: nobody waits for memory of a lost device.
-        self.shared.refuse_if_lost()?;
+        self.made.shared.refuse_if_lost()?;
         let mut stream = Stream::new(self, job, &widths, watch.checks())?;
         let mut dispatches = 0;
         for range in plan::ranges(job.elements, stream.chunk, stream.most > 1) {
@@ -235,7 +235,7 @@ struct Stream<'a> {
 
 impl<'a> Stream<'a> {
     fn new(program: &'a Program, job: &Job, widths: &[usize; SLOTS], checks: bool) -> Result<Self, Error> {
-        let shared = &*program.shared;
+        let shared = &*program.made.shared;
         let staged = job.staged.unwrap_or(shared.settings.staged);
         let bind = |(slot, &width): (usize, &usize)| {
             let (bytes, write): (&[u8], _) = match &job.slots[slot] {
@@ -257,7 +257,7 @@ impl<'a> Stream<'a> {
             let plan = || {
                 let (elements, cost) = (job.elements, job.cost);
                 let wanted = (cut, most_elements, job.chunk_elements);
-                let (chunk, most) = shared.chunks(elements, &needed, cost, (staged, program.workgroup_size), wanted)?;
+                let (chunk, most) = shared.chunks(elements, &needed, cost, (staged, program.made.workgroup_size), wanted)?;
                 Ok((chunk, most, shared.memory.reserve(footprint(&needed, chunk) * most as u64, &shared.lost)?))
             };
             let (chunk, most, reservation) = shared.with_memory(plan)?;
@@ -288,7 +288,7 @@ impl<'a> Stream<'a> {
 
     /// Takes the buffers of all chunks that will be under way at a time.
     fn allocate(&mut self) -> Result<(), Error> {
-        let shared = &*self.program.shared;
+        let shared = &*self.program.made.shared;
         for number in 0..self.most {
             // A queue pauses between two submissions, some 13 us on the H200; meanwhile the other one's kernels go on.
             let beside = self.most > 1 && (number % 2 == 0) == self.cut.beside_first;
@@ -329,7 +329,7 @@ impl<'a> Stream<'a> {
     }
 
     fn take_in<W: Watch>(&self, job: &Job, chunk: &mut Chunk, watch: &W) -> Result<(), W::Error> {
-        let shared = &*self.program.shared;
+        let shared = &*self.program.made.shared;
         let mut entering = Vec::new();
         let (mut copied, mut seen) = (0, 0);
         for (bound, buffers) in self.bound.iter().zip(&mut chunk.buffers) {
@@ -356,13 +356,12 @@ impl<'a> Stream<'a> {
     }
 
     fn submit(&self, chunk: &mut Chunk, params: &[u32]) -> Result<(), Error> {
-        let shared = &*self.program.shared;
+        let shared = &*self.program.made.shared;
         let _timed = shared.timed(Stage::Submit, 0);
         let Chunk { range, compute, buffers, lanes, until } = chunk;
         let (ops, roles) = self.ops(buffers, range, params, *compute);
-        let steps: Vec<plan::Step> = ops.iter().map(Op::step).collect();
-        let submissions = plan::submissions(&steps, &roles);
-        debug_assert_eq!(plan::find_hazard_across(&steps, &submissions), None);
+        let submissions = plan::submissions(&ops, &roles);
+        debug_assert_eq!(plan::find_hazard_across(&ops, &submissions), None);
         let mut ends: Vec<Point> = Vec::with_capacity(submissions.len());
         for submission in &submissions {
             let mut lane = shared.recorded_as(submission.queue, &ops, &submission.commands)?;
@@ -394,20 +393,18 @@ impl<'a> Stream<'a> {
         compute: Role,
     ) -> (Vec<Op<'b>>, Vec<Role>) {
         // A job of one chunk has nothing to overlap, and waiting for another queue takes time.
-        let role = |role| if self.most > 1 { self.program.shared.queues.role(role) } else { compute };
+        let role = |role| if self.most > 1 { self.program.made.shared.queues.role(role) } else { compute };
         let elements = range.len();
         let mut slots = vec![None; SLOTS];
         let (mut before, mut after, mut read) = (Vec::new(), Vec::new(), Vec::new());
         for (bound, buffers) in self.bound.iter().zip(buffers) {
             let bytes = (bound.width * elements) as u64;
             let host = match (&buffers.host, &bound.pinned) {
-                (Some(buffer), _) => Some(Span { buffer, offset: 0, bytes }),
-                (None, Some((buffer, start))) => {
-                    Some(Span { buffer, offset: start + (bound.width * range.start) as u64, bytes })
-                }
+                (Some(buffer), _) => Some(Span::new(buffer, 0, bytes)),
+                (None, Some((buffer, start))) => Some(Span::new(buffer, start + (bound.width * range.start) as u64, bytes)),
                 (None, None) => None,
             };
-            let kernel = buffers.device.as_ref().map_or(host, |buffer| Some(Span { buffer, offset: 0, bytes }));
+            let kernel = buffers.device.as_ref().map_or(host, |buffer| Some(Span::new(buffer, 0, bytes)));
             slots[bound.slot] = kernel.map(|span| (span, bound.write));
             if let (Some(host), Some(kernel), true) = (host, kernel, buffers.device.is_some()) {
                 match bound.write {
@@ -432,7 +429,7 @@ impl<'a> Stream<'a> {
 
     /// Waits for the first chunk under way and hands its results over.
     fn finish<W: Watch>(&mut self, job: &mut Job, watch: &mut W) -> Result<(), W::Error> {
-        let shared = &*self.program.shared;
+        let shared = &*self.program.made.shared;
         let Some(chunk) = self.under_way.front_mut() else { return Ok(()) };
         if let Some(until) = chunk.until {
             let _timed = shared.timed(Stage::Wait, 0);
@@ -476,7 +473,7 @@ impl Bound {
 
 impl Drop for Stream<'_> {
     fn drop(&mut self) {
-        let shared = &*self.program.shared;
+        let shared = &*self.program.made.shared;
         let pinned = self.bound.iter().any(|bound| bound.pinned.is_some());
         // The last first, so that the next job, if it is like this one, takes them as this one did, and finds them in command buffers.
         for chunk in self.under_way.drain(..).chain(self.idle.drain(..)).rev() {

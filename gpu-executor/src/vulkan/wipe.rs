@@ -29,7 +29,7 @@ impl Shared {
     /// Has the device fill a buffer with zeros, after which it is given back.
     fn wipe(&self, buffer: Buffer) {
         let submit = || {
-            let whole = Span { buffer: &buffer, offset: 0, bytes: buffer.size };
+            let whole = Span::new(&buffer, 0, buffer.size);
             let lane = self.recorded(Role::Compute, &[Op::Zero { to: whole }])?;
             match self.submit(&lane) {
                 Ok(until) => Ok((until, lane)),
@@ -93,7 +93,7 @@ impl Shared {
             return Ok(count(buffer.bytes()?));
         }
         let mut copy = self.memory.take(&self.gpu, &self.counters, Place::Host, buffer.size)?;
-        let [from, to] = [&*buffer, &copy].map(|buffer| Span { buffer, offset: 0, bytes: buffer.size });
+        let [from, to] = [&*buffer, &copy].map(|buffer| Span::new(buffer, 0, buffer.size));
         let lane = self.recorded(Role::Compute, &[Op::Copy { from, to }, Op::ReadBack { of: to }])?;
         let until = self.submit(&lane)?;
         self.wait(until)?;
