@@ -261,6 +261,11 @@ impl Lowering<'_> {
         }
     }
 
+    /// Memory that holds some bytes.
+    pub(crate) fn constants(&mut self, bytes: &[u8]) -> Result<Region, Error> {
+        Ok(self.batch.constants(self.vulkan.device(), bytes)?)
+    }
+
     /// For [`Lowering::spare`].
     pub(crate) fn give_back(&mut self, regions: impl IntoIterator<Item = Region>) {
         self.spare.extend(regions);

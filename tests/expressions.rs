@@ -196,6 +196,37 @@ fn one_kernel_where_one_is_enough_and_none_is_built_again() {
     assert_eq!(dispatches(6, -2), (1, 0));
 }
 
+/// Scalars of their own, more of them than are written at once.
+fn many_scalars<F: Element>(backend: &Backend) {
+    let (a, b) = (numbers::<F>(3, 1), numbers::<F>(3, 2));
+    let (x, y) = (backend.upload(&a).unwrap(), backend.upload(&b).unwrap());
+    let scalars = numbers::<F>(300, 3);
+    // The first of its kind is tested.
+    let mut recording = backend.record();
+    recording.evaluate(&(&x * scalars[0] + &y)).unwrap();
+    recording.submit().unwrap().wait().unwrap();
+    let before = backend.stats();
+    let mut recording = backend.record();
+    let evaluated = scalars.iter().map(|scalar| recording.evaluate(&(&x * *scalar + &y)).unwrap());
+    let outs: Vec<Vector<F>> = evaluated.collect();
+    recording.submit().unwrap().wait().unwrap();
+    // All wait for what writes the scalars, and for nothing else.
+    assert_eq!(backend.stats().device.barriers, before.device.barriers + 1);
+    for (scalar, out) in scalars.iter().zip(&outs) {
+        assert_eq!(out.download().unwrap(), zip(&a, &b, |a, b| a * scalar + b));
+    }
+}
+
+#[test]
+fn scalars_of_many_expressions_are_written_together() {
+    for backend in &engines(Validation::On) {
+        many_scalars::<Fq>(backend);
+        many_scalars::<Fr>(backend);
+    }
+    // Then they go by way of staging memory.
+    many_scalars::<Fr>(&Watched::new(Options::new().wipe(true)));
+}
+
 #[test]
 fn long_expressions_are_cut() {
     for backend in [Width::Int64, Width::Int32].map(|width| Watched::new(Options::new().width(width))) {

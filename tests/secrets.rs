@@ -32,6 +32,7 @@ fn resident(backend: &Backend) {
     let flags = recording.download_mask(&mask).unwrap();
     let sum = recording.sum(&product).unwrap();
     let copy = recording.duplicate(&product).unwrap();
+    recording.evaluate_into(&(&vector * a[7] + &product), &copy).unwrap();
     let download = recording.download(&copy).unwrap();
     // Waited for, verified, awaited by nobody.
     let mut downloads = recording.clone().submit().unwrap().wait().unwrap();

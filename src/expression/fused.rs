@@ -10,10 +10,11 @@ use field_kernels::expression::{self, Node};
 use field_kernels::{Formulation, Kernel, Shader, Width};
 use foldhash::HashMap;
 use gpu_executor::{MAX_SLOTS, Program, Region, SlotUse};
+use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::collections::hash_map::Entry;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// An expression of so many positions.
 #[derive(Clone, Debug)]
@@ -62,8 +63,8 @@ enum Source {
     Cut(usize),
 }
 
-/// The kernels of expressions, by their terms and roots.
-pub(crate) type Pieces = HashMap<(Vec<Term>, Root), Arc<[Piece]>>;
+/// The kernels of expressions, by their terms and roots, and what they compute in.
+pub(crate) type Pieces = HashMap<(Vec<Term>, Root, Field, Formulation), Arc<[Piece]>>;
 
 /// One kernel of an expression.
 #[derive(Debug)]
@@ -76,6 +77,7 @@ pub(crate) struct Piece {
     products: u64,
     /// The term that it computes, if not the root.
     cut: Option<usize>,
+    program: OnceLock<Program>,
 }
 
 /// What it takes to compute a term, from where the expression is cut on.
@@ -185,6 +187,7 @@ fn piece(graph: &Graph, cuts: &BTreeSet<usize>, root: Root, cut: Option<usize>) 
         rotations: Vec::new(),
         products: 0,
         cut,
+        program: OnceLock::new(),
     };
     let is_cut = |term: usize| Some(term) != cut && cuts.contains(&term);
     let mut needed = vec![false; graph.terms.len()];
@@ -237,10 +240,10 @@ fn piece(graph: &Graph, cuts: &BTreeSet<usize>, root: Root, cut: Option<usize>) 
 
 impl Vulkan {
     /// The kernels of an expression, made when first asked for.
-    fn pieces(&self, graph: &Graph) -> Arc<[Piece]> {
+    fn pieces(&self, graph: &Graph, formulation: Formulation) -> Arc<[Piece]> {
         /// With more, all are forgotten: rotations by other numbers are other expressions.
         const KEPT: usize = 256;
-        let key = (graph.terms.clone(), graph.root);
+        let key = (graph.terms.clone(), graph.root, graph.field, formulation);
         let mut known = self.pieces.lock();
         if !known.contains_key(&key) && known.len() >= KEPT {
             known.clear();
@@ -250,9 +253,13 @@ impl Vulkan {
 
     /// The program of a kernel of an expression, assembled when first asked for.
     fn fused(&self, piece: &Piece, field: Field, formulation: Formulation) -> Result<Program, Error> {
+        if let Some(program) = piece.program.get() {
+            return Ok(program.clone());
+        }
+        // By rotations by other numbers, which are other pieces.
         let key = (field, formulation, piece.nodes.clone(), piece.root);
         if let Some(program) = self.expressions.lock().get(&key) {
-            return Ok(program.clone());
+            return Ok(piece.program.get_or_init(|| program.clone()).clone());
         }
         let not_available = Error::NotAvailable { operation: "evaluate", field };
         let spirv = expression::assemble(field, self.width, formulation, &piece.nodes, piece.root).ok_or(not_available)?;
@@ -273,7 +280,7 @@ impl Vulkan {
         // workgroup size. Formulations are given to devices that have what they take.
         let program = unsafe { self.device().prepare(&kernel) }?;
         self.expressions.lock().insert(key, program.clone());
-        Ok(program)
+        Ok(piece.program.get_or_init(|| program).clone())
     }
 }
 
@@ -313,12 +320,9 @@ impl Task for Fused {
     fn lower(&self, device: &mut Lowering, inputs: &[Option<Region>], outputs: &[Option<Region>]) -> Result<(), Error> {
         let Graph { field, scalars, .. } = &self.graph;
         let element = field.bytes() as u64;
-        let uploaded = if scalars.is_empty() { None } else { Some(device.scratch(scalars.len() as u64 * 8)?) };
-        if let Some(region) = &uploaded {
-            device.batch.upload(region, bytemuck::cast_slice(scalars).into());
-        }
+        let scalars = if scalars.is_empty() { None } else { Some(device.constants(bytemuck::cast_slice(scalars))?) };
         let mut cut: HashMap<usize, Region> = HashMap::default();
-        for piece in device.vulkan.pieces(&self.graph).iter() {
+        for piece in device.vulkan.pieces(&self.graph, device.formulation).iter() {
             let program = device.vulkan.fused(piece, *field, device.formulation)?;
             let out = match piece.cut {
                 Some(term) => match cut.entry(term) {
@@ -336,19 +340,16 @@ impl Task for Fused {
                     Source::Vector(input) => part(inputs.get(input)?.as_ref()?, element),
                     Source::Flags(input) => part(inputs.get(input)?.as_ref()?, size_of::<u32>() as u64),
                     Source::Rotated(input, _) | Source::Entry(input) => inputs.get(input)?.clone(),
-                    Source::Scalars => uploaded.clone(),
+                    Source::Scalars => scalars.clone(),
                     Source::Cut(term) => part(cut.get(&term)?, element),
                 };
-                let mut slots: Vec<Option<(Region, bool)>> =
-                    piece.sources.iter().map(|source| Some((read(source)?, false))).collect();
-                slots.resize(Limits::of(device.vulkan.width).slots, None);
-                slots.push(part(&out, width).map(|region| (region, true)));
+                let unused = Limits::of(device.vulkan.width).slots.saturating_sub(piece.sources.len());
+                let inputs = piece.sources.iter().map(|source| Some((read(source)?, false)));
+                let output = part(&out, width).map(|region| (region, true));
+                let slots = inputs.chain(std::iter::repeat_n(None, unused)).chain([output]);
                 let shifted = piece.rotations.iter().map(|by| ((start + by) % self.length) as u32);
-                let params: Vec<u32> = if piece.rotations.is_empty() {
-                    Vec::new()
-                } else {
-                    std::iter::once(self.length as u32).chain(shifted).collect()
-                };
+                let length = (!piece.rotations.is_empty()).then_some(self.length as u32);
+                let params: SmallVec<[u32; 8]> = length.into_iter().chain(shifted).collect();
                 device.batch.launch(&program, slots, (end - start) as u32, &params);
             }
         }

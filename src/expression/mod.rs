@@ -12,7 +12,7 @@ use crate::{Backend, Error};
 use foldhash::HashMap;
 use fused::Fused;
 pub(crate) use fused::Pieces;
-use graph::{Builder, Root, Term};
+use graph::{Builder, FEW, Root, Term, few};
 use std::fmt;
 use std::ops::{Add, Mul, Neg, Sub};
 use std::sync::Arc;
@@ -406,12 +406,13 @@ struct Flattened<F: Element> {
 
 impl<F: Element> Flattened<F> {
     fn new(backend: &Backend, length: usize, field: crate::Field) -> Self {
-        Self { backend: backend.clone(), length, builder: Builder::new(field), known: HashMap::default() }
+        Self { backend: backend.clone(), length, builder: Builder::new(field), known: few() }
     }
 
     /// The position of a node. Not by recursion, as in `drop`.
     fn position(&mut self, root: &Arc<Node<F>>) -> Result<usize, Error> {
-        let mut waiting = vec![root];
+        let mut waiting = Vec::with_capacity(FEW);
+        waiting.push(root);
         while let Some(&node) = waiting.last() {
             let missing = node.operands.iter().filter(|operand| !self.known.contains_key(&Arc::as_ptr(operand)));
             let before = waiting.len();
