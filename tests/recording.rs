@@ -340,12 +340,20 @@ fn what_repeats_is_recorded_once() {
         assert_eq!(z.download().unwrap(), a.iter().map(|a| *a * Fr::from(300u64)).collect::<Vec<_>>());
     };
     let hosted = || assert_eq!(backend.add(&a, &b).unwrap(), sums);
-    for work in [&hosted as &dyn Fn(), &resident, &long] {
+    let scaled = |scalar: u64| {
+        let mut recording = backend.record();
+        recording.evaluate_into(&(&x * Fr::from(scalar) + &y), &z).unwrap();
+        recording.submit().unwrap();
+        let expected: Vec<Fr> = a.iter().zip(&b).map(|(a, b)| *a * Fr::from(scalar) + b).collect();
+        assert_eq!(z.download().unwrap(), expected);
+    };
+    for work in [&hosted as &dyn Fn(), &resident, &long, &|| scaled(5)] {
         (0..3).for_each(|_| work());
         assert_eq!(records(work), 0);
         backend.trim();
         assert!(records(work) > 0);
     }
+    [5, 6, 5, 7].into_iter().for_each(scaled);
     // Other parameters, lengths and places are others' work, and if it is at the end of much that is the same.
     for scalar in [2u64, 3, 2, 3].map(Fr::from) {
         let mut recording = backend.record();

@@ -256,7 +256,7 @@ impl Vulkan {
         if let Some(program) = piece.program.get() {
             return Ok(program.clone());
         }
-        // By rotations by other numbers, which are other pieces.
+        // Another piece, which rotates by other numbers, may have it.
         let key = (field, formulation, piece.nodes.clone(), piece.root);
         if let Some(program) = self.expressions.lock().get(&key) {
             return Ok(piece.program.get_or_init(|| program.clone()).clone());
@@ -344,9 +344,9 @@ impl Task for Fused {
                     Source::Cut(term) => part(cut.get(&term)?, element),
                 };
                 let unused = Limits::of(device.vulkan.width).slots.saturating_sub(piece.sources.len());
-                let inputs = piece.sources.iter().map(|source| Some((read(source)?, false)));
+                let sources = piece.sources.iter().map(|source| Some((read(source)?, false)));
                 let output = part(&out, width).map(|region| (region, true));
-                let slots = inputs.chain(std::iter::repeat_n(None, unused)).chain([output]);
+                let slots = sources.chain(std::iter::repeat_n(None, unused)).chain([output]);
                 let shifted = piece.rotations.iter().map(|by| ((start + by) % self.length) as u32);
                 let length = (!piece.rotations.is_empty()).then_some(self.length as u32);
                 let params: SmallVec<[u32; 8]> = length.into_iter().chain(shifted).collect();

@@ -132,7 +132,7 @@ impl Batch {
         Self { work: Vec::with_capacity(pieces), constants: Vec::new() }
     }
 
-    /// Whether there is nothing to do.
+    /// Whether there is nothing to do: constants alone are nothing.
     pub fn is_empty(&self) -> bool {
         self.work.is_empty()
     }
@@ -142,8 +142,9 @@ impl Batch {
         self.work.push(Work::Upload { to: to.clone(), bytes });
     }
 
-    /// Memory that holds these bytes, for launches. What many calls ask for is written at once, before all work: a parameter for each launch
-    /// takes neither memory nor a copy nor a barrier of its own.
+    /// Memory that holds these bytes for launches of this batch, and of no other. What many calls ask for is written at once, before all
+    /// work: a parameter for each launch takes neither memory nor a copy nor a barrier of its own. (Specialization constants are others:
+    /// [`Kernel::constants`](crate::Kernel::constants).)
     ///
     /// # Errors
     /// Those of [`Device::allocate`].
@@ -232,6 +233,9 @@ impl Batch {
         let malformed = |kernel, reason: &str| Err(Error::MalformedJob { kernel, reason: reason.into() });
         if self.regions().any(|region| !Arc::ptr_eq(&region.memory.shared, shared)) {
             return malformed("batch", "a region belongs to another device");
+        }
+        if self.constants.iter().any(|(region, _)| region.bytes() == 0) {
+            return malformed("batch", "constants have no bytes");
         }
         for work in &self.work {
             match work {
@@ -564,7 +568,40 @@ mod tests {
         assert!(refused(&|batch| batch.copy(&empty, &region.slice(0..0).unwrap())));
         assert!(refused(&|batch| batch.zero(&empty)));
         assert!(refused(&|batch| batch.download(&empty)));
+        assert!(refused(&|batch| assert!(batch.constants(&device, &[]).unwrap().bytes() == 0)));
         assert!(!refused(&|batch| batch.zero(&region.slice(0..8).unwrap())));
         assert!(matches!(device.allocate(u64::MAX), Err(Error::OutOfMemory { during: "one allocation", .. })));
+    }
+
+    #[test]
+    fn constants_are_there_whenever_a_batch_is_submitted() {
+        for wipe in [false, true] {
+            let device = Device::new(&Options { wipe, ..Options::default() }).unwrap();
+            // Lengths that leave gaps, fill the memory of many, and are more than one copy in a command buffer.
+            let all: Vec<Vec<u8>> = [4, 4, 12, 48, 1968, 2032, 4096, 4, 8000, 4]
+                .into_iter()
+                .enumerate()
+                .map(|(number, length)| vec![number as u8 + 1; length])
+                .collect();
+            let mut batch = Batch::default();
+            let places: Vec<Region> = all.iter().map(|bytes| batch.constants(&device, bytes).unwrap()).collect();
+            assert!(places.iter().all(|place| place.range.start.is_multiple_of(16)));
+            assert_eq!(batch.constants.len(), 5);
+            places.iter().for_each(|place| batch.download(place));
+            let fetched = |batch: &Batch, lengths: &[usize]| {
+                let mut fetched: Vec<Vec<u8>> = lengths.iter().map(|&length| vec![0; length]).collect();
+                let mut targets: Vec<&mut [u8]> = fetched.iter_mut().map(Vec::as_mut_slice).collect();
+                device.submit(batch).unwrap().finish(&mut targets).unwrap();
+                fetched
+            };
+            let lengths: Vec<usize> = all.iter().map(Vec::len).collect();
+            assert_eq!(fetched(&batch, &lengths), all);
+            // A clone with more, and then the first again.
+            let mut more = batch.clone();
+            let place = more.constants(&device, &[99; 8]).unwrap();
+            more.download(&place);
+            assert_eq!(fetched(&more, &[&lengths[..], &[8]].concat()), [&all[..], &[vec![99; 8]]].concat());
+            assert_eq!(fetched(&batch, &lengths), all);
+        }
     }
 }

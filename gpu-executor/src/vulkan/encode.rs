@@ -42,11 +42,11 @@ pub(super) enum Op<'a> {
     ReadBack { of: Span<'a> },
 }
 
-/// What a command buffer has bound and pushed so far. (Programs that reach their slots in the same way have the same layout.)
+/// What a command buffer has bound and pushed so far. What is pushed stays, whatever is bound: all layouts have the same push constants.
 #[derive(Default)]
 struct State {
     pipeline: vk::Pipeline,
-    /// Words of push constants that are not all zero.
+    /// Behind so many words, all that are pushed are zero.
     pushed: Option<usize>,
 }
 
@@ -223,9 +223,9 @@ impl Shared {
         }
         // A slot that the kernel declares and, specialized, does not read must be bound all the same.
         sets.iter_mut().filter(|set| **set == vk::DescriptorSet::null()).for_each(|set| *set = any);
-        let (push, zeros) = push_constants(&places[..slots.len()], elements, params);
+        let (push, used) = push_constants(&places[..slots.len()], elements, params);
         // What is zero in both is there already.
-        let new = state.pushed.replace(zeros).map_or(push.len(), |before| before.max(zeros));
+        let length = state.pushed.replace(used).map_or(push.len(), |before| before.max(used));
         let [x, y] = plan::workgroups(program.workgroups(elements), self.settings.limits.workgroups);
         let point = vk::PipelineBindPoint::COMPUTE;
         // SAFETY: the pipeline, its layout and the buffers are alive until the submission has finished; every slot's span
@@ -238,7 +238,7 @@ impl Shared {
             if program.made.reach == Reach::Descriptors {
                 raw.cmd_bind_descriptor_sets(lane.commands, point, layout, 0, &sets, &[]);
             }
-            let words = bytemuck::cast_slice(&push[..new]);
+            let words = bytemuck::cast_slice(&push[..length]);
             raw.cmd_push_constants(lane.commands, layout, vk::ShaderStageFlags::COMPUTE, 0, words);
             raw.cmd_dispatch(lane.commands, x, y, 1);
         }

@@ -17,11 +17,11 @@ pub(crate) struct Pipelines {
     by_address: vk::PipelineLayout,
     by_descriptor: vk::PipelineLayout,
     /// One lock per key, so that threads that want the same pipeline wait for one to make it, and others do not.
-    made: Mutex<HashMap<[u8; 32], Made>>,
+    made: Mutex<HashMap<[u8; 32], Built>>,
     feedback: bool,
 }
 
-type Made = Arc<Mutex<Option<vk::Pipeline>>>;
+type Built = Arc<Mutex<Option<vk::Pipeline>>>;
 
 impl Pipelines {
     pub(crate) fn new(gpu: &Gpu, file: Option<CacheFile>, feedback: bool) -> Result<Self, Error> {
@@ -46,6 +46,7 @@ impl Pipelines {
             .descriptor_count(1)
             .stage_flags(vk::ShaderStageFlags::COMPUTE)];
         let set_info = vk::DescriptorSetLayoutCreateInfo::default().bindings(&binding);
+        // The same for both layouts, so that what is pushed for one is there for the other.
         let push = [vk::PushConstantRange::default().stage_flags(vk::ShaderStageFlags::COMPUTE).size(PUSH_BYTES as u32)];
         let layout_info = vk::PipelineLayoutCreateInfo::default().push_constant_ranges(&push);
         // SAFETY: a live device; the cache blob was written by this driver for this device, as its checksum and header say.

@@ -26,13 +26,30 @@ impl Effort {
     pub(crate) const QUICK: Self = Self { warm_up: 0, repetitions: (1, 1), budget: Duration::ZERO };
 }
 
+/// Does something so many times, each time on a thread of its own. What a small call takes depends on the core that its caller runs on: on
+/// that to which a device's interrupts go, it takes three times as long.
+pub(crate) fn on_threads(
+    times: usize,
+    mut work: impl FnMut() -> Result<(), Box<dyn std::error::Error>> + Send,
+) -> Result<(), Box<dyn std::error::Error>> {
+    for _ in 0..times {
+        let done = std::thread::scope(|scope| {
+            let work = &mut work;
+            scope.spawn(move || work().map_err(|error| error.to_string())).join()
+        });
+        done.map_err(|_| "what was measured has panicked")??;
+    }
+    Ok(())
+}
+
 /// The median duration of `work`, which writes all of `out`. Before each repetition `out` is spoiled, after it compared with
 /// `expected`, neither of which is timed.
-pub(crate) fn median<T: Copy + PartialEq>(
+pub(crate) fn median<T: Copy + PartialEq + Send + Sync>(
     effort: Effort,
     (out, spoil, expected): (&mut [T], T, &[T]),
-    mut work: impl FnMut(&mut [T]) -> Result<(), Error>,
+    mut work: impl FnMut(&mut [T]) -> Result<(), Error> + Send,
 ) -> Result<Duration, Box<dyn std::error::Error>> {
+    let Effort { warm_up, repetitions: (least, most), budget } = effort;
     let mut once = || {
         out.fill(spoil);
         let start = Instant::now();
@@ -40,14 +57,21 @@ pub(crate) fn median<T: Copy + PartialEq>(
         let time = start.elapsed();
         if out == expected { Ok(time) } else { Err(Box::<dyn std::error::Error>::from("a result is wrong")) }
     };
-    for _ in 0..effort.warm_up {
-        once()?;
-    }
-    let begin = Instant::now();
     let mut times = Vec::new();
-    while times.len() < effort.repetitions.0 || (times.len() < effort.repetitions.1 && begin.elapsed() < effort.budget) {
-        times.push(once()?);
-    }
+    let threads = least.min(5);
+    let each = |number: usize| number.div_ceil(threads.max(1));
+    on_threads(threads, || {
+        for _ in 0..each(warm_up) {
+            once()?;
+        }
+        let (begin, before) = (Instant::now(), times.len());
+        while times.len() - before < each(least)
+            || (times.len() - before < each(most) && begin.elapsed() < budget / threads as u32)
+        {
+            times.push(once()?);
+        }
+        Ok(())
+    })?;
     times.sort();
     Ok(times[times.len() / 2])
 }

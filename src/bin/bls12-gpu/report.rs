@@ -3,7 +3,7 @@
 use crate::algebra::{Algebra, Outcome};
 use crate::goals::Goal;
 use crate::kernels::Kernels;
-use crate::measure::{Effort, Inputs, median, text_variables};
+use crate::measure::{Effort, Inputs, median, on_threads, text_variables};
 use ark_bls12_381::Fq;
 use ark_ff::{Field as _, batch_inversion};
 use bls12_field_gpu::{
@@ -293,31 +293,37 @@ impl Report {
         let mut times = Vec::new();
         // Of a recording that was submitted before, and of one that was not: no two of these have the same order.
         let (mut repeated, mut new) = (Vec::new(), Vec::new());
-        for round in 0..if quick { 3 } else { 300 } {
-            for (launches, differs) in [(1, false), (256, false), (256, true)] {
-                let begin = Instant::now();
-                let mut recording = backend.record();
-                for launch in 0..launches {
-                    let first = if differs && round >> (launch % 9) & 1 == 0 { &seven_more } else { &a };
-                    recording.add_into(first, &a, &out)?;
+        let (threads, rounds) = if quick { (1, 3) } else { (6, 50) };
+        let mut round = 0;
+        on_threads(threads, || {
+            for _ in 0..rounds {
+                round += 1;
+                for (launches, differs) in [(1, false), (256, false), (256, true)] {
+                    let begin = Instant::now();
+                    let mut recording = backend.record();
+                    for launch in 0..launches {
+                        let first = if differs && round >> (launch % 9) & 1 == 0 { &seven_more } else { &a };
+                        recording.add_into(first, &a, &out)?;
+                    }
+                    let ticket = recording.submit()?;
+                    let submitted = begin.elapsed();
+                    ticket.wait()?;
+                    match (launches, differs) {
+                        (1, _) => times.push(begin.elapsed()),
+                        (_, true) => new.push(submitted),
+                        (_, false) => repeated.push(submitted),
+                    }
+                    out.download_into(&mut fetched)?;
+                    if fetched != fourteen {
+                        return Err("a resident addition is wrong".into());
+                    }
+                    let mut recording = backend.record();
+                    recording.zero(&out)?;
+                    recording.submit()?.wait()?;
                 }
-                let ticket = recording.submit()?;
-                let submitted = begin.elapsed();
-                ticket.wait()?;
-                match (launches, differs) {
-                    (1, _) => times.push(begin.elapsed()),
-                    (_, true) => new.push(submitted),
-                    (_, false) => repeated.push(submitted),
-                }
-                out.download_into(&mut fetched)?;
-                if fetched != fourteen {
-                    return Err("a resident addition is wrong".into());
-                }
-                let mut recording = backend.record();
-                recording.zero(&out)?;
-                recording.submit()?.wait()?;
             }
-        }
+            Ok(())
+        })?;
         times.sort();
         repeated.sort();
         new.sort();
