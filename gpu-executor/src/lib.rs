@@ -22,8 +22,8 @@
 //! that touched one of them. Memory goes back to the pool when the number of its last use has passed; nobody waits for idle. Each
 //! queue is behind a mutex that is held only for `vkQueueSubmit`.
 //!
-//! Calling threads and helpers share nothing else without a lock but counters and the marks by which a batch lists memory once; a heap of pieces to copy is behind a mutex, and
-//! its count of what is left is an atomic that the caller waits for.
+//! Calling threads and helpers share nothing else without a lock but counters and the marks by which a batch lists memory once; a heap of
+//! pieces to copy is behind a mutex, and its count of what is left is an atomic that the caller waits for.
 
 mod cache_file;
 mod combine;

@@ -76,7 +76,7 @@ pub(crate) struct Graph {
     pub(crate) scalars: Vec<u64>,
 }
 
-/// Terms of most expressions. A map that grows up to them would be the half of what it takes to record one.
+/// Terms of most expressions. Maps that grow up to them were a third of what it took to record one.
 pub(super) const FEW: usize = 14;
 
 /// A map with room for few.

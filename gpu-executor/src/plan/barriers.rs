@@ -141,7 +141,7 @@ pub enum Command {
 /// ```
 pub fn plan(steps: &[impl Step]) -> Vec<Command> {
     let touched = Touched::new(steps);
-    let levels = levels(steps, &touched);
+    let levels = touched.levels();
     // Of each stage, the first level that a step need not wait for: all below are over before it begins.
     let mut after = vec![[0; Stage::ALL.len()]; steps.len()];
     if touched.stages.iter().all(|&stage| stage == Stage::Compute) {
@@ -179,37 +179,6 @@ pub fn plan(steps: &[impl Step]) -> Vec<Command> {
         commands.extend(together.iter().copied().map(Command::Run));
     }
     commands
-}
-
-/// After how many barriers each step runs, if one goes before each level but the lowest.
-fn levels(steps: &[impl Step], touched: &Touched) -> Vec<isize> {
-    // As early as may be.
-    let mut levels = vec![0; steps.len()];
-    let mut number = 0;
-    let tail = steps.iter().rposition(|step| !is_read_by_host(step)).map_or(0, |last| last + 1);
-    touched.sweep(0..steps.len(), |step, latest| {
-        let first = highest(latest) + 1;
-        if step < tail {
-            levels[step] = first;
-            number = number.max(first + 1);
-        } else {
-            // What the CPU reads in the end.
-            levels[step] = first.max(number);
-        }
-        levels[step]
-    });
-    // Right before the earliest that might follow. Swept from the end, with levels counted from the last: the highest of those is the
-    // earliest.
-    let early = levels.clone();
-    let last = early.iter().copied().max().unwrap_or(0);
-    touched.sweep((0..steps.len()).rev(), |step, earliest| {
-        let from_last = highest(earliest);
-        if from_last != NONE {
-            levels[step] = last - from_last - 1;
-        }
-        last - early[step]
-    });
-    levels
 }
 
 /// The level of no step, of which others are 0 or more.
@@ -265,14 +234,52 @@ impl Touched {
         Self { stages: steps.iter().map(Step::stage).collect(), accesses, ends, buffers: known.len() }
     }
 
+    /// What a step touches.
+    fn of(&self, step: usize) -> &[Access] {
+        let begin = step.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.accesses[begin..self.ends[step]]
+    }
+
+    /// After how many barriers each step runs, if one goes before each level but the lowest.
+    fn levels(&self) -> Vec<isize> {
+        // As early as may be.
+        let mut levels = vec![0; self.stages.len()];
+        let mut number = 0;
+        let tail = (0..self.stages.len())
+            .rfind(|&step| !is_read_by_host(&(self.stages[step], self.of(step))))
+            .map_or(0, |last| last + 1);
+        self.sweep(0..self.stages.len(), |step, latest| {
+            let first = highest(latest) + 1;
+            if step < tail {
+                levels[step] = first;
+                number = number.max(first + 1);
+            } else {
+                // What the CPU reads in the end.
+                levels[step] = first.max(number);
+            }
+            levels[step]
+        });
+        // Right before the earliest that might follow. Swept from the end, with levels counted from the last: the highest of those is the
+        // earliest.
+        let early = levels.clone();
+        let last = early.iter().copied().max().unwrap_or(0);
+        self.sweep((0..self.stages.len()).rev(), |step, earliest| {
+            let from_last = highest(earliest);
+            if from_last != NONE {
+                levels[step] = last - from_last - 1;
+            }
+            last - early[step]
+        });
+        levels
+    }
+
     /// Looks at steps in some order, and has `place` say the level of each, given the highest level of those before it that it
     /// conflicts with, by their stage.
     fn sweep(&self, order: impl Iterator<Item = usize>, mut place: impl FnMut(usize, [isize; Stage::ALL.len()]) -> isize) {
         // By buffer. What is covered is left out, so that there is little of it.
         let mut seen: Vec<SmallVec<[Seen; 2]>> = (0..self.buffers).map(|_| SmallVec::new()).collect();
         for index in order {
-            let begin = index.checked_sub(1).map_or(0, |before| self.ends[before]);
-            let accesses = &self.accesses[begin..self.ends[index]];
+            let accesses = self.of(index);
             let mut highest = [NONE; Stage::ALL.len()];
             for access in accesses {
                 for other in seen[access.buffer].iter().filter(|other| access.conflicts(other.access)) {

@@ -58,8 +58,8 @@ pub(crate) fn median<T: Copy + PartialEq + Send + Sync>(
         if out == expected { Ok(time) } else { Err(Box::<dyn std::error::Error>::from("a result is wrong")) }
     };
     let mut times = Vec::new();
-    let threads = least.min(5);
-    let each = |number: usize| number.div_ceil(threads.max(1));
+    let threads = least.clamp(1, 5);
+    let each = |number: usize| number.div_ceil(threads);
     on_threads(threads, || {
         for _ in 0..each(warm_up) {
             once()?;
