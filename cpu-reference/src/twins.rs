@@ -48,6 +48,8 @@ pub enum Positions<'a> {
 pub struct Twin {
     /// Computes the operation, in parallel.
     pub compute: fn(&Operands, &mut Results),
+    /// The same on the calling thread alone.
+    pub compute_alone: fn(&Operands, &mut Results),
     /// Checks an answer (its elements, its mask), in parallel: the lowest of the positions at which it, or an input, is not
     /// below the modulus or the answer is wrong.
     pub first_wrong: fn(&Operands, &[u64], &[u32], Positions) -> Option<usize>,
@@ -95,6 +97,9 @@ trait Operation<F: LimbField> {
 
     fn apply(context: &Context<F>, inputs: [F; 3]) -> (F, bool);
 
+    /// Whether `proves` is something else than to compute again.
+    const PROVED: bool = false;
+
     /// Whether `answer` is right; by default, whether it is what `apply` gives.
     fn proves(context: &Context<F>, inputs: [F; 3], answer: (F, bool)) -> bool {
         let expected = Self::apply(context, inputs);
@@ -123,25 +128,57 @@ fn compute<F: LimbField, O: Operation<F>>(operands: &Operands, results: &mut Res
     let context = context::<F>(operands);
     let vectors = operands.vectors.map(F::elements);
     let elements = F::elements_mut(results.elements);
+    let piece = if O::MANY.is_some() { BATCH } else { PIECE };
+    let part = |number: usize| {
+        vectors.map(|vector| vector.get(number * piece..vector.len().min((number + 1) * piece)).unwrap_or(&[]))
+    };
     if elements.is_empty() {
-        results.mask.par_iter_mut().with_min_len(PIECE).enumerate().for_each(|(index, flag)| {
-            *flag = O::apply(&context, at(&vectors, index)).1.into();
-        });
-    } else if let Some(many) = O::MANY {
-        elements.par_chunks_mut(BATCH).zip(vectors[0].par_chunks(BATCH)).for_each(|(answers, inputs)| {
-            answers.copy_from_slice(inputs);
-            many(&context, answers);
-        });
+        let flags = results.mask.par_chunks_mut(piece).enumerate();
+        flags.for_each(|(number, flags)| of_piece::<F, O>(&context, part(number), (&mut [], flags)));
     } else if O::HAS_MASK {
-        let both = elements.par_iter_mut().with_min_len(PIECE).zip(results.mask.par_iter_mut());
-        both.enumerate().for_each(|(index, (element, flag))| {
-            let answer = O::apply(&context, at(&vectors, index));
-            (*element, *flag) = (answer.0, answer.1.into());
-        });
+        let both = elements.par_chunks_mut(piece).zip(results.mask.par_chunks_mut(piece)).enumerate();
+        both.for_each(|(number, (answers, flags))| of_piece::<F, O>(&context, part(number), (answers, flags)));
     } else {
-        elements.par_iter_mut().with_min_len(PIECE).enumerate().for_each(|(index, element)| {
-            *element = O::apply(&context, at(&vectors, index)).0;
-        });
+        let answers = elements.par_chunks_mut(piece).enumerate();
+        answers.for_each(|(number, answers)| of_piece::<F, O>(&context, part(number), (answers, &mut [])));
+    }
+}
+
+fn compute_alone<F: LimbField, O: Operation<F>>(operands: &Operands, results: &mut Results) {
+    let (context, vectors) = (context::<F>(operands), operands.vectors.map(F::elements));
+    of_piece::<F, O>(&context, vectors, (F::elements_mut(results.elements), results.mask));
+}
+
+/// Computes elements on the calling thread. What has no mask, which is nearly everything, in a loop of nothing but arithmetic.
+fn of_piece<F: LimbField, O: Operation<F>>(
+    context: &Context<F>,
+    vectors: [&[F]; 3],
+    (answers, flags): (&mut [F], &mut [u32]),
+) {
+    let zero = F::ZERO;
+    if let Some(many) = O::MANY {
+        answers.copy_from_slice(vectors[0]);
+        return many(context, answers);
+    }
+    match vectors {
+        [a, [], []] if !O::HAS_MASK => {
+            answers.iter_mut().zip(a).for_each(|(to, a)| *to = O::apply(context, [*a, zero, zero]).0);
+        }
+        [a, b, []] if !O::HAS_MASK => {
+            let all = answers.iter_mut().zip(a).zip(b);
+            all.for_each(|((to, a), b)| *to = O::apply(context, [*a, *b, zero]).0);
+        }
+        [a, b, c] if !O::HAS_MASK => {
+            let all = answers.iter_mut().zip(a).zip(b).zip(c);
+            all.for_each(|(((to, a), b), c)| *to = O::apply(context, [*a, *b, *c]).0);
+        }
+        _ => {
+            for index in 0..answers.len().max(flags.len()) {
+                let (element, flag) = O::apply(context, at(&vectors, index));
+                answers.get_mut(index).into_iter().for_each(|to| *to = element);
+                flags.get_mut(index).into_iter().for_each(|to| *to = flag.into());
+            }
+        }
     }
 }
 
@@ -163,21 +200,23 @@ fn first_wrong<F: LimbField, O: Operation<F>>(
         let reduced = is_reduced(&element) && inputs.iter().all(is_reduced);
         !reduced || flag > 1 || !O::proves(&context, inputs, (element, flag == 1))
     };
-    // Piece by piece: without a mask and with one or two inputs, which is nearly always, in a loop of nothing but arithmetic.
+    // Piece by piece: without a mask, which is nearly always, in a loop of nothing but arithmetic.
     let first_wrong_of = |piece: usize| {
         let range = piece * PIECE..length.min((piece + 1) * PIECE);
         let [a, b, c] = vectors.map(|vector| vector.get(range.clone()).unwrap_or(&[]));
         let answers = elements.get(range.clone()).unwrap_or(&[]);
-        let right = !O::HAS_MASK
-            && c.is_empty()
-            && [a, b, answers].iter().all(|part| part.iter().all(is_reduced))
-            && match b {
-                [] => a.iter().zip(answers).all(|(a, r)| O::proves(&context, [*a, F::ZERO, F::ZERO], (*r, false))),
-                _ => {
-                    let mut all = a.iter().zip(b).zip(answers);
-                    all.all(|((a, b), r)| O::proves(&context, [*a, *b, F::ZERO], (*r, false)))
-                }
-            };
+        let reduced = || [a, b, c, answers].iter().all(|part| part.iter().all(is_reduced));
+        let right = match b {
+            _ if O::HAS_MASK || !reduced() => false,
+            [] if O::PROVED => a.iter().zip(answers).all(|(a, r)| O::proves(&context, [*a, F::ZERO, F::ZERO], (*r, false))),
+            _ if O::PROVED => false,
+            _ => {
+                let mut again = [F::ZERO; PIECE];
+                let again = &mut again[..answers.len()];
+                of_piece::<F, O>(&context, [a, b, c], (again, &mut []));
+                again == answers
+            }
+        };
         if right { None } else { range.into_iter().find(|&index| wrong(index)) }
     };
     match positions {
@@ -210,7 +249,11 @@ macro_rules! operation {
     (@twin $(#[doc = $doc:literal])+ $name:ident, $type:ident) => {
         $(#[doc = $doc])+
         pub const fn $name<F: LimbField>() -> Twin {
-            Twin { compute: compute::<F, $type>, first_wrong: first_wrong::<F, $type> }
+            Twin {
+                compute: compute::<F, $type>,
+                compute_alone: compute_alone::<F, $type>,
+                first_wrong: first_wrong::<F, $type>,
+            }
         }
     };
 }
@@ -245,6 +288,7 @@ operation!(/// a / R mod p, on limbs: from Montgomery to canonical form, whateve
 operation!(/// 1 / a, and 0 for a = 0; computed by Montgomery's trick, proved by a c = 1
     inverse, Inverse,
     |context, [a, _, _]| context.lower(context.lift(a).inverse().unwrap_or(F::ZERO)),
+    const PROVED: bool = true;
     fn proves(context: &Context<F>, [a, _, _]: [F; 3], (inverse, _): (F, bool)) -> bool {
         if a.is_zero() { inverse.is_zero() } else { context.lift(a) * inverse == context.one() }
     }
@@ -258,6 +302,7 @@ operation!(/// 1 / a, and 0 for a = 0; computed by Montgomery's trick, proved by
 struct Sqrt;
 impl<F: LimbField> Operation<F> for Sqrt {
     const HAS_MASK: bool = true;
+    const PROVED: bool = true;
 
     fn apply(context: &Context<F>, [a, _, _]: [F; 3]) -> (F, bool) {
         let a = context.lift(a);
