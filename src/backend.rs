@@ -38,6 +38,7 @@ struct Shared {
     chooser: Chooser,
     calls: AtomicU64,
     cpu_calls: AtomicU64,
+    shared_calls: AtomicU64,
     fallbacks: AtomicU64,
     verified: AtomicU64,
 }
@@ -87,6 +88,8 @@ pub struct Report {
     pub place: Place,
     /// Dispatches on the device, one per chunk; 0 if the CPU reference computed the result.
     pub dispatches: usize,
+    /// Elements that the CPU reference computed: all of them, or its part of a call that it shared with the device.
+    pub by_cpu: usize,
     /// Elements that were checked against the CPU reference.
     pub verified: usize,
     /// Why the CPU reference computed the result although the backend has a device: the device was lost, then or before.
@@ -101,6 +104,8 @@ pub struct Stats {
     pub calls: u64,
     /// Those of them that the CPU reference computed: where it was thought to be sooner, or there is no device, or no more.
     pub cpu_calls: u64,
+    /// Those of them that the device and the CPU reference computed a part each: see [`Report::by_cpu`].
+    pub shared_calls: u64,
     /// Those of them that the device should have computed, and was lost: see [`Report::fallback`].
     pub fallbacks: u64,
     /// Elements checked against the CPU reference, self-tests aside.
@@ -175,8 +180,9 @@ impl Backend {
                 (Engine::Cpu { reason }, None)
             }
         };
-        let (chooser, calls, cpu_calls, fallbacks, verified) = Default::default();
-        let shared = Shared { settings, engine, verdicts, vulkan, chooser, calls, cpu_calls, fallbacks, verified };
+        let (chooser, calls, cpu_calls, shared_calls, fallbacks, verified) = Default::default();
+        let shared =
+            Shared { settings, engine, verdicts, vulkan, chooser, calls, cpu_calls, shared_calls, fallbacks, verified };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -271,6 +277,7 @@ impl Backend {
         Stats {
             calls: shared.calls.load(Relaxed),
             cpu_calls: shared.cpu_calls.load(Relaxed),
+            shared_calls: shared.shared_calls.load(Relaxed),
             fallbacks: shared.fallbacks.load(Relaxed),
             verified_elements: shared.verified.load(Relaxed),
             calibrations: shared.chooser.calibrations(),
@@ -431,7 +438,7 @@ impl Backend {
                 if let Some(loss) = &fallback {
                     self.warn_of(loss);
                 }
-                Report { fallback, ..Report::default() }
+                Report { by_cpu: length, fallback, ..Report::default() }
             }
         };
         mask.iter_mut().zip(&flags).for_each(|(flag, &word)| *flag = word != 0);
@@ -450,11 +457,15 @@ impl Backend {
     ) -> Result<Report, Error> {
         let program = vulkan.program_of(&self.shared.settings, prepared, setting.workgroup_size)?;
         let verify = on_the_way && matches!(self.verify(), Verify::All | Verify::Proofs);
-        let mut checks = Checks { backend: self, vulkan, prepared, values: on_the_way, verify };
-        let dispatches = vulkan.run(&program, prepared, setting.for_a_job(), (&mut *elements, &mut *flags), &mut checks)?;
-        let verified = if verify { prepared.length } else { self.check(vulkan, prepared, elements, flags)? };
+        let checks = Checks { backend: self, vulkan, prepared, values: on_the_way, verify };
+        let job = setting.for_a_job(prepared);
+        let ran = vulkan.run(&program, prepared, job, (&mut *elements, &mut *flags), &checks)?;
+        // What the CPU reference computed is what others are checked against.
+        let verified = if verify { prepared.length - ran.by_cpu } else { self.check(vulkan, prepared, elements, flags)? };
+        self.shared.shared_calls.fetch_add((ran.by_cpu > 0).into(), Relaxed);
         self.count_verified(verified);
-        Ok(Report { place: Place::Device(setting), dispatches, verified, fallback: None })
+        let gpu_executor::Ran { dispatches, by_cpu } = ran;
+        Ok(Report { place: Place::Device(setting), dispatches, by_cpu, verified, fallback: None })
     }
 
     /// Counts a call that the CPU reference computed because the device is lost. The first is worth a warning.

@@ -2,7 +2,7 @@
 
 use crate::operation::{Fixed, Operation, Parameter, Row};
 use crate::{Error, Field, Form};
-use cpu_reference::{Operands, Positions};
+use cpu_reference::{Operands, Positions, Results};
 use num_bigint::BigUint;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -159,6 +159,15 @@ impl Part<'_> {
             }
         }
         Ok(())
+    }
+
+    pub(crate) fn vectors(&self) -> &[&[u64]; 3] {
+        &self.operands.vectors
+    }
+
+    /// Computes it on the calling thread alone.
+    pub(crate) fn compute_alone(&self, results: &mut Results) {
+        (self.twin.compute_alone)(&self.operands, results);
     }
 
     /// As [`Prepared::first_wrong`], positions counted from the range's beginning.

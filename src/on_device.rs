@@ -13,7 +13,7 @@ use cpu_reference::{Positions, Results};
 use field_kernels::expression::{Node, Root};
 use field_kernels::{Formulation, Shader, Width};
 use foldhash::{HashMap, HashSet};
-use gpu_executor::{Device, Job, Kernel, Landed, Program, Reach, Shape, Slot, SlotUse, Stage, Threads, Watch};
+use gpu_executor::{Device, Job, Kernel, Landed, Program, Ran, Reach, Shape, Share, Slot, SlotUse, Stage, Threads, Watch};
 use parking_lot::Mutex;
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -201,7 +201,7 @@ impl Vulkan {
             Prepared::new(&Call { operation: row.operation, field, form, vectors: &vectors, parameter: &known.parameter })?;
         let mut elements = vec![0; if row.has_elements() { prepared.length * field.limbs() } else { 0 }];
         let mut flags = vec![0; if row.has_mask() { prepared.length } else { 0 }];
-        self.run(program, &prepared, (None, None), (&mut elements, &mut flags), &mut Unwatched)?;
+        self.run(program, &prepared, (None, None, None), (&mut elements, &mut flags), &Unwatched)?;
         #[cfg(feature = "test-faults")]
         if let Some(crate::Fault::FlipBitInSelfTest(bit)) = settings.fault {
             flip(&mut elements, &mut flags, (&(0..prepared.length), prepared.length), bit);
@@ -224,15 +224,15 @@ impl Vulkan {
         }
     }
 
-    /// Has a program compute a call: staged or not, in chunks of so many elements; the number of dispatches.
+    /// Has a program compute a call: staged or not, in chunks of so many elements, the CPU some of them.
     pub(crate) fn run<W: Watch>(
         &self,
         program: &Program,
         prepared: &Prepared,
-        (staged, chunk_elements): (Option<bool>, Option<usize>),
+        (staged, chunk_elements, share): (Option<bool>, Option<usize>, Option<Share>),
         (elements, flags): (&mut [u64], &mut [u32]),
-        watch: &mut W,
-    ) -> Result<usize, W::Error> {
+        watch: &W,
+    ) -> Result<Ran, W::Error> {
         let row = prepared.row;
         let vectors = prepared.vectors.map(|vector| match vector {
             [] => Slot::Unused,
@@ -241,14 +241,14 @@ impl Vulkan {
         let (elements, flags) = (bytemuck::cast_slice_mut(elements), bytemuck::cast_slice_mut(flags));
         let slots = arranged(row, vectors, Slot::Write(elements), Slot::Write(flags));
         let (elements, params, cost) = (prepared.length, &prepared.words[..], row.cost);
-        program.run(&mut Job { elements, slots, params, cost, staged, chunk_elements }, watch)
+        program.run(Job { elements, slots, params, cost, staged, chunk_elements, share }, watch)
     }
 }
 
 /// Elements whose results one thread checks sooner than others are woken to help: one piece of the check's.
 const SERIAL: usize = 64;
 
-/// Looks at a call's chunks: at what goes in, if `values`; at what comes out, if `verify`.
+/// Looks at a call's chunks: at what goes in, if `values`; at what comes out, if `verify`. And computes the CPU's share.
 pub(crate) struct Checks<'a> {
     pub(crate) backend: &'a Backend,
     pub(crate) vulkan: &'a Vulkan,
@@ -288,7 +288,7 @@ impl Watch for Checks<'_> {
         found.err().unwrap_or_else(none)
     }
 
-    fn lands(&mut self, range: Range<usize>, results: Landed, threads: &Threads) -> Result<(), Error> {
+    fn lands(&self, range: Range<usize>, results: Landed, threads: &Threads) -> Result<(), Error> {
         let Self { backend, vulkan, prepared, .. } = *self;
         let (elements, flags) = landed(prepared.row, results);
         #[cfg(feature = "test-faults")]
@@ -309,6 +309,16 @@ impl Watch for Checks<'_> {
             threads.install(|| part.check_values())?;
         }
         backend.right(vulkan, prepared, first_wrong.map(|index| range.start + index))
+    }
+
+    fn computes(&self, range: Range<usize>, results: Landed) -> bool {
+        let part = self.prepared.part(&range);
+        if !part.vectors().iter().all(|vector| self.admits(0, bytemuck::cast_slice(vector))) {
+            return false;
+        }
+        let (elements, mask) = landed(self.prepared.row, results);
+        part.compute_alone(&mut Results { elements, mask });
+        true
     }
 }
 
@@ -334,8 +344,12 @@ impl Watch for Unwatched {
         gpu_executor::Error::Lost { during: "the self-test" }
     }
 
-    fn lands(&mut self, _: Range<usize>, _: Landed, _: &Threads) -> Result<(), Self::Error> {
+    fn lands(&self, _: Range<usize>, _: Landed, _: &Threads) -> Result<(), Self::Error> {
         Ok(())
+    }
+
+    fn computes(&self, _: Range<usize>, _: Landed) -> bool {
+        false
     }
 }
 

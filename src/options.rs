@@ -71,12 +71,15 @@ pub enum DeviceChoice {
 /// Who computes calls on data in host memory, where there is a Vulkan device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Placement {
-    /// Whoever is predicted to be done first: see [`Backend::explain`](crate::Backend::explain). With [`Verify::All`] a device's
+    /// Whoever is predicted to be done first, or both of them, a part each: see [`Backend::explain`](crate::Backend::explain). With [`Verify::All`] a device's
     /// results must be checked and the CPU's need not be, so it is the CPU unless checking is much less work than computing.
     #[default]
     Auto,
-    /// The device.
+    /// The device alone.
     Device,
+    /// The device, and with it the CPU, a part each, where that is predicted to be sooner: see [`Report::by_cpu`](crate::Report::by_cpu). (The
+    /// device alone where a worker of rayon calls.)
+    Both,
 }
 
 /// What [`Placement::Auto`] predicts from.
@@ -101,7 +104,7 @@ pub enum Calibrate {
 /// |---|---|---|
 /// | [`device`](Self::device) | `GPU_DEVICE`: an index, `auto` or `cpu` | `auto` |
 /// | [`require_gpu`](Self::require_gpu) | `GPU_REQUIRE`: `1` or `0` | `0` |
-/// | [`placement`](Self::placement) | `GPU_PLACEMENT`: `auto` or `device` | `auto` |
+/// | [`placement`](Self::placement) | `GPU_PLACEMENT`: `auto`, `device` or `both` | `auto` |
 /// | [`calibrate`](Self::calibrate) | `GPU_CALIBRATE`: `0` guesses, `1` measures again | measured once |
 /// | [`memory`](Self::memory) | `GPU_DEVICE_LOCAL`: `1` or `0` | predicted, or by the kind of device |
 /// | [`verify`](Self::verify) | `GPU_VERIFY`: `all`, `proofs`, `sample:N` or `off` | `all` |
@@ -417,7 +420,7 @@ impl Settings {
         };
         let placement = match options.placement {
             Some(placement) => placement,
-            None => read.parse("GPU_PLACEMENT", "auto or device", placement)?.unwrap_or_default(),
+            None => read.parse("GPU_PLACEMENT", "auto, device or both", placement)?.unwrap_or_default(),
         };
         let calibrate = match options.calibrate {
             Some(calibrate) => calibrate,
@@ -542,6 +545,7 @@ fn placement(text: &str) -> Option<Placement> {
     match text {
         "auto" => Some(Placement::Auto),
         "device" => Some(Placement::Device),
+        "both" => Some(Placement::Both),
         _ => None,
     }
 }

@@ -142,6 +142,18 @@ pub struct Job<'a> {
     pub staged: Option<bool>,
     /// The most elements in a chunk; `None` leaves it to the device. Its limits hold all the same.
     pub chunk_elements: Option<usize>,
+    /// What the CPU computes of it meanwhile; `None` leaves all of it to the device. A caller that is a rayon worker leaves it to the
+    /// device in any case: its own pool may wait for it.
+    pub share: Option<Share>,
+}
+
+/// What the CPU computes of a job while the device is at work on the rest (see [`Watch::computes`](crate::Watch::computes)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// So many elements at the end, or all but the first; and of those before them what the device has not begun when these are done.
+    pub elements: usize,
+    /// So many at a time, on one thread.
+    pub piece: usize,
 }
 
 impl Slot<'_> {
@@ -289,6 +301,7 @@ mod tests {
             cost: 1,
             staged: None,
             chunk_elements: None,
+            share: None,
         };
         let widths = |job: Job| job.widths("k", &READS_A);
         assert_eq!(widths(job(2, &[0; 8])).unwrap(), [4, 0, 0, 0]);

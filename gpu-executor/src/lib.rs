@@ -35,12 +35,12 @@ mod profile;
 mod vulkan;
 
 pub use error::{Error, Verdict};
-pub use job::{Job, Kernel, MAX_PARAMS, MAX_SLOTS, Reach, Shape, Slot, SlotUse};
+pub use job::{Job, Kernel, MAX_PARAMS, MAX_SLOTS, Reach, Shape, Share, Slot, SlotUse};
 pub use options::{CacheDirectory, MemoryMode, Options, Validation};
 pub use profile::{Profile, Span, Stage, Track};
 pub use vulkan::{
-    Batch, Device, DeviceInfo, DeviceKind, Landed, Pinned, Program, Region, Stats, Threads, Ticket, Timed, ValidationLog,
-    Watch, survey,
+    Batch, Device, DeviceInfo, DeviceKind, Landed, Pinned, Program, Ran, Region, Stats, Threads, Ticket, Timed,
+    ValidationLog, Watch, survey,
 };
 #[cfg(feature = "test-faults")]
 pub use vulkan::{CallClass, Failure, Faults, Injection};

@@ -18,6 +18,8 @@ pub enum Stage {
     Upload,
     /// Kernels.
     Compute,
+    /// The CPU computes its share of a job.
+    Share,
     /// Copies from the device's memory to the host's, or within it.
     Download,
     /// A thread waits for the device.
@@ -37,6 +39,7 @@ impl Stage {
             Stage::Submit => "submit",
             Stage::Upload => "upload",
             Stage::Compute => "compute",
+            Stage::Share => "share",
             Stage::Download => "download",
             Stage::Wait => "wait",
             Stage::CopyOut => "copy out",

@@ -1,7 +1,10 @@
 //! What was decided about a call, and why.
 
+use super::guesses;
+use super::model::Key;
+use crate::call::Prepared;
 use crate::{Because, Field, Form, Multiplication, Operation, Verify};
-use gpu_executor::MemoryMode;
+use gpu_executor::{MemoryMode, Share};
 use std::fmt;
 use std::time::Duration;
 
@@ -25,17 +28,22 @@ pub struct Setting {
     pub workgroup_size: u32,
     /// The most elements in a chunk; `None` decides by the length, the operation and the device's limits, which hold anyway.
     pub chunk_elements: Option<usize>,
+    /// So many elements, the last ones, are computed by the CPU meanwhile, and of the others those that it comes to before the device; 0
+    /// leaves all of them to the device.
+    pub cpu_elements: usize,
 }
 
 impl Setting {
-    /// As jobs are told: whether staged, and in chunks of how many elements.
-    pub(crate) fn for_a_job(self) -> (Option<bool>, Option<usize>) {
+    /// As jobs are told: whether staged, in chunks of how many elements, and what the CPU computes.
+    pub(crate) fn for_a_job(self, prepared: &Prepared) -> (Option<bool>, Option<usize>, Option<Share>) {
         let staged = match self.memory {
             MemoryMode::Auto => None,
             MemoryMode::DeviceLocal => Some(true),
             MemoryMode::Host => Some(false),
         };
-        (staged, self.chunk_elements)
+        let key = Key::new(prepared.row.operation, prepared.field, prepared.form);
+        let share = Share { elements: self.cpu_elements, piece: guesses::piece(key) };
+        (staged, self.chunk_elements, (self.cpu_elements > 0).then_some(share))
     }
 }
 
@@ -82,7 +90,7 @@ pub struct Candidate {
 pub enum Reason {
     /// There is no device, for this reason.
     NoDevice(String),
-    /// [`Placement::Device`](crate::Placement::Device) was asked for.
+    /// [`Placement::Device`](crate::Placement::Device) or [`Placement::Both`](crate::Placement::Both) was asked for.
     Asked,
     /// The device is lost: such a call goes to it to learn that, and is computed by the CPU, unless a GPU is required.
     Lost,
@@ -123,7 +131,11 @@ impl fmt::Display for Setting {
             MemoryMode::Host => "host memory",
         };
         write!(f, "{memory}, workgroups of {}", self.workgroup_size)?;
-        self.chunk_elements.map_or(Ok(()), |elements| write!(f, ", chunks of {elements}"))
+        self.chunk_elements.map_or(Ok(()), |elements| write!(f, ", chunks of {elements}"))?;
+        match self.cpu_elements {
+            0 => Ok(()),
+            elements => write!(f, "; {elements} or more by the CPU meanwhile"),
+        }
     }
 }
 
@@ -131,7 +143,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::NoDevice(reason) => write!(f, "there is no device: {reason}"),
-            Reason::Asked => write!(f, "the device was asked for, whatever it takes (placement)"),
+            Reason::Asked => write!(f, "it was asked for, whatever it takes (placement)"),
             Reason::Lost => write!(f, "the device is lost, which the call will say, or the CPU makes up for"),
             Reason::Small => write!(f, "the CPU is done before a device has begun"),
             Reason::Soonest => write!(f, "the least time is predicted"),

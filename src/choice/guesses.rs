@@ -1,7 +1,7 @@
 //! What is assumed of a machine on which nothing was measured. The figures are those of `benches/reports/h200.md`: an NVIDIA
 //! H200 over PCIe 5, and one core of its host.
 
-use super::model::{Curve, Entry, Key, Way, like};
+use super::model::{Curve, Entry, Key, LEAST_SHARED, SHARES, Way, like};
 use crate::{Field, Form, Operation};
 use gpu_executor::DeviceKind;
 
@@ -53,10 +53,15 @@ pub(crate) fn serial(key: Key) -> (f64, f64) {
         (Operation::Pow, _) => (17.0, 17.0),
         (Operation::Inverse, _) => (0.19, 0.1),
         (Operation::Sqrt, _) => (17.0, 0.1),
-        _ => (0.038, 0.038),
+        _ => (0.025, 0.03),
     };
     let smaller = if key.field == Field::Fr { 0.5 } else { 1.0 };
     (compute * smaller, check * smaller)
+}
+
+/// How many elements a thread computes at a time of what the CPU and a device share: some 15 microseconds' worth.
+pub(crate) fn piece(key: Key) -> usize {
+    ((15.0 / serial(key).0) as usize).clamp(64, 512).next_multiple_of(64)
 }
 
 /// What is assumed of an operation on a device of a kind, beside a CPU of so many threads.
@@ -97,10 +102,35 @@ pub(crate) fn entry(key: Key, kind: DeviceKind, threads: usize, workgroup_size: 
     let curve = |points: Vec<(usize, f64)>| Curve::new(points).unwrap_or_else(Curve::never);
     let lengths = || [1].into_iter().chain(report.iter().map(|(length, ..)| *length));
     let cpu = |each, piece| curve(lengths().map(|length| (length, on_the_cpu(each, length, piece))).collect());
-    let ways = [false, true].map(|staged| {
-        // One element takes a device as long as some do.
+    // One element takes a device as long as some do.
+    let alone = |staged| {
         let points = lengths().enumerate().map(|(at, length)| (length, on_the_device(at.saturating_sub(1), staged)));
-        (Way { staged, workgroup_size, chunk_elements: None }, curve(points.collect()))
-    });
-    Entry { cpu: cpu(computing, piece), check: cpu(checking, 64), serial: (computing, checking), device: ways.to_vec() }
+        curve(points.collect())
+    };
+    let way = Way { staged: false, workgroup_size, chunk_elements: None, cpu_percent: 0 };
+    let (cpu, check) = (cpu(computing, piece), cpu(checking, 64));
+    let mut device = vec![(way, alone(false)), (Way { staged: true, ..way }, alone(true))];
+    // They get in each other's way a little; where the device is the CPU, nobody gains anything, but who asks for it has it.
+    let shared = |alone: &Curve, percent: u8, length: usize| {
+        let elements = length * usize::from(percent) / 100;
+        match kind {
+            DeviceKind::Software => 0.9 * alone.at(length),
+            _ => 15.0 + 1.2 * cpu.at(elements).max(alone.at(length - elements)),
+        }
+    };
+    let shares: &[u8] = match kind {
+        DeviceKind::Discrete | DeviceKind::Virtual => &SHARES,
+        DeviceKind::Software => &[50],
+        DeviceKind::Integrated | DeviceKind::Other => &[],
+    };
+    let each = device.iter().flat_map(|(way, alone)| shares.iter().map(move |&cpu_percent| (way, alone, cpu_percent)));
+    let shared: Vec<_> = each
+        .map(|(way, alone, cpu_percent)| {
+            let points = lengths().filter(|&length| length >= LEAST_SHARED);
+            let points = points.map(|length| (length, shared(alone, cpu_percent, length)));
+            (Way { cpu_percent, ..*way }, curve(points.collect()))
+        })
+        .collect();
+    device.extend(shared);
+    Entry { cpu, check, serial: (computing, checking), device }
 }

@@ -1,6 +1,6 @@
 //! Calibration: measures what the model predicts from.
 
-use super::model::{Curve, Entry, Key, Measurements, Way, like};
+use super::model::{Curve, Entry, Key, LEAST_SHARED, Measurements, SHARES, Way, like};
 use crate::backend::Backend;
 use crate::call::{Call, Prepared};
 use crate::on_device::{Checks, Vulkan};
@@ -88,7 +88,9 @@ pub(super) fn measure(
     // Where there is one memory there is nothing to stage.
     let own_memory = matches!(info.kind, DeviceKind::Discrete | DeviceKind::Virtual);
     let both: &[bool] = if own_memory { &[false, true] } else { &[false] };
-    let ways = |workgroup_size| both.iter().map(move |&staged| Way { staged, workgroup_size, chunk_elements: None });
+    let ways = |workgroup_size| {
+        both.iter().map(move |&staged| Way { staged, workgroup_size, chunk_elements: None, cpu_percent: 0 })
+    };
     // First what tells most: if time runs out, it does so over details.
     let quick = QUICK_KEYS.map(|(operation, field, form)| (Key { operation, field, form }, Effort::QUICK)).into_iter();
     let keys: Vec<(Key, Effort)> = match thoroughness {
@@ -100,13 +102,17 @@ pub(super) fn measure(
     };
     for (number, &(key, effort)) in keys.iter().enumerate() {
         let usual: Vec<Way> = ways(own).collect();
-        let mut ways = usual.clone();
+        // A device that is the CPU has nothing to share with it.
+        let shares = info.kind != DeviceKind::Software;
+        let shared = usual.iter().take(if shares { if effort.thorough { 2 } else { 1 } } else { 0 });
+        let shared = shared.flat_map(|way| SHARES.map(|cpu_percent| Way { cpu_percent, ..*way }));
+        let mut ways: Vec<Way> = usual.iter().copied().chain(shared).collect();
         if effort.thorough {
             let kind = Key { operation: like(key.operation), ..key };
             match found.entries.get(&kind.name()) {
                 Some(kind) if key.operation != like(key.operation) => {
-                    let best = best(&kind.device, effort.lengths);
-                    ways.extend(best.into_iter().filter(|way| !usual.contains(way)));
+                    let (best, known) = (best(&kind.device, effort.lengths), ways.clone());
+                    ways.extend(best.into_iter().filter(|way| !known.contains(way)));
                 }
                 _ => ways.extend(others(own, vulkan.device().most_invocations(), both)),
             }
@@ -127,10 +133,11 @@ pub(super) fn measure(
 /// Every other size of workgroups, and sizes of chunks.
 fn others(own: u32, most: u32, both: &[bool]) -> Vec<Way> {
     let sizes = WORKGROUPS.into_iter().filter(|&size| size != own && size <= most);
-    let sized =
-        sizes.flat_map(|size| both.iter().map(move |&staged| Way { staged, workgroup_size: size, chunk_elements: None }));
+    let sized = sizes.flat_map(|size| {
+        both.iter().map(move |&staged| Way { staged, workgroup_size: size, chunk_elements: None, cpu_percent: 0 })
+    });
     let staged = both.contains(&true);
-    let cut = CHUNKS.map(|elements| Way { staged, workgroup_size: own, chunk_elements: Some(elements) });
+    let cut = CHUNKS.map(|elements| Way { staged, workgroup_size: own, chunk_elements: Some(elements), cpu_percent: 0 });
     sized.chain(cut).collect()
 }
 
@@ -189,30 +196,29 @@ impl Bench<'_> {
             (vec![0u64; elements * length * limbs], vec![0u32; flags * length])
         };
         let Key { operation, field, form } = key;
+        let on_the_device = |way: Way, length: usize| {
+            let (inputs, (mut elements, mut flags)) = (inputs(length), outputs(length));
+            let vectors = &inputs[..row.vectors];
+            let prepared = &Prepared::new(&Call { operation, field, form, vectors, parameter })?;
+            let (backend, vulkan) = (self.backend, self.vulkan);
+            let program = vulkan.program_of(backend.settings(), prepared, way.workgroup_size)?;
+            self.time(|| {
+                let values = rayon::current_thread_index().is_none();
+                let checks = Checks { backend, vulkan, prepared, values, verify: false };
+                let job = way.setting(length).for_a_job(prepared);
+                vulkan.run(&program, prepared, job, (&mut elements, &mut flags), &checks).map(drop)
+            })
+        };
         let mut device = Vec::new();
-        for &way in ways {
+        for &way in ways.iter().filter(|way| !way.is_shared()) {
             if self.left().is_zero() {
                 break;
             }
-            let one = inputs(1);
-            let one = Prepared::new(&Call { operation, field, form, vectors: &one[..row.vectors], parameter })?;
-            let program = self.vulkan.program_of(self.backend.settings(), &one, way.workgroup_size)?;
-            let curve = self.curve(1, |length| {
-                let (inputs, (mut elements, mut flags)) = (inputs(length), outputs(length));
-                let vectors = &inputs[..row.vectors];
-                let prepared = &Prepared::new(&Call { operation, field, form, vectors, parameter })?;
-                let (backend, vulkan) = (self.backend, self.vulkan);
-                self.time(|| {
-                    let values = rayon::current_thread_index().is_none();
-                    let mut checks = Checks { backend, vulkan, prepared, values, verify: false };
-                    let job = (Some(way.staged), way.chunk_elements);
-                    vulkan.run(&program, prepared, job, (&mut elements, &mut flags), &mut checks).map(drop)
-                })
-            })?;
+            let curve = self.curve((1, 1), |length| on_the_device(way, length))?;
             device.extend(curve.map(|curve| (way, curve)));
         }
         let mut check = Vec::new();
-        let cpu = self.curve(rayon::current_num_threads(), |length| {
+        let cpu = self.curve((rayon::current_num_threads(), 1), |length| {
             let (inputs, (mut elements, mut flags)) = (inputs(length), outputs(length));
             let vectors = &inputs[..row.vectors];
             let prepared = Prepared::new(&Call { operation, field, form, vectors, parameter })?;
@@ -233,15 +239,33 @@ impl Bench<'_> {
         let (Some(cpu), Some(check)) = (cpu, Curve::new(check)) else { return Ok(None) };
         // So few that one thread does them.
         let serial = [&cpu, &check].map(|curve| curve.at(64) / 64.0);
-        Ok((!device.is_empty()).then_some(Entry { cpu, check, serial: (serial[0], serial[1]), device }))
+        if device.is_empty() {
+            return Ok(None);
+        }
+        for &way in ways.iter().filter(|way| way.is_shared()) {
+            // What the CPU takes longer for than a device for all of it gains nothing.
+            let alone = |length| device.iter().map(|(_, curve)| curve.at(length)).fold(f64::INFINITY, f64::min);
+            let part = |length: usize| cpu.at(way.setting(length).cpu_elements);
+            let longest = self.effort.lengths.iter().copied().max().unwrap_or(1);
+            if self.left().is_zero() || part(longest) > 1.5 * alone(longest) {
+                continue;
+            }
+            let curve = self.curve((1, LEAST_SHARED), |length| on_the_device(way, length))?;
+            device.extend(curve.map(|curve| (way, curve)));
+        }
+        Ok(Some(Entry { cpu, check, serial: (serial[0], serial[1]), device }))
     }
 
-    /// Measures one length after another, as long as there is time, and no single call is too long. `threads` share the work, 64
-    /// elements to one at a time.
-    fn curve(&self, threads: usize, mut time: impl FnMut(usize) -> Result<f64, Error>) -> Result<Option<Curve>, Error> {
+    /// Measures one length after another, of so many elements at least, as long as there is time, and no single call is too long. `threads`
+    /// share the work, 64 elements to one at a time.
+    fn curve(
+        &self,
+        (threads, least): (usize, usize),
+        mut time: impl FnMut(usize) -> Result<f64, Error>,
+    ) -> Result<Option<Curve>, Error> {
         let each = |length: usize| length as f64 / threads.min(length.div_ceil(64)) as f64;
         let mut points: Vec<(usize, f64)> = Vec::new();
-        for &length in self.effort.lengths {
+        for &length in self.effort.lengths.iter().filter(|&&length| length >= least) {
             // No more than in proportion: what is fixed is counted too often, which only stops a little early.
             if let Some((shorter, micros)) = points.last() {
                 let expected = Duration::from_secs_f64(micros * each(length) / each(*shorter) / 1e6);

@@ -158,8 +158,13 @@ impl Backend {
         match self.evident(vulkan, &query) {
             Some((place, reason)) => Decision { place, reason, ..undecided },
             None => {
-                let multiplication = undecided.multiplication;
-                Decision { multiplication, ..self.chooser().model(self, vulkan).explain(&with_threads(query)) }
+                let (model, query, multiplication) =
+                    (self.chooser().model(self, vulkan), with_threads(query), undecided.multiplication);
+                let soonest = Decision { multiplication, ..model.explain(&query) };
+                match self.not_by_the_cpu(&model, &query) {
+                    Some(place) => Decision { place, reason: Reason::Asked, ..soonest },
+                    None => soonest,
+                }
             }
         }
     }
@@ -188,8 +193,16 @@ impl Backend {
         let query = self.query(operation, field, prepared.form, prepared.length, Some(bits));
         match self.evident(vulkan, &query) {
             Some((place, _)) => place,
-            None => self.chooser().model(self, vulkan).place(&with_threads(query)),
+            None => {
+                let (model, query) = (self.chooser().model(self, vulkan), with_threads(query));
+                self.not_by_the_cpu(&model, &query).unwrap_or_else(|| model.place(&query))
+            }
         }
+    }
+
+    /// Who computes a call that the CPU alone must not, if that was asked for.
+    fn not_by_the_cpu(&self, model: &Model, query: &Query) -> Option<Place> {
+        if self.settings().placement == Placement::Both { model.on_the_device(query) } else { None }
     }
 
     fn query(&self, operation: Operation, field: Field, form: Form, length: usize, exponent_bits: Option<u64>) -> Query {
@@ -201,13 +214,14 @@ impl Backend {
     fn evident(&self, vulkan: &Vulkan, query: &Query) -> Option<(Place, Reason)> {
         let executor = &self.settings().executor;
         let workgroup_size = vulkan.device().workgroup_size();
-        let device = Place::Device(Setting { memory: executor.memory, workgroup_size, chunk_elements: None });
+        let device =
+            Place::Device(Setting { memory: executor.memory, workgroup_size, chunk_elements: None, cpu_elements: 0 });
         let serial = guesses::serial(Key::new(query.operation, query.field, query.form)).0;
         if self.settings().placement == Placement::Device {
             Some((device, Reason::Asked))
         } else if self.is_lost() {
             Some((device, Reason::Lost))
-        } else if is_small(query, serial) {
+        } else if self.settings().placement == Placement::Auto && is_small(query, serial) {
             Some((Place::Cpu, Reason::Small))
         } else {
             None

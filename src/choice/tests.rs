@@ -28,7 +28,7 @@ fn line(fixed: f64, each: f64) -> Curve {
 }
 
 fn way(staged: bool, workgroup_size: u32) -> Way {
-    Way { staged, workgroup_size, chunk_elements: None }
+    Way { staged, workgroup_size, chunk_elements: None, cpu_percent: 0 }
 }
 
 /// The CPU takes 1 us an element and checks as fast, the device 100 us and a tenth of one from host memory, 200 and a twentieth

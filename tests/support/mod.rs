@@ -235,7 +235,12 @@ impl Watched {
     }
 
     fn made(options: Options, validation: Validation) -> Self {
-        let options = on_device(options).validation(validation).cache(CacheDirectory::Off);
+        Self::placed(on_device(options), validation)
+    }
+
+    /// One that computes where it is told to.
+    pub(crate) fn placed(options: Options, validation: Validation) -> Self {
+        let options = options.validation(validation).cache(CacheDirectory::Off);
         Self(Some(Backend::new(&options).expect("these tests need a Vulkan device and the validation layer")))
     }
 }

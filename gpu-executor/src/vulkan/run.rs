@@ -3,12 +3,14 @@
 use super::encode::{Op, Span};
 use super::lanes::Lane;
 use super::memory::{Buffer, Place, Reservation};
+use super::profiler::Timed;
 use super::queue::{InFlight, Point};
+use super::share::{Compute, Cutting};
 use super::threads::{Entering, Threads, Towards};
 use super::{Device, Program, Shared, count};
 use crate::job::{Job, SLOTS, Slot};
 use crate::plan::{self, Role};
-use crate::{Error, SlotUse, Stage};
+use crate::{Error, Share, SlotUse, Stage};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -39,36 +41,81 @@ pub trait Watch: Sync {
     ///
     /// # Errors
     /// Whatever is wrong with them.
-    fn lands(&mut self, range: Range<usize>, results: Landed, threads: &Threads) -> Result<(), Self::Error>;
+    fn lands(&self, range: Range<usize>, results: Landed, threads: &Threads) -> Result<(), Self::Error>;
+
+    /// Computes elements of a job's [`Share`](crate::Share) on the CPU, from inputs that it has itself; whether these may go in, as `admits`
+    /// would tell. Called by several threads at once, which must not wait, not even for rayon.
+    fn computes(&self, range: Range<usize>, results: Landed) -> bool;
+}
+
+/// What a job took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ran {
+    /// Dispatches: one for each chunk.
+    pub dispatches: usize,
+    /// Elements that the CPU computed.
+    pub by_cpu: usize,
 }
 
 impl Program {
-    /// Runs the program over a job's vectors, chunk after chunk, and returns when the results are in the job's slices, with
-    /// the number of dispatches it took. Any number of threads may do so at once.
+    /// Runs the program over a job's vectors, chunk after chunk, and returns when the results are in the job's slices. Any number of
+    /// threads may do so at once.
     ///
     /// # Errors
     /// [`Error::MalformedJob`] before anything is done; [`Error::OutOfMemory`], [`Error::TimedOut`], [`Error::Lost`] or what
     /// the driver answered, and then what the job's output slices hold is unspecified.
-    pub fn run<W: Watch>(&self, job: &mut Job, watch: &mut W) -> Result<usize, W::Error> {
+    pub fn run<W: Watch>(&self, mut job: Job, watch: &W) -> Result<Ran, W::Error> {
         let widths = job.widths(self.made.name, &self.made.slots)?;
         if job.elements == 0 {
-            return Ok(0);
+            return Ok(Ran::default());
         }
+        let shared = &*self.made.shared;
         // First: nobody waits for memory of a lost device.
-        self.made.shared.refuse_if_lost()?;
-        let mut stream = Stream::new(self, job, &widths, watch.checks())?;
+        shared.refuse_if_lost()?;
+        let helpers = job.share.and_then(|share| Some((shared.threads.to_compute()?, share.piece)));
+        let computer = OnTheCpu { watch, shared };
+        let mut stream = Stream::new(self, &job, helpers.and(job.share), &widths, watch.checks())?;
+        let results = job.slots.each_mut().map(|slot| match slot {
+            Slot::Write(whole) => Some(std::mem::take(whole)),
+            _ => None,
+        });
+        // Dropped before the stream is, also on errors.
+        let cutting = Cutting::new(job.elements, (results, widths), helpers, &computer);
         let mut dispatches = 0;
-        for range in plan::ranges(job.elements, stream.chunk, stream.most > 1) {
+        for range in plan::ranges(stream.elements, stream.chunk, stream.most > 1) {
             if stream.under_way.len() == stream.most {
-                stream.finish(job, watch)?;
+                stream.finish(watch)?;
             }
-            stream.begin(job, range, watch)?;
+            let Some(chunk) = cutting.front(range.len()) else { break };
+            stream.begin(&job, chunk, watch)?;
             dispatches += 1;
         }
         while !stream.under_way.is_empty() {
-            stream.finish(job, watch)?;
+            stream.finish(watch)?;
         }
-        Ok(dispatches)
+        // Others may have its memory while the CPU computes what is left.
+        drop(stream);
+        let by_cpu = cutting.finish().map_err(|piece| {
+            let range = piece.start..piece.end.min(job.elements);
+            watch.objection(range, &shared.threads)
+        })?;
+        Ok(Ran { dispatches, by_cpu })
+    }
+}
+
+/// Who watches a job computes its share, too.
+struct OnTheCpu<'a, W> {
+    watch: &'a W,
+    shared: &'a Shared,
+}
+
+impl<W: Watch> Compute for OnTheCpu<'_, W> {
+    fn timed(&self) -> Option<Timed<'_>> {
+        Some(self.shared.timed(Stage::Share, 0))
+    }
+
+    fn compute(&self, range: Range<usize>, results: Landed) -> bool {
+        self.watch.computes(range, results)
     }
 }
 
@@ -101,7 +148,7 @@ impl Shared {
         }
         let staged = self.settings.staged;
         let (chunk, most) =
-            self.chunks(elements, &widths, cost, (staged, self.settings.workgroup_size), (&FINE, usize::MAX, None))?;
+            self.chunks(elements, &widths, cost, (staged, self.settings.workgroup_size), (FINE, usize::MAX, None))?;
         let bytes = footprint(&widths, chunk) * most as u64;
         Ok(if staged { (bytes, bytes) } else { (0, bytes) })
     }
@@ -120,6 +167,7 @@ const CHUNK_BYTES: u64 = 128 << 20;
 const CHUNK_WORK: u64 = 1 << 16;
 
 /// How a job is cut.
+#[derive(Clone, Copy)]
 struct Cut {
     /// The chunks that it is cut into at least, if they are worth it.
     chunks: usize,
@@ -127,15 +175,30 @@ struct Cut {
     elements: usize,
     /// Whether the first chunk of several, and every other after it, is computed by the queue beside.
     beside_first: bool,
+    /// The most chunks under way at a time.
+    most: usize,
+    /// Whether chunks are a little longer rather than one more.
+    even: bool,
+}
+
+impl Cut {
+    /// For what the CPU has a share in: it computes as well while it waits for chunks to come out, and what is taken in early is out of its reach.
+    const fn shared(self) -> Self {
+        Self { most: 2, even: true, ..self }
+    }
 }
 
 /// For what the CPU copies, or checks when it has come out. The 65536 additions take 269 us in three chunks of which the queue
 /// beside, which there does graphics too, has the first and the last; 280 if it has the one between. Why is not known.
-const FINE: Cut = Cut { chunks: 16, elements: 1, beside_first: true };
+const FINE: Cut = Cut { chunks: 16, elements: 1, beside_first: true, most: UNDER_WAY, even: false };
 
 /// For what lies in pinned memory and is at most looked at there. H200, Fq add of 2^24 elements: 0.498 G a second in 16 chunks, 0.511
 /// in 8, 0.508 in 4; and 0.506 in 8 if the queue beside has the first. Of 2^20: 0.38 in 16 chunks, 0.43 in 4, 0.47 in 2.
-const COARSE: Cut = Cut { chunks: 8, elements: 1 << 19, beside_first: false };
+const COARSE: Cut = Cut { chunks: 8, elements: 1 << 19, beside_first: false, most: UNDER_WAY, even: false };
+
+/// Of what is not copied, one part of so many is left to the CPU at first. H200, 2^24 pinned elements of Fq: additions take 33 ms by the device
+/// alone, 27 if the CPU comes to a fifth of them; multiplications 33, and 36 to 39 if an eighth is left to it.
+const UNCOPIED: usize = 64;
 
 fn footprint(widths: &[usize; SLOTS], chunk: usize) -> u64 {
     widths.iter().filter(|&&width| width > 0).map(|&width| plan::size_class((width * chunk) as u64)).sum()
@@ -150,7 +213,7 @@ impl Shared {
         widths: &[usize; SLOTS],
         cost: u64,
         (staged, workgroup_size): (bool, u32),
-        (cut, most_elements, wanted): (&Cut, usize, Option<usize>),
+        (cut, most_elements, wanted): (Cut, usize, Option<usize>),
     ) -> Result<(usize, usize), Error> {
         let settings = &self.settings;
         // Enough of them that transfers, kernels and the CPU's work overlap. What is dear to compute is not cut fine: small
@@ -160,6 +223,7 @@ impl Shared {
             .next_multiple_of(1024)
             .max(cut.elements)
             .max((CHUNK_WORK.saturating_mul(cost) / 2).try_into().unwrap_or(usize::MAX));
+        let fine = if cut.even { elements.div_ceil((elements / fine).max(1)) } else { fine };
         let bounds = |memory| plan::Bounds {
             buffer: settings.limits.buffer.min(CHUNK_BYTES),
             memory,
@@ -173,7 +237,7 @@ impl Shared {
         let memory = self.memory.for_jobs(&self.gpu, place, bytes as u64);
         // Rather fewer chunks at a time than chunks of a few elements for want of memory.
         let unhindered = plan::elements_per_chunk(elements, widths, cost, &bounds(u64::MAX))?;
-        for most in [UNDER_WAY, 2] {
+        for most in [cut.most, 2] {
             let chunk = plan::elements_per_chunk(elements, widths, cost, &bounds(memory / most as u64));
             if let Ok(chunk) = chunk
                 && chunk >= unhindered.min(4096)
@@ -205,8 +269,9 @@ struct Buffers {
 }
 
 /// A chunk under way, or the resources for one.
-struct Chunk {
+struct Chunk<'a> {
     range: Range<usize>,
+    results: Landed<'a>,
     /// The queue whose kernels compute it.
     compute: Role,
     buffers: Vec<Buffers>,
@@ -221,20 +286,28 @@ struct Stream<'a> {
     program: &'a Program,
     bound: Vec<Bound>,
     staged: bool,
+    /// The first elements, which the device computes as far as the CPU has not come to them.
+    elements: usize,
     /// Elements in a chunk, but for the last.
     chunk: usize,
     /// The most chunks under way.
     most: usize,
-    cut: &'static Cut,
+    cut: Cut,
     /// In order.
-    under_way: VecDeque<Chunk>,
+    under_way: VecDeque<Chunk<'a>>,
     /// Resources of chunks that are done.
-    idle: VecDeque<Chunk>,
+    idle: VecDeque<Chunk<'a>>,
     _reservation: Reservation<'a>,
 }
 
 impl<'a> Stream<'a> {
-    fn new(program: &'a Program, job: &Job, widths: &[usize; SLOTS], checks: bool) -> Result<Self, Error> {
+    fn new(
+        program: &'a Program,
+        job: &Job,
+        share: Option<Share>,
+        widths: &[usize; SLOTS],
+        checks: bool,
+    ) -> Result<Self, Error> {
         let shared = &*program.made.shared;
         let staged = job.staged.unwrap_or(shared.settings.staged);
         let bind = |(slot, &width): (usize, &usize)| {
@@ -251,11 +324,20 @@ impl<'a> Stream<'a> {
         let mut needed = *widths;
         bound.iter().filter(|bound| bound.pinned.is_some() && !staged).for_each(|bound| needed[bound.slot] = 0);
         // Nothing to copy, nothing to check.
-        let cut = if checks || needed.iter().any(|&width| width > 0) { &FINE } else { &COARSE };
+        let cut = if checks || needed.iter().any(|&width| width > 0) { FINE } else { COARSE };
+        let (cut, elements) = match share {
+            None => (cut, job.elements),
+            Some(share) => {
+                // Where nothing is copied the CPU has time from the beginning, and it shows who comes to what.
+                let copied = checks || needed.iter().any(|&width| width > 0);
+                let left = if copied { share.elements } else { share.elements.min(job.elements / UNCOPIED) };
+                (cut.shared(), job.elements.saturating_sub(left).max(1))
+            }
+        };
         let mut most_elements = usize::MAX;
         loop {
             let plan = || {
-                let (elements, cost) = (job.elements, job.cost);
+                let cost = job.cost;
                 let wanted = (cut, most_elements, job.chunk_elements);
                 let (chunk, most) = shared.chunks(elements, &needed, cost, (staged, program.made.workgroup_size), wanted)?;
                 Ok((chunk, most, shared.memory.reserve(footprint(&needed, chunk) * most as u64, &shared.lost)?))
@@ -265,6 +347,7 @@ impl<'a> Stream<'a> {
                 program,
                 bound: bound.clone(),
                 staged,
+                elements,
                 chunk,
                 most,
                 cut,
@@ -293,7 +376,14 @@ impl<'a> Stream<'a> {
             // A queue pauses between two submissions, some 13 us on the H200; meanwhile the other one's kernels go on.
             let beside = self.most > 1 && (number % 2 == 0) == self.cut.beside_first;
             let compute = shared.queues.role(if beside { Role::Beside } else { Role::Compute });
-            self.idle.push_back(Chunk { range: 0..0, compute, buffers: Vec::new(), lanes: Vec::new(), until: None });
+            self.idle.push_back(Chunk {
+                range: 0..0,
+                results: [const { None }; SLOTS],
+                compute,
+                buffers: Vec::new(),
+                lanes: Vec::new(),
+                until: None,
+            });
             let Some(chunk) = self.idle.back_mut() else { break };
             for slot in &self.bound {
                 let bytes = (slot.width * self.chunk) as u64;
@@ -313,9 +403,14 @@ impl<'a> Stream<'a> {
 
     /// Takes a chunk in and submits it. What is looked at where it lies is looked at while the device is at work on it: what comes
     /// of it is handed over only if there is no objection.
-    fn begin<W: Watch>(&mut self, job: &Job, range: Range<usize>, watch: &W) -> Result<(), W::Error> {
+    fn begin<W: Watch>(
+        &mut self,
+        job: &Job,
+        (range, results): (Range<usize>, Landed<'a>),
+        watch: &W,
+    ) -> Result<(), W::Error> {
         let Some(mut chunk) = self.idle.pop_front() else { return Err(Error::Lost { during: "an earlier chunk" }.into()) };
-        chunk.range = range;
+        (chunk.range, chunk.results) = (range, results);
         let copied = self.bound.iter().any(|bound| !bound.write && bound.pinned.is_none());
         let begun = if copied {
             self.take_in(job, &mut chunk, watch).and_then(|()| Ok(self.submit(&mut chunk, job.params)?))
@@ -358,7 +453,7 @@ impl<'a> Stream<'a> {
     fn submit(&self, chunk: &mut Chunk, params: &[u32]) -> Result<(), Error> {
         let shared = &*self.program.made.shared;
         let _timed = shared.timed(Stage::Submit, 0);
-        let Chunk { range, compute, buffers, lanes, until } = chunk;
+        let Chunk { range, compute, buffers, lanes, until, .. } = chunk;
         let (ops, roles) = self.ops(buffers, range, params, *compute);
         let submissions = plan::submissions(&ops, &roles);
         debug_assert_eq!(plan::find_hazard_across(&ops, &submissions), None);
@@ -428,7 +523,7 @@ impl<'a> Stream<'a> {
     }
 
     /// Waits for the first chunk under way and hands its results over.
-    fn finish<W: Watch>(&mut self, job: &mut Job, watch: &mut W) -> Result<(), W::Error> {
+    fn finish<W: Watch>(&mut self, watch: &W) -> Result<(), W::Error> {
         let shared = &*self.program.made.shared;
         let Some(chunk) = self.under_way.front_mut() else { return Ok(()) };
         if let Some(until) = chunk.until {
@@ -442,16 +537,13 @@ impl<'a> Stream<'a> {
                 shared.queues.keep(lane);
             }
         }
-        let mut results: Landed = [const { None }; SLOTS];
+        let mut results = std::mem::take(&mut chunk.results);
         let mut copies = Vec::new();
-        // One bound per slot in use, in order.
-        let slots = results.iter_mut().zip(&mut job.slots).filter(|(_, slot)| !matches!(slot, Slot::Unused));
-        for ((result, slot), (bound, buffers)) in slots.zip(self.bound.iter().zip(&mut chunk.buffers)) {
-            let Slot::Write(whole) = slot else { continue };
-            *result = whole.get_mut(bound.bytes(&chunk.range));
-            if let (Some(buffer), Some(target)) = (&mut buffers.host, result) {
+        let mut targets = results.each_mut().map(Option::as_deref_mut);
+        for (bound, buffers) in self.bound.iter().zip(&mut chunk.buffers) {
+            if let (Some(buffer), Some(target)) = (&mut buffers.host, targets[bound.slot].take()) {
                 let from = &buffer.bytes()?[..target.len()];
-                copies.push((&mut **target, from));
+                copies.push((target, from));
             }
         }
         let copied = copies.iter().map(|(_, from)| from.len() as u64).sum::<u64>();

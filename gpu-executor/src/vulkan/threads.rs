@@ -1,6 +1,6 @@
 //! The device's own threads, and copying between the caller's slices and memory that the device sees.
 
-use super::helpers::Helpers;
+use super::helpers::{Helpers, Work};
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::atomic::{
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 pub struct Threads {
     /// What checks. Made when first needed, as the helpers are; `None` if the system gives no threads: then callers work alone.
     pool: OnceLock<Option<rayon::ThreadPool>>,
-    /// What copies.
+    /// What copies, and computes what it is lent.
     helpers: OnceLock<Option<Helpers>>,
 }
 
@@ -126,7 +126,7 @@ impl Threads {
         let heap = Arc::new(Heap { pieces, left, admitted: AtomicBool::new(true), admits, copy });
         let finish = Finish(&heap);
         helpers.offer(heap.clone(), wanted);
-        heap.work();
+        heap.work(&|| false);
         helpers.withdraw(&heap);
         drop(finish);
         heap.admitted.load(Relaxed)
@@ -134,7 +134,12 @@ impl Threads {
 
     /// Who helps to copy so many bytes.
     fn helpers(&self, bytes: usize) -> Option<&Helpers> {
-        let alone = bytes <= ALONE || rayon::current_thread_index().is_some();
+        if bytes <= ALONE { None } else { self.to_compute() }
+    }
+
+    /// Who helps to compute; nobody helps a rayon worker.
+    pub(super) fn to_compute(&self) -> Option<&Helpers> {
+        let alone = rayon::current_thread_index().is_some();
         let make = || {
             // The caller is one more thread. More than these do not copy faster.
             let threads = std::thread::available_parallelism().map_or(1, usize::from).clamp(2, 16) - 1;
@@ -165,7 +170,7 @@ impl Piece<'_> {
 }
 
 /// Pieces to be taken by any thread.
-pub(super) struct Heap {
+struct Heap {
     pieces: Mutex<std::vec::IntoIter<Piece<'static>>>,
     /// Pieces that are not done.
     left: AtomicUsize,
@@ -185,11 +190,10 @@ struct Done<'a>(&'a AtomicUsize);
 /// Waits until all pieces are done; those that nobody has taken are left.
 struct Finish<'a>(&'a Heap);
 
-impl Heap {
-    /// Does pieces until nobody has to begin one any more.
-    pub(super) fn work(&self) {
+impl Work for Heap {
+    fn work(&self, _: &dyn Fn() -> bool) -> bool {
         loop {
-            let Some(piece) = self.pieces.lock().next() else { return };
+            let Some(piece) = self.pieces.lock().next() else { return true };
             let _done = Done(&self.left);
             // SAFETY: `share_out` waits for this piece, and keeps what it was given until then.
             let admits = unsafe { &*self.admits };

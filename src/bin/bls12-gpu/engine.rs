@@ -2,7 +2,7 @@
 //! counters in steady state; the first call of a process.
 
 use crate::measure::{Effort, Inputs, keep_busy, median};
-use crate::report::{Report, Table, micros};
+use crate::report::{Report, Table, micros, with_the_cpu};
 use ark_bls12_381::Fq;
 use bls12_field_gpu::{
     Backend, CacheDirectory, Error, Field, Form, MemoryMode, Operation, Options, Recording, Stage, Vector, Verify,
@@ -52,12 +52,13 @@ impl Report {
         let rate = |time: Duration| length as f64 / time.as_secs_f64() / 1e9;
         let title = "Fq add, 2^24 elements, host to host, unverified (2^16 if quick): G elements a second";
         let mut table = Table { title, columns: vec!["pageable", "pinned"], lines: Vec::new() };
-        for (name, memory) in [
-            ("kernels in host memory", Some(MemoryMode::Host)),
-            ("staged", Some(MemoryMode::DeviceLocal)),
-            ("default", None),
+        let alone = options.clone().verify(Verify::Off);
+        for (name, prefix, options) in [
+            ("kernels in host memory", None, alone.clone().memory(MemoryMode::Host)),
+            ("staged", None, alone.clone().memory(MemoryMode::DeviceLocal)),
+            ("device", Some("device_"), alone.clone()),
+            ("device, with the CPU", Some(""), with_the_cpu(options, quick)),
         ] {
-            let options = memory.into_iter().fold(options.clone().verify(Verify::Off), Options::memory);
             let backend = Backend::new(&options)?;
             let mut out = vec![spoil; length];
             let pageable = median(effort, (&mut out, spoil, &sums), |out| backend.add_into(&a, &b, out))?;
@@ -66,12 +67,16 @@ impl Report {
             y.copy_from_slice(&b);
             let pinned = median(effort, (&mut z, spoil, &sums), |z| backend.add_into(&x, &y, z))?;
             table.lines.push((name.into(), vec![Some(rate(pageable)), Some(rate(pinned))]));
-            if memory.is_none() {
-                self.row("fq_add_pageable_gelems", rate(pageable), "G elem/s");
-                self.row("fq_add_pinned_gelems", rate(pinned), "G elem/s");
+            if let Some(prefix) = prefix {
+                self.row(format!("{prefix}fq_add_pageable_gelems"), rate(pageable), "G elem/s");
+                self.row(format!("{prefix}fq_add_pinned_gelems"), rate(pinned), "G elem/s");
                 backend.start_profile()?;
                 backend.add_into(&a, &b, &mut out)?;
-                self.texts.push(("Where the time of the pageable addition goes", backend.take_profile().to_string()));
+                let title = match prefix {
+                    "" => "Where the time of the pageable addition goes, with the CPU",
+                    _ => "Where the time of the pageable addition goes, by the device alone",
+                };
+                self.texts.push((title, backend.take_profile().to_string()));
             }
         }
         self.tables.push(table);
