@@ -1,11 +1,11 @@
 //! The backend: checks what it is given, has it computed, checks what it got.
 
-use crate::Error;
 use crate::call::{Call, Prepared};
 use crate::choice::{Chooser, Place, Setting};
 use crate::formulations::Formulations;
 use crate::on_device::{Checks, Vulkan};
 use crate::options::{DeviceChoice, Options, Settings, Verify};
+use crate::{Error, ErrorKind};
 use cpu_reference::{Positions, Results};
 use field_kernels::Width;
 use gpu_executor::{Device, DeviceInfo, DeviceKind, Profile, ValidationLog, Verdict};
@@ -104,7 +104,7 @@ pub struct Stats {
     pub calls: u64,
     /// Those of them that the CPU reference computed: where it was thought to be sooner, or there is no device, or no more.
     pub cpu_calls: u64,
-    /// Those of them that the device and the CPU reference computed a part each: see [`Report::by_cpu`].
+    /// Those of them that the device and the CPU reference shared: see [`Report::by_cpu`].
     pub shared_calls: u64,
     /// Those of them that the device should have computed, and was lost: see [`Report::fallback`].
     pub fallbacks: u64,
@@ -286,7 +286,7 @@ impl Backend {
     }
 
     /// Begins a profile of everything that this backend and its clones do; one that was begun before is dropped. Costs some
-    /// microseconds a call. Where the CPU computes, nothing is recorded.
+    /// microseconds a call. Where the CPU computes alone, nothing is recorded.
     ///
     /// # Errors
     /// [`Error::Device`] if the device is lost.
@@ -459,9 +459,17 @@ impl Backend {
         let verify = on_the_way && matches!(self.verify(), Verify::All | Verify::Proofs);
         let checks = Checks { backend: self, vulkan, prepared, values: on_the_way, verify };
         let job = setting.for_a_job(prepared);
-        let ran = vulkan.run(&program, prepared, job, (&mut *elements, &mut *flags), &checks)?;
+        let ran = vulkan.run(&program, prepared, job, (&mut *elements, &mut *flags), &checks);
+        let ran = ran.map_err(|error| match error.kind() {
+            // Of several wrong elements the first one, in the order of the operands, whoever came to it.
+            ErrorKind::BadInput if setting.cpu_elements > 0 => {
+                prepared.part(&(0..prepared.length)).check_values().err().unwrap_or(error)
+            }
+            _ => error,
+        })?;
         // What the CPU reference computed is what others are checked against.
-        let verified = if verify { prepared.length - ran.by_cpu } else { self.check(vulkan, prepared, elements, flags)? };
+        let by_device = prepared.length - ran.by_cpu;
+        let verified = if verify { by_device } else { self.check(vulkan, prepared, (elements, flags), by_device)? };
         self.shared.shared_calls.fetch_add((ran.by_cpu > 0).into(), Relaxed);
         self.count_verified(verified);
         let gpu_executor::Ran { dispatches, by_cpu } = ran;
@@ -478,8 +486,14 @@ impl Backend {
     }
 
     /// Checks an answer as far as asked for; the number of elements checked.
-    fn check(&self, vulkan: &Vulkan, prepared: &Prepared, elements: &[u64], flags: &[u32]) -> Result<usize, Error> {
-        let length = prepared.length;
+    /// Checks an answer's first elements, so many, which the device computed, as far as asked for; the number of elements checked.
+    fn check(
+        &self,
+        vulkan: &Vulkan,
+        prepared: &Prepared,
+        (elements, flags): (&[u64], &[u32]),
+        length: usize,
+    ) -> Result<usize, Error> {
         let random: Vec<usize>;
         let (positions, checked) = match self.verify() {
             Verify::Off => return Ok(0),
@@ -489,7 +503,9 @@ impl Backend {
             }
             Verify::All | Verify::Proofs | Verify::Sample(_) => (Positions::All, length),
         };
-        self.right(vulkan, prepared, prepared.first_wrong(elements, flags, positions))?;
+        let elements = elements.get(..length * prepared.field.limbs()).unwrap_or(&[]);
+        let flags = flags.get(..length).unwrap_or(&[]);
+        self.right(vulkan, prepared, prepared.part(&(0..length)).first_wrong(elements, flags, positions))?;
         Ok(checked)
     }
 

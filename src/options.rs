@@ -77,12 +77,13 @@ pub enum Placement {
     Auto,
     /// The device alone.
     Device,
-    /// The device, and with it the CPU, a part each, where that is predicted to be sooner: see [`Report::by_cpu`](crate::Report::by_cpu). (The
-    /// device alone where a worker of rayon calls.)
+    /// The device; and with it the CPU, a part each, where that is predicted to be sooner: see [`Report::by_cpu`](crate::Report::by_cpu). They
+    /// share calls of at least 4096 elements that are not checked in whole, [`Verify::Off`] or [`Verify::Sample`], and whose caller is not a
+    /// worker of rayon. The CPU's part runs on the backend's own threads.
     Both,
 }
 
-/// What [`Placement::Auto`] predicts from.
+/// What [`Placement::Auto`] and [`Placement::Both`] predict from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Calibrate {
     /// Measurements that are made once per machine, driver and number of threads, in less than three seconds, by the first call
@@ -201,7 +202,7 @@ impl Options {
         self
     }
 
-    /// What [`Placement::Auto`] predicts from.
+    /// What [`Placement::Auto`] and [`Placement::Both`] predict from.
     ///
     /// ```
     /// # use bls12_field_gpu::*;

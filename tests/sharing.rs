@@ -7,8 +7,8 @@ mod support;
 
 use ark_bls12_381::Fq;
 use bls12_field_gpu::{
-    Backend, CacheDirectory, CallClass, DeviceError, Error, Failure, Faults, Field, Form, Injection, MemoryMode, Operation,
-    Options, Place, Placement, Reason, Stage, Validation, Verify, Width,
+    Backend, CacheDirectory, CallClass, DeviceError, Error, Failure, Fault, Faults, Field, Form, Injection, MemoryMode,
+    Operation, Options, Place, Placement, Reason, Stage, Validation, Verify, Width,
 };
 use proptest::prelude::*;
 use std::sync::LazyLock;
@@ -74,6 +74,10 @@ proptest! {
     fn any_wrong_element_is_told(at in 0..3 * LEAST, other in 0..3 * LEAST, zero in any::<bool>()) {
         let operation = if zero { Operation::Inverse } else { Operation::Mul };
         let mut case = Case::new(operation, Field::Fr, Form::Montgomery, 3 * LEAST);
+        if !zero {
+            // That of the first operand is told, wherever they are.
+            case.vectors[1][..4].copy_from_slice(&[u64::MAX; 4]);
+        }
         for at in [at, other] {
             case.vectors[0][4 * at..4 * (at + 1)].copy_from_slice(&[if zero { 0 } else { u64::MAX }; 4]);
         }
@@ -131,12 +135,35 @@ fn what_is_not_to_be_shared_is_not() {
 }
 
 #[test]
+fn a_sample_is_of_what_the_device_computed() {
+    let case = Case::new(Operation::Add, Field::Fq, Form::Canonical, 2 * LEAST);
+    // As many as there are, but for one: all that the device has computed.
+    let options = both().verify(Verify::Sample(2 * LEAST - 1));
+    let report = case.on(&Watched::placed(options.clone(), Validation::Off)).unwrap().report;
+    assert!(report.by_cpu > 0 && report.verified == 2 * LEAST - report.by_cpu, "{report:?}");
+    let wrong = Watched::placed(options.fault(Fault::FlipBit(3)), Validation::Off);
+    match case.on(&wrong) {
+        Err(error) => assert!(matches!(error, Error::VerificationFailed { index: 0, .. }), "{error}"),
+        Ok(outcome) => assert_eq!(outcome.report.by_cpu, 2 * LEAST, "the CPU came to all of them"),
+    }
+}
+
+#[test]
+fn workers_are_told_that_the_device_is_alone() {
+    let explain = || BOTH.explain(Operation::Add, Field::Fq, Form::Canonical, 2 * LEAST).place;
+    let by_worker = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(explain);
+    let Place::Device(setting) = by_worker else { panic!("{by_worker}") };
+    assert_eq!(setting.cpu_elements, 0);
+    assert_ne!(explain(), by_worker);
+}
+
+#[test]
 fn a_decision_tells_who_computes_what() {
     let decision = BOTH.explain(Operation::Add, Field::Fq, Form::Canonical, 2 * LEAST);
     let Place::Device(setting) = decision.place else { panic!("{decision}") };
     let part = 2 * LEAST / 100 * 50;
     assert_eq!((setting.cpu_elements, &decision.reason), (part, &Reason::Asked));
-    assert!(decision.to_string().contains(&format!("{part} or more by the CPU meanwhile")), "{decision}");
+    assert!(decision.to_string().contains(&format!("{part} elements left to the CPU")), "{decision}");
 }
 
 #[test]
@@ -188,8 +215,10 @@ fn a_device_that_fails_takes_the_cpus_share_with_it() {
                     Err(error) => assert!(matches!(error, Error::Device(_)), "{error}"),
                 }
                 faults.clear();
-                if !backend.is_lost() {
-                    assert!(case.on(&backend).unwrap().elements == expected);
+                // That it is lost may show by the next call only.
+                match case.on(&backend) {
+                    Ok(again) => assert!(again.elements == expected),
+                    Err(error) => assert!(lasting, "{class:?} {failure:?} {at}: {error}"),
                 }
             }
         }
@@ -198,7 +227,7 @@ fn a_device_that_fails_takes_the_cpus_share_with_it() {
     let faults = Faults::default();
     let backend = Watched::placed(both().require_gpu(false).chunk_elements(1000).vulkan_faults(&faults), Validation::Off);
     case.on(&backend).unwrap();
-    faults.inject(Injection { class: CallClass::Submit, at: 1, times: 1, failure: Failure::DeviceLost });
+    faults.inject(Injection { class: CallClass::Submit, at: 0, times: 1, failure: Failure::DeviceLost });
     let outcome = case.on(&backend).unwrap();
     assert!(outcome.elements == expected && outcome.report.fallback.is_some() && outcome.report.by_cpu == 2 * LEAST);
 }

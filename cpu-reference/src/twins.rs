@@ -1,7 +1,7 @@
 //! The operations. Each is a type with two functions: what the answer is, and what proves an answer.
 
 use crate::LimbField;
-use ark_ff::batch_inversion;
+use ark_ff::fields::serial_batch_inversion_and_mul;
 use rayon::prelude::*;
 
 /// What the limbs of an element are.
@@ -294,7 +294,8 @@ operation!(/// 1 / a, and 0 for a = 0; computed by Montgomery's trick, proved by
     }
     const MANY: Option<Many<F>> = Some(|context, elements| {
         elements.iter_mut().for_each(|a| *a = context.lift(*a));
-        batch_inversion(elements);
+        // Not the one that is parallel if ark-ff's feature says so: callers count on its staying on this thread.
+        serial_batch_inversion_and_mul(elements, &F::ONE);
         elements.iter_mut().for_each(|a| *a = context.lower(*a));
     });
 );
@@ -332,3 +333,70 @@ impl<F: LimbField> Operation<F> for Equal {
 operation!(@twin
     /// Whether a = b, as a mask.
     equal, Equal);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::LimbField;
+    use ark_bls12_381::{Fq, Fr};
+
+    fn agree<F: LimbField>(name: &str, twin: Twin, vectors: usize, has: (bool, bool)) {
+        for (length, form) in
+            [0, 1, 63, 64, 65, 1023, 1025].into_iter().zip([Form::Canonical, Form::Montgomery].into_iter().cycle())
+        {
+            let vector = |salt: u64| (1..=length as u64).map(|i| F::from(i * i + salt % 3).pow([salt])).collect::<Vec<F>>();
+            let all = [vector(3), vector(4), vector(5)];
+            let used = [0, 1, 2].map(|n| if n < vectors { F::limbs(&all[n]) } else { &[] });
+            let parameter = [F::from(5u64)];
+            let operands = Operands { vectors: used, parameter: F::limbs(&parameter), form };
+            let compute = |compute: fn(&Operands, &mut Results)| {
+                let mut elements = vec![0; if has.0 { length * F::LIMBS } else { 0 }];
+                let mut mask = vec![7; if has.1 { length } else { 0 }];
+                compute(&operands, &mut Results { elements: &mut elements, mask: &mut mask });
+                (elements, mask)
+            };
+            let (mut elements, mut mask) = compute(twin.compute);
+            assert_eq!(compute(twin.compute_alone), (elements.clone(), mask.clone()), "{name} {length}");
+            assert_eq!((twin.first_wrong)(&operands, &elements, &mask, Positions::All), None, "{name} {length}");
+            // Each element that is wrong is found, the first one first.
+            let mut wrong = vec![length.saturating_sub(1), length / 2];
+            wrong.dedup();
+            for at in wrong.into_iter().filter(|at| *at < length) {
+                if has.0 {
+                    elements[at * F::LIMBS] ^= 1;
+                } else {
+                    mask[at] ^= 1;
+                }
+                let found = (twin.first_wrong)(&operands, &elements, &mask, Positions::All);
+                assert_eq!(found, Some(at), "{name} {length}");
+                assert_eq!((twin.first_wrong)(&operands, &elements, &mask, Positions::These(&[at])), Some(at));
+            }
+        }
+    }
+
+    fn all_agree<F: LimbField>() {
+        let elements = (true, false);
+        for (name, twin, vectors) in [
+            ("add", add::<F>(), 2),
+            ("sub", sub::<F>(), 2),
+            ("neg", neg::<F>(), 1),
+            ("double", double::<F>(), 1),
+            ("mul", mul::<F>(), 2),
+            ("square", square::<F>(), 1),
+            ("mul_add", mul_add::<F>(), 3),
+            ("add_scalar", add_scalar::<F>(), 1),
+            ("scale", scale::<F>(), 1),
+            ("pow", pow::<F>(), 1),
+            ("inverse", inverse::<F>(), 1),
+        ] {
+            agree::<F>(name, twin, vectors, elements);
+        }
+        agree::<F>("equal", equal::<F>(), 2, (false, true));
+    }
+
+    #[test]
+    fn alone_and_in_parallel_they_are_the_same_and_wrong_elements_are_found() {
+        all_agree::<Fq>();
+        all_agree::<Fr>();
+    }
+}

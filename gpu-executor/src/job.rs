@@ -150,7 +150,8 @@ pub struct Job<'a> {
 /// What the CPU computes of a job while the device is at work on the rest (see [`Watch::computes`](crate::Watch::computes)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
-    /// So many elements at the end, or all but the first; and of those before them what the device has not begun when these are done.
+    /// So many elements at the end, or all but the first; and of those before them what the device has not begun when these are done. Of a job
+    /// that nothing is copied for, a sixty-fourth at the end at most.
     pub elements: usize,
     /// So many at a time, on one thread.
     pub piece: usize,

@@ -28,8 +28,8 @@ pub struct Setting {
     pub workgroup_size: u32,
     /// The most elements in a chunk; `None` decides by the length, the operation and the device's limits, which hold anyway.
     pub chunk_elements: Option<usize>,
-    /// So many elements, the last ones, are computed by the CPU meanwhile, and of the others those that it comes to before the device; 0
-    /// leaves all of them to the device.
+    /// So many elements, the last ones, are left to the CPU, and of the others those that it comes to before the device; 0 leaves all of them
+    /// to the device. (If all vectors are pinned, a sixty-fourth at most is left to the CPU, and what it comes to.)
     pub cpu_elements: usize,
 }
 
@@ -96,7 +96,8 @@ pub enum Reason {
     Lost,
     /// So little work that the CPU is done before a device has begun.
     Small,
-    /// It is predicted to take the least time. A device must be predicted to save a twentieth.
+    /// It is predicted to take the least time. A device must be predicted to save a twentieth of the CPU's, both together a tenth of the
+    /// device's.
     Soonest,
 }
 
@@ -134,7 +135,7 @@ impl fmt::Display for Setting {
         self.chunk_elements.map_or(Ok(()), |elements| write!(f, ", chunks of {elements}"))?;
         match self.cpu_elements {
             0 => Ok(()),
-            elements => write!(f, "; {elements} or more by the CPU meanwhile"),
+            elements => write!(f, "; {elements} elements left to the CPU"),
         }
     }
 }

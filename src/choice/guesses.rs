@@ -61,7 +61,9 @@ pub(crate) fn serial(key: Key) -> (f64, f64) {
 
 /// How many elements a thread computes at a time of what the CPU and a device share: some 15 microseconds' worth.
 pub(crate) fn piece(key: Key) -> usize {
-    ((15.0 / serial(key).0) as usize).clamp(64, 512).next_multiple_of(64)
+    // Montgomery's trick wants many.
+    let least = if like(key.operation) == Operation::Inverse { 128 } else { 1 };
+    ((15.0 / serial(key).0) as usize).clamp(least, 512)
 }
 
 /// What is assumed of an operation on a device of a kind, beside a CPU of so many threads.
@@ -114,7 +116,7 @@ pub(crate) fn entry(key: Key, kind: DeviceKind, threads: usize, workgroup_size: 
     let shared = |alone: &Curve, percent: u8, length: usize| {
         let elements = length * usize::from(percent) / 100;
         match kind {
-            DeviceKind::Software => 0.9 * alone.at(length),
+            DeviceKind::Software => 0.5 * alone.at(length),
             _ => 15.0 + 1.2 * cpu.at(elements).max(alone.at(length - elements)),
         }
     };

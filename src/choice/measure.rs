@@ -102,8 +102,8 @@ pub(super) fn measure(
     };
     for (number, &(key, effort)) in keys.iter().enumerate() {
         let usual: Vec<Way> = ways(own).collect();
-        // A device that is the CPU has nothing to share with it.
-        let shares = info.kind != DeviceKind::Software;
+        // A device that is the CPU has nothing to share with it, and no helper helps a rayon worker.
+        let shares = info.kind != DeviceKind::Software && rayon::current_thread_index().is_none();
         let shared = usual.iter().take(if shares { if effort.thorough { 2 } else { 1 } } else { 0 });
         let shared = shared.flat_map(|way| SHARES.map(|cpu_percent| Way { cpu_percent, ..*way }));
         let mut ways: Vec<Way> = usual.iter().copied().chain(shared).collect();
@@ -143,7 +143,8 @@ fn others(own: u32, most: u32, both: &[bool]) -> Vec<Way> {
 
 /// The ways that are the soonest at some length.
 fn best(device: &[(Way, Curve)], lengths: &[usize]) -> Vec<Way> {
-    let soonest = |&length: &usize| device.iter().min_by(|a, b| a.1.at(length).total_cmp(&b.1.at(length)));
+    let alone = || device.iter().filter(|(way, _)| !way.is_shared());
+    let soonest = |&length: &usize| alone().min_by(|a, b| a.1.at(length).total_cmp(&b.1.at(length)));
     let mut ways: Vec<Way> = Vec::new();
     for (way, _) in lengths.iter().filter_map(soonest) {
         if !ways.contains(way) {
@@ -242,12 +243,11 @@ impl Bench<'_> {
         if device.is_empty() {
             return Ok(None);
         }
+        // Of long vectors: what the CPU takes longer for than a device for all of it gains nothing.
+        let longest = self.effort.lengths.iter().copied().max().unwrap_or(1);
+        let alone = device.iter().map(|(_, curve)| curve.at(longest)).fold(f64::INFINITY, f64::min);
         for &way in ways.iter().filter(|way| way.is_shared()) {
-            // What the CPU takes longer for than a device for all of it gains nothing.
-            let alone = |length| device.iter().map(|(_, curve)| curve.at(length)).fold(f64::INFINITY, f64::min);
-            let part = |length: usize| cpu.at(way.setting(length).cpu_elements);
-            let longest = self.effort.lengths.iter().copied().max().unwrap_or(1);
-            if self.left().is_zero() || part(longest) > 1.5 * alone(longest) {
+            if self.left().is_zero() || cpu.at(way.setting(longest).cpu_elements) > 1.5 * alone {
                 continue;
             }
             let curve = self.curve((1, LEAST_SHARED), |length| on_the_device(way, length))?;

@@ -206,8 +206,8 @@ impl Backend {
     }
 
     fn query(&self, operation: Operation, field: Field, form: Form, length: usize, exponent_bits: Option<u64>) -> Query {
-        let (verify, threads) = (self.verify(), 1);
-        Query { operation, field, form, length, verify, exponent_bits, threads }
+        let (verify, threads, worker) = (self.verify(), 1, rayon::current_thread_index().is_some());
+        Query { operation, field, form, length, verify, exponent_bits, threads, worker }
     }
 
     /// What needs no prediction.

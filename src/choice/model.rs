@@ -221,8 +221,17 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// The ways that are left. Where none of those measured is what was asked for, the others stand in for it.
+    /// The ways that are left, of those by the device alone and of those that are shared. Where none of those measured is what was asked
+    /// for, the others stand in for it.
     fn narrow(&self, ways: &mut Vec<(Way, Curve)>) {
+        let (mut shared, mut alone): (Vec<_>, Vec<_>) = ways.drain(..).partition(|(way, _)| way.is_shared());
+        self.narrow_alike(&mut alone);
+        self.narrow_alike(&mut shared);
+        ways.append(&mut alone);
+        ways.append(&mut shared);
+    }
+
+    fn narrow_alike(&self, ways: &mut Vec<(Way, Curve)>) {
         fn only<T: PartialEq + Copy>(ways: &mut Vec<(Way, Curve)>, asked: T, part: impl Fn(&mut Way) -> &mut T) {
             if ways.iter_mut().any(|(way, _)| *part(way) == asked) {
                 ways.retain_mut(|(way, _)| *part(way) == asked);
@@ -256,20 +265,28 @@ pub(crate) struct Query {
     pub(crate) exponent_bits: Option<u64>,
     /// Threads that the CPU reference would have.
     pub(crate) threads: usize,
+    /// Whether a worker of rayon calls, whom no helper helps.
+    pub(crate) worker: bool,
 }
 
 impl Query {
     /// Whether the CPU may compute a part of it beside the device: not if it computes all of it anyway, to check it.
     fn shares(&self) -> bool {
-        self.length >= LEAST_SHARED && matches!(self.verify, Verify::Off | Verify::Sample(_))
+        let in_part = match self.verify {
+            Verify::Off => true,
+            Verify::Sample(n) => n < self.length,
+            Verify::All | Verify::Proofs => false,
+        };
+        in_part && !self.worker && self.length >= LEAST_SHARED
     }
 }
 
 /// A device must be predicted to save this share of the CPU's time.
 const MARGIN: f64 = 0.05;
 
-/// And both together this share of what the device takes alone.
-const SHARED_MARGIN: f64 = 0.03;
+/// Both together must be predicted to save this share of what the device takes alone: of vectors that no cache holds, which a quick
+/// calibration does not measure, they get in each other's way more than of shorter ones.
+const SHARED_MARGIN: f64 = 0.1;
 
 /// A device answers in 10 microseconds at best.
 const SMALL: f64 = 5.0;
@@ -351,7 +368,10 @@ impl Model {
             }
         };
         let device = move |entry: &'a Entry| {
-            let quickest = |entry: &Entry| entry.device.iter().map(|(_, curve)| curve.at(query.length)).reduce(f64::min);
+            let quickest = |entry: &Entry| {
+                let alone = entry.device.iter().filter(|(way, _)| !way.is_shared());
+                alone.map(|(_, curve)| curve.at(query.length)).reduce(f64::min)
+            };
             let product = product.and_then(|(product, _)| quickest(product));
             let check = check(entry);
             let possible = |way: Way| !way.is_shared() || query.shares();

@@ -10,7 +10,7 @@ const THREADS: usize = 16;
 
 fn query(operation: Operation, length: usize, verify: Verify) -> Query {
     let (field, form) = (Field::Fq, Form::Canonical);
-    Query { operation, field, form, length, verify, exponent_bits: None, threads: THREADS }
+    Query { operation, field, form, length, verify, exponent_bits: None, threads: THREADS, worker: false }
 }
 
 /// A model of a machine on which nothing was measured.
@@ -94,6 +94,35 @@ fn the_soonest_is_chosen() {
     // A few elements are soon checked, by one thread.
     assert!(is_device(model.place(&query(Operation::Mul, 100_000, Verify::Sample(10)))));
     assert!(!is_device(model.place(&query(Operation::Mul, 100_000, Verify::Sample(100_000)))));
+}
+
+#[test]
+fn the_device_and_the_cpu_share_where_it_gains() {
+    let shared = |cpu_percent| Way { cpu_percent, ..way(false, 32) };
+    let mut entry = entry();
+    entry.device.extend([(shared(20), line(80.0, 0.04)), (shared(50), line(150.0, 0.03)), (shared(80), line(1.0, 0.099))]);
+    let mut measurements = Measurements::new("made up".into(), THREADS);
+    measurements.entries.insert(Key::new(Operation::Mul, Field::Fq, Form::Canonical).name(), entry);
+    let model = |asked| Model::new(&measurements, |key| guesses::entry(key, DeviceKind::Software, THREADS, 32), asked);
+    let left = |asked, query: Query| match model(asked).place(&query) {
+        Place::Device(setting) => setting.cpu_elements,
+        Place::Cpu => panic!("{query:?}"),
+    };
+    let off = |length| query(Operation::Mul, length, Verify::Off);
+    assert_eq!(left(Asked::default(), off(5_000)), 1_000);
+    assert_eq!(left(Asked::default(), off(100_000)), 50_000);
+    // Too short; checked in whole; a worker's; what gains less than a tenth.
+    assert_eq!(left(Asked::default(), off(4_000)), 0);
+    assert_eq!(left(Asked::default(), query(Operation::Mul, 100_000, Verify::Sample(10))), 50_000);
+    assert_eq!(left(Asked::default(), Query { worker: true, ..off(100_000) }), 0);
+    assert!(!is_device(model(Asked::default()).place(&query(Operation::Mul, 100_000, Verify::All))));
+    let alone = model(Asked::default()).on_the_device(&query(Operation::Mul, 100_000, Verify::All)).unwrap();
+    assert!(matches!(alone, Place::Device(setting) if setting.cpu_elements == 0));
+    // In what was asked for, though nobody measured it so.
+    let asked = Asked { memory: MemoryMode::DeviceLocal, workgroup_size: Some(64), chunk_elements: Some(7) };
+    let Place::Device(setting) = model(asked).on_the_device(&off(100_000)).unwrap() else { panic!() };
+    let expected = (MemoryMode::DeviceLocal, 64, Some(7), 50_000);
+    assert_eq!((setting.memory, setting.workgroup_size, setting.chunk_elements, setting.cpu_elements), expected);
 }
 
 #[test]

@@ -17,6 +17,14 @@ fn defaults() {
 }
 
 #[test]
+fn placements_have_names() {
+    for (name, placement) in [("auto", Placement::Auto), ("device", Placement::Device), ("both", Placement::Both)] {
+        assert_eq!(settings(Options::new(), &[("GPU_PLACEMENT", name)]).unwrap().placement, placement);
+    }
+    assert!(settings(Options::new(), &[("GPU_PLACEMENT", "cpu")]).is_err());
+}
+
+#[test]
 fn the_environment_beats_the_defaults() {
     let s = settings(
         Options::new(),

@@ -48,8 +48,8 @@ impl Helpers {
         let inner = Arc::new(Inner { state: Mutex::default(), called: Condvar::new(), to_copy: AtomicBool::new(false) });
         let start = |number: usize| {
             let its = inner.clone();
-            let thread = std::thread::Builder::new().name(format!("bls12-copy-{number}")).spawn(move || its.serve());
-            thread.inspect_err(|error| tracing::warn!(%error, "copying with fewer threads")).ok()
+            let thread = std::thread::Builder::new().name(format!("bls12-helper-{number}")).spawn(move || its.serve());
+            thread.inspect_err(|error| tracing::warn!(%error, "copying and computing with fewer threads")).ok()
         };
         let threads: Vec<_> = (0..number).map_while(start).collect();
         (!threads.is_empty()).then_some(Self { inner, threads })

@@ -74,13 +74,15 @@ impl Program {
         shared.refuse_if_lost()?;
         let helpers = job.share.and_then(|share| Some((shared.threads.to_compute()?, share.piece)));
         let computer = OnTheCpu { watch, shared };
+        // Declared first, so dropped last: who waits for the helpers holds no memory that others wait for.
+        let cutting;
         let mut stream = Stream::new(self, &job, helpers.and(job.share), &widths, watch.checks())?;
         let results = job.slots.each_mut().map(|slot| match slot {
             Slot::Write(whole) => Some(std::mem::take(whole)),
             _ => None,
         });
-        // Dropped before the stream is, also on errors.
-        let cutting = Cutting::new(job.elements, (results, widths), helpers, &computer);
+        // SAFETY: it is dropped when this function ends, before `computer` and what the job borrows.
+        cutting = unsafe { Cutting::new(job.elements, (results, widths), helpers, &computer) };
         let mut dispatches = 0;
         for range in plan::ranges(stream.elements, stream.chunk, stream.most > 1) {
             if stream.under_way.len() == stream.most {
@@ -182,7 +184,7 @@ struct Cut {
 }
 
 impl Cut {
-    /// For what the CPU has a share in: it computes as well while it waits for chunks to come out, and what is taken in early is out of its reach.
+    /// For what the CPU has a share in: what the device takes in early is out of the CPU's reach.
     const fn shared(self) -> Self {
         Self { most: 2, even: true, ..self }
     }
@@ -329,7 +331,7 @@ impl<'a> Stream<'a> {
             None => (cut, job.elements),
             Some(share) => {
                 // Where nothing is copied the CPU has time from the beginning, and it shows who comes to what.
-                let copied = checks || needed.iter().any(|&width| width > 0);
+                let copied = checks || bound.iter().any(|bound| bound.pinned.is_none());
                 let left = if copied { share.elements } else { share.elements.min(job.elements / UNCOPIED) };
                 (cut.shared(), job.elements.saturating_sub(left).max(1))
             }

@@ -95,8 +95,11 @@ struct Busy<'a>(&'a AtomicUsize);
 
 impl<'a> Cutting<'a> {
     /// So many elements, whose results go to these slices, of so many bytes an element. Helpers, if there are any, take so many elements
-    /// at a time from the end.
-    pub(super) fn new(
+    /// at a time from the end. A panic of `computer` ends the process, if it was on a helper.
+    ///
+    /// # Safety
+    /// It must be dropped (and not forgotten) before what it borrows is gone.
+    pub(super) unsafe fn new(
         elements: usize,
         (results, widths): (Landed<'a>, [usize; SLOTS]),
         helpers: Option<(&'a Helpers, usize)>,
@@ -220,7 +223,8 @@ mod tests {
         let computer = Increments(bad);
         let done = {
             let results = [None, Some(&mut three[..]), None, Some(&mut one[..])];
-            let cutting = Cutting::new(length, (results, [0, 3, 0, 1]), Some((helpers, piece)), &computer);
+            // SAFETY: it is dropped here.
+            let cutting = unsafe { Cutting::new(length, (results, [0, 3, 0, 1]), Some((helpers, piece)), &computer) };
             for &chunk in chunks {
                 if let Some((range, results)) = cutting.front(chunk) {
                     assert!(range.len() <= chunk);
@@ -244,7 +248,7 @@ mod tests {
                 assert!(by_cpu <= length);
                 // What the CPU has not begun is the device's.
                 let by_cpu = cut(length, piece, &helpers, &[0, length], &[]).unwrap();
-                assert!(by_cpu % piece == 0 || by_cpu == length);
+                assert!(by_cpu.is_multiple_of(piece) || by_cpu == length);
             }
         }
     }
@@ -277,7 +281,8 @@ mod tests {
                                 true
                             }
                         }
-                        drop(Cutting::new(4096, (results, [0, 0, 0, 1]), Some((helpers, 64)), &Once));
+                        // SAFETY: as above.
+                        drop(unsafe { Cutting::new(4096, (results, [0, 0, 0, 1]), Some((helpers, 64)), &Once) });
                         // Some of them may be computed, from the end; now nobody is at it any more.
                         let untouched = bytes.iter().position(|&byte| byte == 1).unwrap_or(bytes.len());
                         assert!(bytes[untouched..].iter().all(|&byte| byte == 1));

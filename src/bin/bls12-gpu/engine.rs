@@ -56,7 +56,7 @@ impl Report {
         for (name, prefix, options) in [
             ("kernels in host memory", None, alone.clone().memory(MemoryMode::Host)),
             ("staged", None, alone.clone().memory(MemoryMode::DeviceLocal)),
-            ("device", Some("device_"), alone.clone()),
+            ("device", Some("device_"), alone),
             ("device, with the CPU", Some(""), with_the_cpu(options, quick)),
         ] {
             let backend = Backend::new(&options)?;
