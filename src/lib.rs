@@ -36,7 +36,8 @@
 //! on data in host memory finish on the CPU ([`Backend::execute`]'s [`Report::fallback`] says why, [`Stats::fallbacks`] counts); what lies on
 //! a lost device is gone. A software Vulkan driver counts as a device.
 //!
-//! Where there is a device, a call on data in host memory goes where it is predicted to be done first, checks included ([`Placement`]);
+//! Where there is a device, a call on data in host memory goes where it is predicted to be done first, checks included ([`Placement`]): to
+//! the CPU, to the device or, if not everything is checked, to both, a part each;
 //! with every element checked, only inverses and roots are done first on a device. [`Report::place`] says where a call went and
 //! [`Backend::explain`] why. The prediction rests on measurements that are made once per machine and driver, in less than three seconds, by
 //! the first call that is long enough to need it ([`Calibrate`]). Recordings on resident vectors always go to the device.
@@ -67,12 +68,13 @@
 //! public (the exponent of `sqrt` is a constant, and inverses take a constant number of division steps). That is what the
 //! shaders say; what a driver makes of them, and whether its device multiplies in constant time, is not known here. The CPU does
 //! not run in constant time: arkworks' arithmetic does not claim to, and checks stop at the first bad element. Since results are
-//! checked on the CPU by default, a secret whose time of processing must not show needs [`Verify::Off`], and even then the inputs of
+//! checked on the CPU by default, a secret whose time of processing must not show needs [`Verify::Off`] and [`Placement::Device`], and even then the inputs of
 //! calls on host memory are compared with the modulus (uploads are not).
 //!
 //! # What to expect
 //! A single operation on data that starts and ends in host memory is bound by the copying: for `add` and `mul` with every element checked,
 //! 16 CPU cores are sooner than any GPU, and calls of about a hundred elements or fewer are sooner on one core, so that is where they go.
+//! Unchecked, long additions are soonest if both compute a part.
 //! The GPU pays for heavy operations: [`sqrt`](sqrt_u64_limbs) and [`inverse`](inverse_u64_limbs), which a multiplication checks, and
 //! [`pow`](pow_u64_limbs) with [`Verify::Sample`] or [`Verify::Off`], since checking every power is computing it again. And it pays for
 //! chains of operations on a [`Vector`] that stays on the device. `benches/reports/` has measured figures.
@@ -84,7 +86,8 @@
 //! Nothing here panics on bad input or on a failing driver. (Host memory that is lacking is an error for vectors, downloads and what is
 //! fetched to be verified; temporaries of the CPU's own computations end the process, as everywhere in Rust.) [`Backend`] is `Send + Sync`,
 //! cheap to clone, and nothing depends on which thread calls. Checks of calls on host memory run on threads of the backend's, one for each
-//! core, or, where a worker of rayon calls, in its pool; what the CPU computes and what [`Ticket::wait`] computes again runs in the
+//! core, or, where a worker of rayon calls, in its pool; the CPU's part of a call that it shares with a device ([`Report::by_cpu`]) runs on
+//! threads of the backend's, too; what the CPU computes alone and what [`Ticket::wait`] computes again runs in the
 //! caller's; awaited tickets are verified by the backend's threads.
 
 #[cfg(doctest)]

@@ -16,7 +16,8 @@
 //! computes one, the CPU fills and empties others and checks what has come back ([`Watch`]). Chunks alternate between two compute
 //! queues where there are two; staged ones are copied by transfer queues where there are any, waiting for one another on the
 //! device. A chunk's buffers are used again when the calling thread has seen its last submission's number on the timeline. Jobs
-//! that are submitted at the same time by several threads share one `vkQueueSubmit`; at most 64 wait for that, others for them.
+//! that are submitted at the same time by several threads share one `vkQueueSubmit`; at most 64 wait for that, others for them. Of a job with
+//! a [`Share`] the CPU computes the end meanwhile, on the helpers that copy, when there is nothing to copy.
 //!
 //! A [`Batch`] of work on [`Region`]s is one submission to the compute queue. It waits, on the device, for the last unfinished one
 //! that touched one of them. Memory goes back to the pool when the number of its last use has passed; nobody waits for idle. Each
