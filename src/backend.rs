@@ -485,7 +485,6 @@ impl Backend {
         }
     }
 
-    /// Checks an answer as far as asked for; the number of elements checked.
     /// Checks an answer's first elements, so many, which the device computed, as far as asked for; the number of elements checked.
     fn check(
         &self,

@@ -87,7 +87,7 @@
 //! fetched to be verified; temporaries of the CPU's own computations end the process, as everywhere in Rust.) [`Backend`] is `Send + Sync`,
 //! cheap to clone, and nothing depends on which thread calls. Checks of calls on host memory run on threads of the backend's, one for each
 //! core, or, where a worker of rayon calls, in its pool; the CPU's part of a call that it shares with a device ([`Report::by_cpu`]) runs on
-//! threads of the backend's, too; what the CPU computes alone and what [`Ticket::wait`] computes again runs in the
+//! threads of the backend's, and in the end on the calling one; what the CPU computes alone and what [`Ticket::wait`] computes again runs in the
 //! caller's; awaited tickets are verified by the backend's threads.
 
 #[cfg(doctest)]

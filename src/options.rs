@@ -48,8 +48,9 @@ pub enum Verify {
     /// # Ok::<(), Error>(())
     /// ```
     Proofs,
-    /// This many elements at random positions, at least one; a position may be drawn twice. A result with a fraction f of wrong
-    /// elements passes with probability (1 - f)^n.
+    /// This many elements, at least one, at random positions among those that the device computed (all of these, if they are fewer); a position
+    /// may be drawn twice. What has a fraction f of wrong elements passes with
+    /// probability (1 - f)^n.
     Sample(usize),
     /// None: results are whatever the device says.
     Off,
@@ -79,7 +80,7 @@ pub enum Placement {
     Device,
     /// The device; and with it the CPU, a part each, where that is predicted to be sooner: see [`Report::by_cpu`](crate::Report::by_cpu). They
     /// share calls of at least 4096 elements that are not checked in whole, [`Verify::Off`] or [`Verify::Sample`], and whose caller is not a
-    /// worker of rayon. The CPU's part runs on the backend's own threads.
+    /// worker of rayon. The CPU's part runs on the backend's own threads and, in the end, on the calling one.
     Both,
 }
 

@@ -9,7 +9,7 @@ use std::ops::{Deref, DerefMut};
 
 /// A vector of elements in host memory that the device reads and writes where it lies: a slice of elements like any other, which calls of
 /// its [`Backend`] take without copying it (uploads and [`Recording::write`](crate::Recording::write) copy it like any other). With
-/// operands and output pinned, a long addition on an H200 takes three fifths of the time; a short one gains nothing.
+/// operands and output pinned, a long addition on an H200 takes two thirds to three quarters of the time; a short one gains nothing.
 ///
 /// A device that does not answer in time holds up a call on pinned vectors, and the drop of one, until it does or is reset: what it
 /// may still write cannot be handed back.

@@ -42,7 +42,9 @@ impl Setting {
             MemoryMode::Host => Some(false),
         };
         let key = Key::new(prepared.row.operation, prepared.field, prepared.form);
-        let share = Share { elements: self.cpu_elements, piece: guesses::piece(key) };
+        let whole = 64 * prepared.field.limbs() as u64;
+        let bits = if key.operation == Operation::Pow { prepared.exponent_bits().clamp(1, whole) } else { whole };
+        let share = Share { elements: self.cpu_elements, piece: guesses::piece(key, bits as f64 / whole as f64) };
         (staged, self.chunk_elements, (self.cpu_elements > 0).then_some(share))
     }
 }

@@ -1,5 +1,5 @@
-//! What is assumed of a machine on which nothing was measured. The figures are those of `benches/reports/h200.md`: an NVIDIA
-//! H200 over PCIe 5, and one core of its host.
+//! What is assumed of a machine on which nothing was measured: times of an NVIDIA H200 over PCIe 5 with a quick host, and of one core of
+//! it. (`benches/reports/h200.md` is of a slower one.)
 
 use super::model::{Curve, Entry, Key, LEAST_SHARED, SHARES, Way, like};
 use crate::{Field, Form, Operation};
@@ -59,11 +59,12 @@ pub(crate) fn serial(key: Key) -> (f64, f64) {
     (compute * smaller, check * smaller)
 }
 
-/// How many elements a thread computes at a time of what the CPU and a device share: some 15 microseconds' worth.
-pub(crate) fn piece(key: Key) -> usize {
+/// How many elements a thread computes at a time of what the CPU and a device share: some 15 microseconds' worth, 512 at most. `part` is how much
+/// of a whole power it computes.
+pub(crate) fn piece(key: Key, part: f64) -> usize {
     // Montgomery's trick wants many.
     let least = if like(key.operation) == Operation::Inverse { 128 } else { 1 };
-    ((15.0 / serial(key).0) as usize).clamp(least, 512)
+    ((15.0 / (serial(key).0 * part)) as usize).clamp(least, 512)
 }
 
 /// What is assumed of an operation on a device of a kind, beside a CPU of so many threads.

@@ -170,7 +170,8 @@ impl Backend {
     }
 
     /// Measures how long calls take on the CPU and on the device, decides by that from now on, and keeps it on disk for the next
-    /// process (unless [`Options::cache`](crate::Options::cache) says otherwise, or what is kept was measured more thoroughly). Tells `progress` how much of it is done, from 0
+    /// process (unless [`Options::cache`](crate::Options::cache) says otherwise, or what is kept was measured more thoroughly). Called by a worker
+    /// of rayon it measures no calls that the device and the CPU share. Tells `progress` how much of it is done, from 0
     /// to 1, and what is measured next. Does nothing without a device. Other calls at the same time make the measurements wrong.
     ///
     /// ```no_run
@@ -221,8 +222,11 @@ impl Backend {
             Some((device, Reason::Asked))
         } else if self.is_lost() {
             Some((device, Reason::Lost))
-        } else if self.settings().placement == Placement::Auto && is_small(query, serial) {
-            Some((Place::Cpu, Reason::Small))
+        } else if is_small(query, serial) {
+            Some(match self.settings().placement {
+                Placement::Both => (device, Reason::Asked),
+                _ => (Place::Cpu, Reason::Small),
+            })
         } else {
             None
         }

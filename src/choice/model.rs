@@ -91,8 +91,8 @@ impl Way {
 }
 
 /// What the CPU may be given of a call: percent. Which is best, nothing but a measurement tells: the CPU copies what the device computes,
-/// and both wait for the same memory. An H200 and 16 cores, pageable memory, microseconds by percent: 65536 additions 318 (0), 317 (20), 227
-/// (50), 175 (80), 270 (100); as many multiplications 369, 325, 489, 693, 809; and 2^20 of these 3470 (0) and 4040 (20).
+/// and both wait for the same memory. An H200 and 16 cores, pageable memory, microseconds by percent: 65536 additions 318 (0), 317 (20), 226
+/// (50), 172 (80), 270 (100); as many multiplications 369, 325, 490, 693, 810; and 2^20 of these, on a quicker host, 3467 (0) and 4039 (20).
 pub(crate) const SHARES: [u8; 4] = [10, 20, 50, 80];
 
 /// Of fewer elements, waking the threads takes longer than computing.
@@ -396,7 +396,7 @@ impl Model {
     fn soonest(&self, query: &Query, allowed: impl Fn(Place) -> bool) -> Option<Place> {
         let weighed = self.times(query).filter(|(place, _)| allowed(*place)).map(|(place, time)| match place {
             Place::Cpu => (place, time * (1.0 - MARGIN)),
-            Place::Device(setting) if setting.cpu_elements > 0 => (place, time * (1.0 + SHARED_MARGIN)),
+            Place::Device(setting) if setting.cpu_elements > 0 => (place, time / (1.0 - SHARED_MARGIN)),
             Place::Device(_) => (place, time),
         });
         weighed.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(place, _)| place)

@@ -390,9 +390,9 @@ impl Report {
         }
         text.push_str(
             "\nMedians after warm-up. `device` is the device alone; with the CPU, calls of at least 4096 elements are computed by \
-             both where that was predicted from measurements on this machine to be the sooner. Every output of every \
-             repetition was compared with the CPU reference (of the streams, of the vector algebra and of batches, those of \
-             one repetition).\n",
+             both where that was predicted, from measurements on this machine, to be sooner. Every output of every repetition \
+             was compared with the CPU reference (of the streams, of the vector algebra and of batches, those of one \
+             repetition).\n",
         );
         self.tables.iter().for_each(|table| text.push_str(&table.sheet().to_string()));
         self.algebra.sheets().iter().for_each(|sheet| text.push_str(&sheet.to_string()));
