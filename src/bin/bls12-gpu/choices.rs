@@ -41,7 +41,9 @@ pub(crate) fn bar(length: u64) -> ProgressBar {
 
 /// For every operation and field: at which lengths a device computes it, if everything is checked and if nothing is.
 pub(crate) fn decisions(backend: &Backend) {
-    println!("\nlengths at which the device computes a call on canonical elements in host memory, alone or, unchecked, with the CPU:\n");
+    println!(
+        "\nlengths at which the device computes a call on canonical elements in host memory, alone or, unchecked, with the CPU:\n"
+    );
     println!("{:<16} {:<3} {:<22} {:<22} {:<14} multiplies in", "operation", "", "every element checked", "unchecked", "by");
     for row in &TABLE {
         for field in Field::ALL.into_iter().filter(|&field| row.available(field)) {
