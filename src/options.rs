@@ -49,8 +49,7 @@ pub enum Verify {
     /// ```
     Proofs,
     /// This many elements, at least one, at random positions among those that the device computed (all of these, if they are fewer); a position
-    /// may be drawn twice. What has a fraction f of wrong elements passes with
-    /// probability (1 - f)^n.
+    /// may be drawn twice. What has a fraction f of wrong elements passes with probability (1 - f)^n.
     Sample(usize),
     /// None: results are whatever the device says.
     Off,

@@ -4,16 +4,13 @@
 use super::helpers::{Helpers, Work};
 use super::profiler::Timed;
 use super::run::Landed;
+use super::threads::{Done, wait_for_none};
 use crate::job::SLOTS;
 use parking_lot::Mutex;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{
-    AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release},
-};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Computes elements on the CPU.
 pub(super) trait Compute: Sync {
@@ -90,9 +87,6 @@ unsafe impl Send for Lent {}
 // SAFETY: as above.
 unsafe impl Sync for Lent {}
 
-/// A thread that takes pieces; until it is dropped.
-struct Busy<'a>(&'a AtomicUsize);
-
 impl<'a> Cutting<'a> {
     /// So many elements, whose results go to these slices, of so many bytes an element. Helpers, if there are any, take so many elements
     /// at a time from the end. A panic of `computer` ends the process, if it was on a helper.
@@ -136,7 +130,7 @@ impl<'a> Cutting<'a> {
     /// not go in.
     pub(super) fn finish(&self) -> Result<usize, Range<usize>> {
         self.lent.work(&|| false);
-        self.lent.wait();
+        wait_for_none(&self.lent.busy);
         match self.lent.objection.load(Relaxed) {
             usize::MAX => Ok(self.lent.begun.load(Relaxed)),
             start => Err(start..start + self.lent.piece),
@@ -150,26 +144,19 @@ impl Drop for Cutting<'_> {
         if let Some(helpers) = self.helpers {
             helpers.withdraw(&self.lent);
         }
-        self.lent.wait();
+        wait_for_none(&self.lent.busy);
     }
 }
 
 impl Lent {
     /// Counts a thread as busy, if there is something to do.
-    fn begin(&self) -> Option<Busy<'_>> {
+    fn begin(&self) -> Option<Done<'_>> {
         // Under the lock: who has taken away what is left sees everybody who found something.
         let rest = self.rest.lock();
         (!rest.range.is_empty()).then(|| {
             self.busy.fetch_add(1, Relaxed);
-            Busy(&self.busy)
+            Done(&self.busy)
         })
-    }
-
-    fn wait(&self) {
-        let start = Instant::now();
-        while self.busy.load(Acquire) > 0 {
-            if start.elapsed() < Duration::from_micros(50) { std::hint::spin_loop() } else { std::thread::yield_now() }
-        }
     }
 }
 
@@ -188,12 +175,6 @@ impl Work for Lent {
             }
         }
         false
-    }
-}
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Release);
     }
 }
 

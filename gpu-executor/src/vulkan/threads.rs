@@ -184,8 +184,16 @@ unsafe impl Send for Heap {}
 // SAFETY: as above.
 unsafe impl Sync for Heap {}
 
-/// Counts a piece as done, also if it panicked.
-struct Done<'a>(&'a AtomicUsize);
+/// Counts what somebody is at as done, also if it panicked.
+pub(super) struct Done<'a>(pub(super) &'a AtomicUsize);
+
+/// Waits until all that is counted is done: what threads are at takes them microseconds.
+pub(super) fn wait_for_none(count: &AtomicUsize) {
+    let start = Instant::now();
+    while count.load(Acquire) > 0 {
+        if start.elapsed() < Duration::from_micros(50) { std::hint::spin_loop() } else { std::thread::yield_now() }
+    }
+}
 
 /// Waits until all pieces are done; those that nobody has taken are left.
 struct Finish<'a>(&'a Heap);
@@ -214,10 +222,7 @@ impl Drop for Finish<'_> {
     fn drop(&mut self) {
         let untaken = self.0.pieces.lock().by_ref().count();
         self.0.left.fetch_sub(untaken, Release);
-        let start = Instant::now();
-        while self.0.left.load(Acquire) > 0 {
-            if start.elapsed() < Duration::from_micros(50) { std::hint::spin_loop() } else { std::thread::yield_now() }
-        }
+        wait_for_none(&self.0.left);
     }
 }
 
