@@ -81,6 +81,10 @@ impl Memory {
         if let Memory::Device(region) = self { Some(region) } else { None }
     }
 
+    pub(crate) fn into_region(self) -> Option<Region> {
+        if let Memory::Device(region) = self { Some(region) } else { None }
+    }
+
     /// Which bytes of which buffer; `None` if there are none.
     pub(crate) fn place(&self) -> Option<Place> {
         match self {

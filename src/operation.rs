@@ -231,6 +231,11 @@ impl Row {
         }
     }
 
+    /// Whether the kernel is given more than vectors: the caller's parameter, or a fixed one.
+    pub(crate) fn is_given_more(&self) -> bool {
+        self.parameter != Parameter::None || self.fixed.is_some()
+    }
+
     /// Whether one element, from the caller or fixed, takes the place of the second vector.
     pub(crate) fn has_scalar(&self) -> bool {
         self.parameter == Parameter::Scalar || matches!(self.fixed, Some(Fixed::IntoMontgomery | Fixed::OutOfMontgomery))

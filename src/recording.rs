@@ -508,10 +508,11 @@ impl Recording {
         if let Some(verification) = &verification {
             verification.fetch_inputs(&mut lowered.batch);
         }
-        for (number, step) in steps.iter().enumerate() {
+        let kept = if verified { steps.clone() } else { Vec::new() };
+        for (number, step) in steps.into_iter().enumerate() {
             step.add_to(&mut lowered, &backend, vulkan)?;
             if let Some(verification) = &verification {
-                verification.fetch_said(number, step, &mut lowered.batch);
+                verification.fetch_said(number, &kept[number], &mut lowered.batch);
             }
         }
         let mut batch = lowered.batch;
@@ -523,7 +524,7 @@ impl Recording {
             return Ok(Ticket::done(backend, fetches, landed));
         }
         let submitted = vulkan.device().submit(&batch)?;
-        Ok(Ticket::submitted(backend.clone(), submitted, fetches, verification.map(|verification| (verification, steps))))
+        Ok(Ticket::submitted(backend.clone(), submitted, fetches, verification.map(|verification| (verification, kept))))
     }
 }
 

@@ -108,6 +108,49 @@ impl Lowered {
     pub(crate) fn with_capacity(steps: usize) -> Self {
         Self { batch: Batch::with_capacity(steps), ..Self::default() }
     }
+
+    fn apply(
+        &mut self,
+        call: &Applied,
+        inputs: SmallVec<[Memory; 3]>,
+        (elements, mask): (Memory, Memory),
+        backend: &Backend,
+        vulkan: &Vulkan,
+    ) -> Result<(), Error> {
+        let Self { batch, programs, .. } = self;
+        let row = call.operation.row();
+        let kind = (call.operation, call.field);
+        let known = programs.iter().position(|(known, _)| *known == kind);
+        let mut words = Vec::new();
+        if known.is_none() || row.is_given_more() {
+            let nowhere: [&[u64]; 3] = [&[]; 3];
+            let prepared = Prepared::new(&call.call(&nowhere[..row.vectors]))?;
+            if known.is_none() {
+                programs.push((kind, vulkan.program(backend.settings(), &prepared)?));
+            }
+            words = prepared.words;
+        }
+        let (_, program) = &programs[known.unwrap_or(programs.len() - 1)];
+        let most = vulkan.device().launch_elements(row.cost);
+        let element = Item::Element(call.field);
+        let read = |region: Option<Region>| region.map(|region| (region, false));
+        let written = |region: Option<Region>| region.map(|region| (region, true));
+        if call.length <= most {
+            let mut inputs = inputs.into_iter().map(|memory| read(memory.into_region()));
+            let mut input = || inputs.next().flatten();
+            let vectors = [input(), input(), input()];
+            let slots = arranged(row, vectors, written(elements.into_region()), written(mask.into_region()));
+            batch.launch(program, slots, call.length as u32, &words);
+            return Ok(());
+        }
+        for start in (0..call.length).step_by(most) {
+            let range = start..call.length.min(start + most);
+            let vectors = [0, 1, 2].map(|n| read(inputs.get(n).and_then(|memory| part(memory, element, &range))));
+            let (elements, mask) = (part(&elements, element, &range), part(&mask, Item::Flag, &range));
+            batch.launch(program, arranged(row, vectors, written(elements), written(mask)), range.len() as u32, &words);
+        }
+        Ok(())
+    }
 }
 
 /// What a step writes.
@@ -206,42 +249,20 @@ impl Step {
     }
 
     /// Adds the step to a device's work; a costly operation on a long vector as several launches.
-    pub(crate) fn add_to(&self, lowered: &mut Lowered, backend: &Backend, vulkan: &Vulkan) -> Result<(), Error> {
-        let Lowered { batch, scratch, programs } = lowered;
+    pub(crate) fn add_to(self, lowered: &mut Lowered, backend: &Backend, vulkan: &Vulkan) -> Result<(), Error> {
         match self {
-            Step::Write { bytes, to: Memory::Device(to), .. } => batch.upload(to, bytes.clone()),
-            Step::Copy { from: Memory::Device(from), to: Memory::Device(to), .. } => batch.copy(from, to),
-            Step::Zero { to: Memory::Device(to), .. } => batch.zero(to),
-            Step::Fetch(Fetch { from: Memory::Device(from), .. }) => batch.download(from),
+            Step::Write { bytes, to: Memory::Device(to), .. } => lowered.batch.upload(&to, bytes),
+            Step::Copy { from: Memory::Device(from), to: Memory::Device(to), .. } => lowered.batch.copy(&from, &to),
+            Step::Zero { to: Memory::Device(to), .. } => lowered.batch.zero(&to),
+            Step::Fetch(Fetch { from: Memory::Device(from), .. }) => lowered.batch.download(&from),
             Step::Apply { call, inputs, elements, mask } => {
-                let row = call.operation.row();
-                let nowhere: [&[u64]; 3] = [&[]; 3];
-                let prepared = Prepared::new(&call.call(&nowhere[..row.vectors]))?;
-                let kind = (call.operation, call.field);
-                let known = match programs.iter().position(|(known, _)| *known == kind) {
-                    Some(known) => known,
-                    None => {
-                        programs.push((kind, vulkan.program(backend.settings(), &prepared)?));
-                        programs.len() - 1
-                    }
-                };
-                let (_, program) = &programs[known];
-                let most = vulkan.device().launch_elements(row.cost);
-                for start in (0..call.length).step_by(most) {
-                    let range = start..call.length.min(start + most);
-                    let element = Item::Element(call.field);
-                    let input = |n: usize| Some((part(inputs.get(n)?, element, &range)?, false));
-                    let output = |memory, item| part(memory, item, &range).map(|region| (region, true));
-                    let slots =
-                        arranged(row, [input(0), input(1), input(2)], output(elements, element), output(mask, Item::Flag));
-                    batch.launch(program, slots, range.len() as u32, &prepared.words);
-                }
+                lowered.apply(&call, inputs, (elements, mask), backend, vulkan)?;
             }
             Step::Task { task, inputs, outputs, .. } => {
                 type Regions = SmallVec<[Option<Region>; 4]>;
-                let inputs: Regions = inputs.iter().map(|memory| memory.region().cloned()).collect();
-                let outputs: Regions = outputs.iter().map(|(memory, _)| memory.region().cloned()).collect();
-                vulkan.lower(backend, &**task, (batch, scratch), (&inputs, &outputs))?;
+                let inputs: Regions = inputs.into_iter().map(Memory::into_region).collect();
+                let outputs: Regions = outputs.into_iter().map(|(memory, _)| memory.into_region()).collect();
+                vulkan.lower(backend, &*task, (&mut lowered.batch, &mut lowered.scratch), (&inputs, &outputs))?;
             }
             _ => {}
         }

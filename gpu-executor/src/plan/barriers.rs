@@ -143,11 +143,10 @@ pub fn plan(steps: &[impl Step]) -> Vec<Command> {
     let touched = Touched::new(steps);
     let levels = touched.levels();
     // Of each stage, the first level that a step need not wait for: all below are over before it begins.
-    let mut after = vec![[0; Stage::ALL.len()]; steps.len()];
-    if touched.stages.iter().all(|&stage| stage == Stage::Compute) {
-        // As in most recordings. There is a barrier before each level: the longest chain of conflicts has a step in each of them.
-        after.iter_mut().zip(&levels).for_each(|(after, &level)| after[Stage::Compute as usize] = level);
-    } else {
+    let mut after = Vec::new();
+    let of_one_stage = touched.stages.iter().all(|&stage| stage == Stage::Compute);
+    if !of_one_stage {
+        after.resize(steps.len(), [0; Stage::ALL.len()]);
         touched.sweep(0..steps.len(), |step, latest| {
             after[step] = latest.map(|level| level + 1);
             levels[step]
@@ -160,10 +159,14 @@ pub fn plan(steps: &[impl Step]) -> Vec<Command> {
     let mut commands = Vec::with_capacity(2 * steps.len());
     for together in order.chunk_by(|a, b| levels[*a] == levels[*b]) {
         let mut barrier = Barrier { from: Stages::default(), to: Stages::default() };
-        for &step in together {
+        if of_one_stage && levels[together[0]] > 0 {
+            // As in most recordings. The longest chain of conflicts has a step in each level.
+            barrier = Barrier { from: Stages::of(Stage::Compute), to: Stages::of(Stage::Compute) };
+        }
+        for (&step, after) in together.iter().filter_map(|step| Some((step, after.get(*step)?))) {
             let stage = touched.stages[step];
             for from in Stage::ALL {
-                if after[step][from as usize] > settled[from as usize][stage as usize] {
+                if after[from as usize] > settled[from as usize][stage as usize] {
                     barrier = Barrier { from: barrier.from.and(Stages::of(from)), to: barrier.to.and(Stages::of(stage)) };
                 }
             }
@@ -219,6 +222,22 @@ impl Seen<'_> {
     }
 }
 
+/// Notes one more, and leaves out what is covered, so that there is little of it.
+fn note<'a>(seen: &mut SmallVec<[Seen<'a>; 2]>, new: Seen<'a>) {
+    let mut index = 0;
+    while let Some(other) = seen.get(index) {
+        if other.covers(&new) {
+            return;
+        }
+        if new.covers(other) {
+            seen.swap_remove(index);
+        } else {
+            index += 1;
+        }
+    }
+    seen.push(new);
+}
+
 impl Touched {
     fn new(steps: &[impl Step]) -> Self {
         let mut known: HashMap<usize, usize> = HashMap::default();
@@ -259,6 +278,10 @@ impl Touched {
             }
             levels[step]
         });
+        if number == levels.len() as isize {
+            // One chain: each is where it must be.
+            return levels;
+        }
         // Right before the earliest that might follow. Swept from the end, with levels counted from the last: the highest of those is the
         // earliest.
         let early = levels.clone();
@@ -276,7 +299,7 @@ impl Touched {
     /// Looks at steps in some order, and has `place` say the level of each, given the highest level of those before it that it
     /// conflicts with, by their stage.
     fn sweep(&self, order: impl Iterator<Item = usize>, mut place: impl FnMut(usize, [isize; Stage::ALL.len()]) -> isize) {
-        // By buffer. What is covered is left out, so that there is little of it.
+        // By buffer.
         let mut seen: Vec<SmallVec<[Seen; 2]>> = (0..self.buffers).map(|_| SmallVec::new()).collect();
         for index in order {
             let accesses = self.of(index);
@@ -289,12 +312,7 @@ impl Touched {
             }
             let (stage, level) = (self.stages[index], place(index, highest));
             for access in accesses {
-                let new = Seen { access, stage, level };
-                let same_buffer = &mut seen[access.buffer];
-                if !same_buffer.iter().any(|other| other.covers(&new)) {
-                    same_buffer.retain(|other| !new.covers(other));
-                    same_buffer.push(new);
-                }
+                note(&mut seen[access.buffer], Seen { access, stage, level });
             }
         }
     }

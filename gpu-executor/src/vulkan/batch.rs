@@ -109,6 +109,8 @@ impl fmt::Debug for Region {
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     work: Vec<Work>,
+    /// Those of its launches, each once: there are few, and counting who shares them takes longer than looking.
+    programs: Vec<Program>,
     /// What is written before all of it, and to where.
     constants: Vec<(Region, Vec<u8>)>,
 }
@@ -122,14 +124,14 @@ enum Work {
     Upload { to: Region, bytes: Arc<[u8]> },
     Copy { from: Region, to: Region },
     Zero { to: Region },
-    Launch { program: Program, slots: SmallVec<[Option<(Region, bool)>; SLOTS]>, elements: u32, params: SmallVec<[u32; 8]> },
+    Launch { program: usize, slots: SmallVec<[Option<(Region, bool)>; SLOTS]>, elements: u32, params: SmallVec<[u32; 8]> },
     Download { from: Region },
 }
 
 impl Batch {
     /// An empty batch with room for so many pieces of work.
     pub fn with_capacity(pieces: usize) -> Self {
-        Self { work: Vec::with_capacity(pieces), constants: Vec::new() }
+        Self { work: Vec::with_capacity(pieces), ..Self::default() }
     }
 
     /// Whether there is nothing to do: constants alone are nothing.
@@ -189,7 +191,12 @@ impl Batch {
         elements: u32,
         params: &[u32],
     ) {
-        let (program, slots, params) = (program.clone(), slots.into_iter().collect(), params.into());
+        let known = self.programs.iter().rposition(|known| Arc::ptr_eq(&known.made, &program.made));
+        let program = known.unwrap_or_else(|| {
+            self.programs.push(program.clone());
+            self.programs.len() - 1
+        });
+        let (slots, params) = (slots.into_iter().collect(), params.into());
         self.work.push(Work::Launch { program, slots, elements, params });
     }
 
@@ -254,6 +261,7 @@ impl Batch {
                     return malformed("copy", "the regions have different lengths, or share memory");
                 }
                 Work::Launch { program, slots, elements, params } => {
+                    let program = &self.programs[*program];
                     let Made { shared: device, name, slots: uses, shape, .. } = &*program.made;
                     if params.len() > max_params(uses.len()) {
                         return malformed(name, "too many parameters");
@@ -409,6 +417,7 @@ impl Device {
                 Work::Zero { to } => ops.push(Op::Zero { to: to.span()? }),
                 Work::Launch { program, slots, elements, params } => {
                     let (slots, others) = given.split_at(slots.len());
+                    let program = &batch.programs[*program];
                     ops.push(Op::Launch { program, slots: slots.into(), elements: *elements, params });
                     given = others;
                 }
