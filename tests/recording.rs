@@ -348,7 +348,8 @@ fn what_repeats_is_recorded_once() {
         assert_eq!(z.download().unwrap(), expected);
     };
     for work in [&hosted as &dyn Fn(), &resident, &long, &|| scaled(5)] {
-        (0..3).for_each(|_| work());
+        // Until the pool gives it the same memory each time, and its command buffers are known to come again.
+        (0..8).for_each(|_| work());
         assert_eq!(records(work), 0);
         backend.trim();
         assert!(records(work) > 0);
@@ -375,6 +376,43 @@ fn what_repeats_is_recorded_once() {
         let expected: Vec<Fr> = b[range.clone()].iter().map(|b| -*b).collect();
         assert_eq!(z.slice(range).unwrap().download().unwrap(), expected);
     }
+}
+
+/// A loop of several recordings keeps their command buffers, however many others, none of them twice, are recorded in between.
+#[test]
+fn what_comes_again_outlasts_what_does_not() {
+    let faults = Faults::default();
+    let backend = Watched::new(Options::new().vulkan_faults(&faults));
+    let vectors = [0u64, 1].map(|n| backend.upload(&[Fr::from(n); 64]).unwrap());
+    let [sums, one] = &vectors;
+    let mut added = 0;
+    // Calls that record.
+    let mut add = |times: &[usize]| {
+        faults.clear();
+        for &times in times {
+            let mut recording = backend.record();
+            (0..times).for_each(|_| recording.add_into(sums, one, sums).unwrap());
+            recording.submit().unwrap().wait().unwrap();
+            added += times;
+        }
+        faults.calls(CallClass::Record)
+    };
+    let (looped, others) = ([1, 2, 3, 4, 5], (6..46).collect::<Vec<usize>>());
+    for _ in 0..4 {
+        add(&looped);
+    }
+    assert_eq!(add(&looped), 0);
+    assert!(add(&others) > others.len() as u64);
+    assert_eq!(add(&looped), 0);
+    // Of the others some make another loop, beside the first.
+    let (short, long) = others.split_at(8);
+    for _ in 0..4 {
+        add(short);
+    }
+    assert_eq!((add(short), add(&looped)), (0, 0));
+    // One that is too long for that is recorded each time.
+    assert!((0..4).all(|_| add(long) > long.len() as u64));
+    assert_eq!(sums.download().unwrap(), [Fr::from(added as u64); 64]);
 }
 
 /// What needs memory for itself is given the same as before, so that its command buffer is the same, too.
