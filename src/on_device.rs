@@ -322,8 +322,8 @@ impl Watch for Checks<'_> {
     }
 }
 
-/// What the self-test's answers pass: it compares them itself.
-struct Unwatched;
+/// What the answers of self-tests pass: they compare them themselves.
+pub(crate) struct Unwatched;
 
 impl Watch for Unwatched {
     type Error = gpu_executor::Error;

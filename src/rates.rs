@@ -2,14 +2,14 @@
 //! for the command-line program only.
 
 use crate::call::{Call, Prepared};
-use crate::on_device::{Vulkan, arranged};
+use crate::on_device::{Unwatched, Vulkan, arranged};
 use crate::operation::{Parameter, Row, TABLE};
 use crate::reduction::Reduce;
 use crate::task::Scratch;
 use crate::{Backend, DeviceError, Error, Field, Form, REDUCTIONS, ReductionRow};
 use cpu_reference::probes;
 use field_kernels::{Formulation, Kernel, permutations};
-use gpu_executor::{Batch, DeviceKind, Program, Region, SlotUse};
+use gpu_executor::{Batch, DeviceKind, Job, Program, Region, Slot, SlotUse};
 use rayon::prelude::*;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -84,6 +84,10 @@ impl Trial {
         let elements = inputs[0].par_chunks(field.limbs()).zip(inputs[1].par_chunks(field.limbs()));
         answers.par_chunks_mut(field.limbs()).zip(elements).for_each(|(r, (a, b))| probe(a, b, steps, r));
         Some(Self { kernel, field, steps, inputs, answers })
+    }
+
+    fn length(&self) -> usize {
+        self.answers.len() / self.field.limbs()
     }
 
     fn slots(&self) -> [SlotUse; 4] {
@@ -176,12 +180,23 @@ impl Vulkan {
         }
         let mut fused = false;
         if let Some(trial) = Trial::new(Kernel::FmaRate, Field::Fq, 256, 1)
-            && let Some(ready) = self.ready(&trial, Formulation::Doubles)?
+            && let Some(program) = self.trial_program(&trial, Formulation::Doubles)?
         {
-            let mut batch = Batch::default();
-            ready.launch(&mut batch);
-            self.device().submit(&batch)?.finish(&mut [])?;
-            fused = self.first_wrong(&trial, &ready)?.is_none();
+            // As a call from host memory: the first multiplication of a process waits for the answer, and to make resident memory for so
+            // little takes some milliseconds.
+            let mut answers = vec![0u64; trial.answers.len()];
+            let [a, b] = [&trial.inputs[0], &trial.inputs[1]].map(|vector| Slot::Read(bytemuck::cast_slice(vector)));
+            let job = Job {
+                elements: trial.length(),
+                slots: [a, b, Slot::Unused, Slot::Write(bytemuck::cast_slice_mut(&mut answers))],
+                params: &[trial.steps],
+                cost: 1,
+                staged: None,
+                chunk_elements: None,
+                share: None,
+            };
+            program.run(job, &Unwatched)?;
+            fused = answers == trial.answers;
             if !fused {
                 tracing::warn!(
                     "fused multiply-adds of doubles are rounded twice on this device: nothing is multiplied in doubles"
@@ -191,8 +206,8 @@ impl Vulkan {
         Ok(*self.fused.get_or_init(|| fused))
     }
 
-    /// A trial whose inputs are on the device; `None` if that has no such kernel in this formulation.
-    fn ready(&self, trial: &Trial, formulation: Formulation) -> Result<Option<Ready>, Error> {
+    /// The program of a trial; `None` if the device has no such kernel in this formulation.
+    fn trial_program(&self, trial: &Trial, formulation: Formulation) -> Result<Option<Program>, Error> {
         let (kernel, field) = (trial.kernel, trial.field);
         if !self.formulations.of(kernel, field).any(|usable| usable == formulation) {
             return Ok(None);
@@ -201,12 +216,17 @@ impl Vulkan {
         let size = self.device().workgroup_size();
         let kernel = self.element_wise(shader, field, &trial.slots(), (false, false), size);
         // SAFETY: as in `Vulkan::program_in`; probe.comp keeps to a trial's slots.
-        let program = unsafe { self.device().prepare(&kernel) }?;
+        Ok(Some(unsafe { self.device().prepare(&kernel) }?))
+    }
+
+    /// A trial whose inputs are on the device; `None` if that has no such kernel in this formulation.
+    fn ready(&self, trial: &Trial, formulation: Formulation) -> Result<Option<Ready>, Error> {
+        let Some(program) = self.trial_program(trial, formulation)? else { return Ok(None) };
         let inputs = trial.inputs.iter().map(|vector| self.uploaded(vector)).collect::<Result<Vec<Region>, _>>()?;
         let output = self.device().allocate(8 * trial.answers.len() as u64)?;
         let read = |n: usize| inputs.get(n).map(|region| (region.clone(), false));
         let slots = [read(0), read(1), None, Some((output.clone(), true))];
-        Ok(Some(Ready { program, slots, output, length: trial.answers.len() / field.limbs(), steps: trial.steps }))
+        Ok(Some(Ready { program, slots, output, length: trial.length(), steps: trial.steps }))
     }
 
     /// The first limb of what a trial left that is not as it has to be.
