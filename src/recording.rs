@@ -511,8 +511,8 @@ impl Recording {
         let kept = if verified { steps.clone() } else { Vec::new() };
         for (number, step) in steps.into_iter().enumerate() {
             step.add_to(&mut lowered, &backend, vulkan)?;
-            if let Some(verification) = &verification {
-                verification.fetch_said(number, &kept[number], &mut lowered.batch);
+            if let Some((verification, step)) = verification.as_ref().zip(kept.get(number)) {
+                verification.fetch_said(number, step, &mut lowered.batch);
             }
         }
         let mut batch = lowered.batch;

@@ -128,7 +128,9 @@ impl Lowered {
             if known.is_none() {
                 programs.push((kind, vulkan.program(backend.settings(), &prepared)?));
             }
-            words = prepared.words;
+            if row.is_given_more() {
+                words = prepared.words;
+            }
         }
         let (_, program) = &programs[known.unwrap_or(programs.len() - 1)];
         let most = vulkan.device().launch_elements(row.cost);

@@ -142,10 +142,11 @@ pub enum Command {
 pub fn plan(steps: &[impl Step]) -> Vec<Command> {
     let touched = Touched::new(steps);
     let levels = touched.levels();
-    // Of each stage, the first level that a step need not wait for: all below are over before it begins.
+    // Of each stage, the first level that a step need not wait for: all below are over before it begins. In most recordings all steps are
+    // of one stage, and the longest chain of conflicts has a step in each level: then nothing needs to be looked up.
     let mut after = Vec::new();
-    let of_one_stage = touched.stages.iter().all(|&stage| stage == Stage::Compute);
-    if !of_one_stage {
+    let all_compute = touched.stages.iter().all(|&stage| stage == Stage::Compute);
+    if !all_compute {
         after.resize(steps.len(), [0; Stage::ALL.len()]);
         touched.sweep(0..steps.len(), |step, latest| {
             after[step] = latest.map(|level| level + 1);
@@ -159,15 +160,18 @@ pub fn plan(steps: &[impl Step]) -> Vec<Command> {
     let mut commands = Vec::with_capacity(2 * steps.len());
     for together in order.chunk_by(|a, b| levels[*a] == levels[*b]) {
         let mut barrier = Barrier { from: Stages::default(), to: Stages::default() };
-        if of_one_stage && levels[together[0]] > 0 {
-            // As in most recordings. The longest chain of conflicts has a step in each level.
-            barrier = Barrier { from: Stages::of(Stage::Compute), to: Stages::of(Stage::Compute) };
-        }
-        for (&step, after) in together.iter().filter_map(|step| Some((step, after.get(*step)?))) {
-            let stage = touched.stages[step];
-            for from in Stage::ALL {
-                if after[from as usize] > settled[from as usize][stage as usize] {
-                    barrier = Barrier { from: barrier.from.and(Stages::of(from)), to: barrier.to.and(Stages::of(stage)) };
+        if all_compute {
+            if levels[together[0]] > 0 {
+                barrier = Barrier { from: Stages::of(Stage::Compute), to: Stages::of(Stage::Compute) };
+            }
+        } else {
+            for &step in together {
+                let stage = touched.stages[step];
+                for from in Stage::ALL {
+                    if after[step][from as usize] > settled[from as usize][stage as usize] {
+                        barrier =
+                            Barrier { from: barrier.from.and(Stages::of(from)), to: barrier.to.and(Stages::of(stage)) };
+                    }
                 }
             }
         }
@@ -278,8 +282,8 @@ impl Touched {
             }
             levels[step]
         });
-        if number == levels.len() as isize {
-            // One chain: each is where it must be.
+        if number == tail as isize {
+            // One chain, and what the CPU reads of it in the end: each is where it must be.
             return levels;
         }
         // Right before the earliest that might follow. Swept from the end, with levels counted from the last: the highest of those is the

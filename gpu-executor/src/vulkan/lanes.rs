@@ -1,7 +1,7 @@
 //! Lanes: command buffers, and what they hold.
 //!
-//! A recording that is submitted again and again, as a loop of a prover's does, is recorded once: its command buffer is kept with
-//! what it does, and found again by that. What it does is a list of numbers, handles among them, and the number of buffers
+//! A recording that is submitted again and again, as a loop of a prover's does, is recorded once, or twice if others are recorded in
+//! between: its command buffer is kept with what it does, and found again by that. What it does is a list of numbers, handles among them, and the number of buffers
 //! destroyed so far: a handle may come back with another buffer.
 //!
 //! Most recordings never come again, and are best recorded where the last one was: the CPU's caches have what was written there. So
@@ -51,17 +51,20 @@ impl Content {
 #[derive(Default)]
 pub(super) struct Lanes(Mutex<Idle>);
 
+/// Of both kinds those used last at the end.
 #[derive(Default)]
 struct Idle {
-    /// Those used last at the end.
-    lanes: VecDeque<Lane>,
+    /// Lanes that hold what came again.
+    again: VecDeque<Lane>,
+    /// All others.
+    once: Vec<Lane>,
     /// Hashes of what was recorded last, up to [`KEPT`] of them.
     recorded: VecDeque<u64>,
 }
 
-/// So many of the lanes used last are searched for what is to be done, and so many that hold what came again lie idle before one of them
-/// is recorded anew. A dispatch and a barrier take 0.7 us of the CPU beside an H200 where the last recording was, 0.93 in the oldest of
-/// sixteen lanes.
+/// So many lanes that hold what came again lie idle before one of them is recorded anew, and so many of the others, those used last, are
+/// searched for what is to be done. A dispatch and a barrier take 0.7 us of the CPU beside an H200 where the last recording was, 0.93 in the
+/// oldest of sixteen lanes.
 const KEPT: usize = 16;
 
 /// Numbers of most operations: room for so many of each is made at once.
@@ -73,24 +76,25 @@ const MOST: usize = 1 << 17;
 
 impl Lanes {
     pub(super) fn keep(&self, lane: Lane) {
-        self.0.lock().lanes.push_back(lane);
+        let mut idle = self.0.lock();
+        if lane.again { idle.again.push_back(lane) } else { idle.once.push(lane) }
     }
 
     fn holding(&self, what: &Content) -> Option<Lane> {
-        let idle = &mut self.0.lock().lanes;
-        let first = idle.len().saturating_sub(KEPT);
-        let found = (first..idle.len()).rev().find(|&index| idle[index].holds.as_ref() == Some(what))?;
-        idle.remove(found).map(|lane| Lane { again: true, ..lane })
+        let Idle { again, once, .. } = &mut *self.0.lock();
+        let holds = |lane: &Lane| lane.holds.as_ref() == Some(what);
+        let first = once.len().saturating_sub(KEPT);
+        let lane = match again.iter().rposition(holds) {
+            Some(found) => again.remove(found)?,
+            None => once.remove(first + once[first..].iter().rposition(holds)?),
+        };
+        Some(Lane { again: true, ..lane })
     }
 
     /// A lane to record in, if one lies idle that should be: the last that holds what has not come again, or the oldest of many.
     fn spare(&self) -> Option<Lane> {
-        let idle = &mut self.0.lock().lanes;
-        match idle.iter().rposition(|lane| !lane.again) {
-            Some(last) => idle.remove(last),
-            None if idle.len() < KEPT => None,
-            None => idle.pop_front(),
-        }
+        let Idle { again, once, .. } = &mut *self.0.lock();
+        once.pop().or_else(|| if again.len() < KEPT { None } else { again.pop_front() })
     }
 
     /// Notes what is recorded. Whether it was not long ago.
@@ -105,7 +109,8 @@ impl Lanes {
     /// # Safety
     /// The device is idle.
     pub(super) unsafe fn destroy(&self, gpu: &Gpu) {
-        for lane in self.0.lock().lanes.drain(..) {
+        let Idle { again, once, .. } = std::mem::take(&mut *self.0.lock());
+        for lane in again.into_iter().chain(once) {
             // SAFETY: nothing is pending.
             unsafe { gpu.raw.destroy_command_pool(lane.pool, None) };
             lane.stamps.into_iter().for_each(|stamps| stamps.destroy(gpu));
