@@ -71,7 +71,7 @@ const KEPT: usize = 16;
 const WORDS: usize = 30;
 
 /// The most numbers of what is looked for: up to [`WORDS`] for most operations, and what they write, if that is in the command buffer. On
-/// hosts of H200s an addition takes 0.44 to 0.65 us of the CPU if its recording is found and 1.5 to 2.7 if it is recorded.
+/// hosts of H200s an addition takes 0.34 to 0.37 us of the CPU if its recording is found and 1.1 to 1.7 if it is recorded.
 const MOST: usize = 1 << 17;
 
 impl Lanes {
