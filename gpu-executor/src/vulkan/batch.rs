@@ -1,8 +1,9 @@
-//! Memory that stays on the device, and batches of work on it.
+//! Batches of work on memory that stays on the device.
 
 use super::encode::{Given, MOST_INLINE, Op, Span};
 use super::memory::{Buffer, Place};
 use super::queue::{InFlight, Point};
+use super::region::{Held, Region};
 use super::threads::Towards;
 use super::{Device, Made, Program, Shared, count};
 use crate::job::{SLOTS, max_params};
@@ -10,100 +11,9 @@ use crate::plan::Role;
 use crate::{Error, Shape, SlotUse, Stage};
 use smallvec::SmallVec;
 use std::fmt;
-use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
-
-/// A range of device memory. Clones and slices share the memory, which goes back to the device's pool when the last of them and
-/// the last submission that uses it are gone; nobody waits for that.
-///
-/// Its contents are whatever the pool's memory held before, until something is written.
-#[derive(Clone)]
-pub struct Region {
-    // One count of those who share it, not one of each: launches have several regions, and every one is cloned.
-    memory: Arc<Allocated>,
-    range: Range<u64>,
-}
-
-/// What regions share.
-struct Allocated {
-    // Declared first: it goes back to the pool of a device that is still there.
-    held: Arc<Held>,
-    shared: Arc<Shared>,
-    /// Whether it is that of a batch's constants.
-    constants: bool,
-}
-
-/// A buffer that regions share. Submissions in flight hold it too, and are held by the device: hence the weak reference.
-pub(super) struct Held {
-    device: Weak<Shared>,
-    /// Taken out when it goes back to the pool.
-    buffer: Option<Buffer>,
-    /// The timeline value of the last submission that touched it: the next one that does waits for it, on the device.
-    last_use: AtomicU64,
-    /// The number of the last batch that was found to touch it.
-    listed: AtomicU64,
-}
-
-impl Held {
-    /// The buffer of a device that is being destroyed.
-    pub(super) fn into_buffer(mut self) -> Option<Buffer> {
-        self.buffer.take()
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        // No region and no submission uses the buffer any more.
-        if let (Some(buffer), Some(shared)) = (self.buffer.take(), self.device.upgrade()) {
-            shared.memory.release_resident(buffer.size);
-            shared.release(buffer);
-        }
-    }
-}
-
-impl Region {
-    /// Bytes in the region.
-    pub fn bytes(&self) -> u64 {
-        self.range.end - self.range.start
-    }
-
-    /// A part of the region, which shares its memory; `None` if `range` goes past its end or an end of it is no multiple of 4
-    /// bytes.
-    pub fn slice(&self, range: Range<u64>) -> Option<Region> {
-        let whole_words = range.start.is_multiple_of(4) && range.end.is_multiple_of(4);
-        let inside = range.start <= range.end && range.end <= self.bytes() && whole_words;
-        let range = self.range.start + range.start..self.range.start + range.end;
-        inside.then(|| Region { memory: self.memory.clone(), range })
-    }
-
-    /// Whether the two regions have bytes in common.
-    pub fn overlaps(&self, other: &Region) -> bool {
-        Arc::ptr_eq(&self.memory, &other.memory) && self.range.start < other.range.end && other.range.start < self.range.end
-    }
-
-    /// A number that the region shares with those that share its memory, and with no others that are there at the same time.
-    pub fn memory(&self) -> usize {
-        Arc::as_ptr(&self.memory) as usize
-    }
-
-    /// Which bytes of its memory the region is.
-    pub fn range(&self) -> Range<u64> {
-        self.range.clone()
-    }
-
-    fn span(&self) -> Result<Span<'_>, Error> {
-        let buffer = self.memory.held.buffer.as_ref().ok_or(Error::Lost { during: "an earlier job" })?;
-        Ok(Span { whole: self.memory.constants, ..Span::new(buffer, self.range.start, self.bytes()) })
-    }
-}
-
-impl fmt::Debug for Region {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Region({} bytes)", self.bytes())
-    }
-}
 
 /// Work on regions that is submitted as a whole, and done as if in order.
 #[derive(Clone, Debug, Default)]
@@ -305,37 +215,6 @@ impl Batch {
 }
 
 impl Device {
-    /// Memory of `bytes` bytes on the device.
-    ///
-    /// # Errors
-    /// [`Error::OutOfMemory`] if the device's limit, or its largest allocation, does not allow it now; [`Error::Lost`].
-    pub fn allocate(&self, bytes: u64) -> Result<Region, Error> {
-        self.allocate_for(bytes, false)
-    }
-
-    fn allocate_for(&self, bytes: u64, constants: bool) -> Result<Region, Error> {
-        let shared = &self.shared;
-        shared.fits_one_allocation(bytes)?;
-        shared.refuse_if_lost()?;
-        let place = shared.settings.resident;
-        let size = shared.memory.size(bytes);
-        shared.with_memory(|| shared.memory.reserve_resident(size))?;
-        let take = || shared.memory.take(&shared.gpu, &shared.counters, place, bytes);
-        let buffer = match take() {
-            Err(Error::OutOfMemory { .. }) => shared.with_memory(take),
-            taken => taken,
-        };
-        let buffer = buffer.inspect_err(|_| shared.memory.release_resident(size))?;
-        let held = Held {
-            device: Arc::downgrade(shared),
-            buffer: Some(buffer),
-            last_use: AtomicU64::new(0),
-            listed: AtomicU64::new(0),
-        };
-        let memory = Allocated { held: Arc::new(held), shared: shared.clone(), constants };
-        Ok(Region { memory: Arc::new(memory), range: 0..bytes })
-    }
-
     /// The most elements of this cost (see [`Job::cost`](crate::Job::cost)) that one launch should have: what the device's
     /// limits allow and [`Options::chunk_elements`](crate::Options::chunk_elements) says.
     pub fn launch_elements(&self, cost: u64) -> usize {

@@ -1,8 +1,8 @@
 //! Queues: submissions, waiting.
 
-use super::batch::Held;
 use super::lanes::{Lane, Lanes};
 use super::memory::Buffer;
+use super::region::Held;
 use super::select::Chosen;
 use super::{Gpu, Shared, count, driver_error};
 use crate::Error;
