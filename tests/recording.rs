@@ -311,7 +311,7 @@ fn threads_record_and_submit_at_once() {
 
 /// What is submitted again, from the same memory, is not recorded again; where memory went and came back, it is.
 #[test]
-fn what_repeats_is_recorded_once() {
+fn what_repeats_is_not_recorded_again() {
     let faults = Faults::default();
     let backend = Watched::new(Options::new().verify(Verify::Off).vulkan_faults(&faults));
     let records = |work: &dyn Fn()| {

@@ -239,11 +239,11 @@ impl Report {
         let slow = if quick { Effort::QUICK } else { Effort::SLOW };
         let columns = vec!["GPU, us", "one core, us", "one core over GPU"];
         let title =
-            "Fq on arkworks' types, host to host, unverified, after half a second of work, against arkworks on one core";
+            "Fq on arkworks' types, host to host, unverified, after half a second of work (none if quick), against one core";
         let mut table = Table { title, columns, lines: Vec::new() };
         let cpu = Backend::new(&Options::new().device(DeviceChoice::Cpu))?;
         let spoil = Fq::from(0u64);
-        // While the CPU computes what is to be expected, the device's clocks fall: a power then takes up to four times as long.
+        // While the CPU computes what is to be expected, the device's clocks fall: a power then takes up to five times as long.
         let light = backend.zeros(if quick { 1 } else { 1 << 22 })?;
         let warm = || keep_busy(backend, &light, if quick { Duration::ZERO } else { Duration::from_millis(500) });
         for (length, size) in SIZES {
