@@ -134,22 +134,22 @@ impl Lowered {
         }
         let (_, program) = &programs[known.unwrap_or(programs.len() - 1)];
         let most = vulkan.device().launch_elements(row.cost);
-        let element = Item::Element(call.field);
-        let read = |region: Option<Region>| region.map(|region| (region, false));
-        let written = |region: Option<Region>| region.map(|region| (region, true));
+        let mut launch = |vectors: [Option<Region>; 3], elements: Option<Region>, mask: Option<Region>, length: usize| {
+            let vectors = vectors.map(|region| region.map(|region| (region, false)));
+            let [elements, mask] = [elements, mask].map(|region| region.map(|region| (region, true)));
+            batch.launch(program, arranged(row, vectors, elements, mask), length as u32, &words);
+        };
         if call.length <= most {
-            let mut inputs = inputs.into_iter().map(|memory| read(memory.into_region()));
-            let mut input = || inputs.next().flatten();
-            let vectors = [input(), input(), input()];
-            let slots = arranged(row, vectors, written(elements.into_region()), written(mask.into_region()));
-            batch.launch(program, slots, call.length as u32, &words);
+            let mut inputs = inputs.into_iter().map(Memory::into_region);
+            let vectors = [(); 3].map(|()| inputs.next().flatten());
+            launch(vectors, elements.into_region(), mask.into_region(), call.length);
             return Ok(());
         }
+        let element = Item::Element(call.field);
         for start in (0..call.length).step_by(most) {
             let range = start..call.length.min(start + most);
-            let vectors = [0, 1, 2].map(|n| read(inputs.get(n).and_then(|memory| part(memory, element, &range))));
-            let (elements, mask) = (part(&elements, element, &range), part(&mask, Item::Flag, &range));
-            batch.launch(program, arranged(row, vectors, written(elements), written(mask)), range.len() as u32, &words);
+            let vectors = [0, 1, 2].map(|n| part(inputs.get(n)?, element, &range));
+            launch(vectors, part(&elements, element, &range), part(&mask, Item::Flag, &range), range.len());
         }
         Ok(())
     }

@@ -143,16 +143,15 @@ pub fn plan(steps: &[impl Step]) -> Vec<Command> {
     let touched = Touched::new(steps);
     let levels = touched.levels();
     // Of each stage, the first level that a step need not wait for: all below are over before it begins. In most recordings all steps are
-    // of one stage, and the longest chain of conflicts has a step in each level: then nothing needs to be looked up.
-    let mut after = Vec::new();
-    let all_compute = touched.stages.iter().all(|&stage| stage == Stage::Compute);
-    if !all_compute {
-        after.resize(steps.len(), [0; Stage::ALL.len()]);
+    // kernels, and the longest chain of conflicts has a step in each level: then nothing needs to be looked up.
+    let after = touched.stages.iter().any(|&stage| stage != Stage::Compute).then(|| {
+        let mut after = vec![[0; Stage::ALL.len()]; steps.len()];
         touched.sweep(0..steps.len(), |step, latest| {
             after[step] = latest.map(|level| level + 1);
             levels[step]
         });
-    }
+        after
+    });
     let mut order: Vec<usize> = (0..steps.len()).collect();
     order.sort_by_key(|&step| levels[step]);
     // Below which level all steps of a stage are over before a step of another begins, by the barriers so far.
@@ -160,18 +159,17 @@ pub fn plan(steps: &[impl Step]) -> Vec<Command> {
     let mut commands = Vec::with_capacity(2 * steps.len());
     for together in order.chunk_by(|a, b| levels[*a] == levels[*b]) {
         let mut barrier = Barrier { from: Stages::default(), to: Stages::default() };
-        if all_compute {
-            if levels[together[0]] > 0 {
-                barrier = Barrier { from: Stages::of(Stage::Compute), to: Stages::of(Stage::Compute) };
-            }
-        } else {
-            for &step in together {
-                let stage = touched.stages[step];
-                for from in Stage::ALL {
-                    if after[step][from as usize] > settled[from as usize][stage as usize] {
-                        barrier =
-                            Barrier { from: barrier.from.and(Stages::of(from)), to: barrier.to.and(Stages::of(stage)) };
-                    }
+        let mut wait = |from, to| {
+            barrier = Barrier { from: barrier.from.and(Stages::of(from)), to: barrier.to.and(Stages::of(to)) };
+        };
+        match &after {
+            None if levels[together[0]] > 0 => wait(Stage::Compute, Stage::Compute),
+            None => {}
+            Some(after) => {
+                for &step in together {
+                    let stage = touched.stages[step];
+                    let unsettled = |from: &Stage| after[step][*from as usize] > settled[*from as usize][stage as usize];
+                    Stage::ALL.into_iter().filter(unsettled).for_each(|from| wait(from, stage));
                 }
             }
         }

@@ -335,13 +335,7 @@ struct Staged<'a> {
 
 impl Staged<'_> {
     fn take(&mut self, bytes: u64) -> Result<(), Error> {
-        let Shared { memory, gpu, counters, .. } = self.shared;
-        let take = || memory.take(gpu, counters, Place::Host, bytes);
-        let buffer = match take() {
-            Err(Error::OutOfMemory { .. }) => self.shared.with_memory(take),
-            taken => taken,
-        };
-        self.buffers.push(buffer?);
+        self.buffers.push(self.shared.buffer(Place::Host, bytes)?);
         Ok(())
     }
 

@@ -64,15 +64,16 @@ struct Idle {
 }
 
 /// So many lanes that hold what came again lie idle before one of them is recorded anew, and so many of the others, those used last, are
-/// searched for what is to be done; and of so many that were recorded last it is known that they were. A dispatch and a barrier take 0.7 us of the CPU beside an H200 where the last recording was, 0.93 in the
-/// oldest of sixteen lanes.
+/// searched for what is to be done; and of so many that were recorded last it is known that they were. A dispatch and a barrier take
+/// 0.7 us of the CPU beside an H200 where the last recording was, 0.93 in the oldest of sixteen lanes.
 const KEPT: usize = 16;
 
 /// Numbers of most operations: room for so many of each is made at once.
 const WORDS: usize = 30;
 
 /// The most numbers of what is looked for: up to [`WORDS`] for most operations, and what they write, if that is in the command buffer. On
-/// hosts of H200s an addition takes 0.34 to 0.37 us of the CPU if its recording, the same as the last, is found and 1.1 to 1.7 if it is recorded.
+/// hosts of H200s an addition takes 0.34 to 0.37 us of the CPU if its recording, the same as the last, is found and 1.1 to 1.7 if it is
+/// recorded.
 const MOST: usize = 1 << 17;
 
 impl Lanes {

@@ -1,7 +1,7 @@
 //! Queues: submissions, waiting.
 
 use super::lanes::{Lane, Lanes};
-use super::memory::Buffer;
+use super::memory::{Buffer, Place};
 use super::region::Held;
 use super::select::Chosen;
 use super::{Gpu, Shared, count, driver_error};
@@ -371,6 +371,15 @@ impl Shared {
                 attempt()
             }
             answer => answer,
+        }
+    }
+
+    /// A buffer from the pool, or a new one; if there is no memory for it, once what submissions use has come back.
+    pub(super) fn buffer(&self, place: Place, bytes: u64) -> Result<Buffer, Error> {
+        let take = || self.memory.take(&self.gpu, &self.counters, place, bytes);
+        match take() {
+            Err(Error::OutOfMemory { .. }) => self.with_memory(take),
+            taken => taken,
         }
     }
 

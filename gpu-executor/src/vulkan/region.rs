@@ -112,15 +112,9 @@ impl Device {
         let shared = &self.shared;
         shared.fits_one_allocation(bytes)?;
         shared.refuse_if_lost()?;
-        let place = shared.settings.resident;
         let size = shared.memory.size(bytes);
         shared.with_memory(|| shared.memory.reserve_resident(size))?;
-        let take = || shared.memory.take(&shared.gpu, &shared.counters, place, bytes);
-        let buffer = match take() {
-            Err(Error::OutOfMemory { .. }) => shared.with_memory(take),
-            taken => taken,
-        };
-        let buffer = buffer.inspect_err(|_| shared.memory.release_resident(size))?;
+        let buffer = shared.buffer(shared.settings.resident, bytes).inspect_err(|_| shared.memory.release_resident(size))?;
         let held = Held {
             device: Arc::downgrade(shared),
             buffer: Some(buffer),

@@ -1,7 +1,7 @@
 //! The part of the report about the engine: long calls from host memory, checked while they run; chains of recorded operations;
 //! counters in steady state; the first call of a process.
 
-use crate::measure::{Effort, Inputs, keep_busy, median};
+use crate::measure::{Effort, Inputs, median, warming};
 use crate::report::{Report, Table, micros, with_the_cpu};
 use ark_bls12_381::Fq;
 use bls12_field_gpu::{
@@ -123,10 +123,7 @@ impl Report {
         // them, so that also what a kernel takes to begin and to end drops out.
         let outputs = (0..24).map(|_| backend.zeros(length)).collect::<Result<Vec<Vector<Fq>>, Error>>()?;
         let repetitions = if quick { 1 } else { 21 };
-        // The device's clocks fall while it waits for the host to compare results, and take their time to rise: the longer it waited, the
-        // more, and a slow host has it wait for a second.
-        let light = backend.zeros(if quick { 1 } else { 1 << 22 })?;
-        let warm = || keep_busy(backend, &light, if quick { Duration::ZERO } else { Duration::from_millis(500) });
+        let warm = warming(backend, quick)?;
         let median = |mut each: Vec<f64>| {
             each.sort_by(f64::total_cmp);
             each[each.len() / 2]

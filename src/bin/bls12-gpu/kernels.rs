@@ -1,7 +1,7 @@
 //! What kernels do with vectors that stay on the device, and what the device could do: the flat pass over the same bytes and the rates
 //! of its multipliers, measured in the same run.
 
-use crate::measure::keep_busy;
+use crate::measure::warming;
 use crate::report::{Report, Table, seconds_each};
 use ark_bls12_381::{Fq, Fr};
 use bls12_field_gpu::ark::Element;
@@ -96,9 +96,7 @@ impl Kernels {
             builds,
         };
         // The device's clocks fell while the host built pipelines.
-        if !quick {
-            keep_busy(&backend, &backend.zeros(1 << 22)?, Duration::from_millis(500))?;
-        }
+        warming(&backend, quick)?()?;
         kernels.limits(&backend, quick)?;
         kernels.streams::<Fq>(&backend, &options, quick)?;
         kernels.streams::<Fr>(&backend, &options, quick)?;

@@ -117,6 +117,14 @@ impl Inputs {
     }
 }
 
+/// What keeps the device busy for half a second, if not quick: its clocks fall while it waits for the host to compute or to compare results,
+/// and take their time to rise; a power then takes up to five times as long.
+pub(crate) fn warming(backend: &Backend, quick: bool) -> Result<impl Fn() -> Result<(), Error>, Error> {
+    let light = backend.zeros(if quick { 1 } else { 1 << 22 })?;
+    let time = if quick { Duration::ZERO } else { Duration::from_millis(500) };
+    Ok(move || keep_busy(backend, &light, time))
+}
+
 /// Has the device double elements for some time, so that its clocks are up; which is no work that it gets so hot from that they fall again.
 pub(crate) fn keep_busy(backend: &Backend, vector: &Vector<Fr>, time: Duration) -> Result<(), Error> {
     let begin = Instant::now();

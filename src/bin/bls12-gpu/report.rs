@@ -3,7 +3,7 @@
 use crate::algebra::{Algebra, Outcome};
 use crate::goals::Goal;
 use crate::kernels::Kernels;
-use crate::measure::{Effort, Inputs, keep_busy, median, on_threads, text_variables};
+use crate::measure::{Effort, Inputs, median, on_threads, text_variables, warming};
 use ark_bls12_381::Fq;
 use ark_ff::{Field as _, batch_inversion};
 use bls12_field_gpu::{
@@ -243,9 +243,7 @@ impl Report {
         let mut table = Table { title, columns, lines: Vec::new() };
         let cpu = Backend::new(&Options::new().device(DeviceChoice::Cpu))?;
         let spoil = Fq::from(0u64);
-        // While the CPU computes what is to be expected, the device's clocks fall: a power then takes up to five times as long.
-        let light = backend.zeros(if quick { 1 } else { 1 << 22 })?;
-        let warm = || keep_busy(backend, &light, if quick { Duration::ZERO } else { Duration::from_millis(500) });
+        let warm = warming(backend, quick)?;
         for (length, size) in SIZES {
             // One core takes ten seconds for a million inverses.
             if length > if quick { 1 << 10 } else { 1 << 16 } {
