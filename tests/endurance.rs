@@ -11,6 +11,16 @@ use std::sync::Barrier;
 use std::thread;
 use support::{Case, FORMS, Watched, cpu, elements, rows, small, unwatched};
 
+/// Drivers may be loaded a few dozen times in a process, so they stay loaded.
+#[test]
+fn backends_one_after_the_other() {
+    let reference = cpu();
+    for number in 0..48 {
+        let backend = unwatched(Options::new());
+        same(&backend, &reference, &Case::new(Operation::Add, Field::Fr, Form::Montgomery, number));
+    }
+}
+
 /// Exponentiations are some hundred times slower than the rest.
 fn is_slow(row: &Row) -> bool {
     matches!(row.operation, Operation::Pow | Operation::Inverse | Operation::InverseOrZero | Operation::Sqrt)

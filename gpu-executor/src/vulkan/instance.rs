@@ -3,7 +3,7 @@ use crate::{Error, Validation};
 use ash::vk;
 use parking_lot::Mutex;
 use std::ffi::{CStr, c_void};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Messages of the validation layer, from the instance's making to its destruction. A clone sees the same messages, also after
 /// the device is gone: that is when the layer reports leaks.
@@ -27,6 +27,11 @@ pub(crate) struct Instance {
     // Declared last: the loader must outlive everything made with it.
     _entry: ash::Entry,
 }
+
+/// An instance that nothing uses and that is never destroyed, so that drivers stay loaded. Of NVIDIA's each loading takes memory for
+/// the process's threads that is never given back: the thirty-first finds none and fails. Nor is loading quick: of 130 ms for an
+/// instance and a device on an H200 it is 65.
+static LOADED: OnceLock<Option<(ash::Instance, ash::Entry)>> = OnceLock::new();
 
 const VALIDATION_LAYER: &CStr = c"VK_LAYER_KHRONOS_validation";
 
@@ -79,6 +84,14 @@ impl Instance {
             vk::Result::ERROR_INCOMPATIBLE_DRIVER => nothing("no Vulkan driver is installed".into()),
             other => nothing(format!("the Vulkan driver fails: vkCreateInstance: {other}")),
         })?;
+        LOADED.get_or_init(|| {
+            // SAFETY: as above.
+            let entry = unsafe { ash::Entry::load() }.ok()?;
+            let info = vk::InstanceCreateInfo::default().application_info(&application);
+            // SAFETY: as above; nothing is enabled.
+            let raw = unsafe { entry.create_instance(&info, None) }.ok()?;
+            Some((raw, entry))
+        });
         let mut instance = Self { raw, log, version: application.api_version, messenger: None, _entry: entry };
         if validation != Validation::Off {
             let debug = ash::ext::debug_utils::Instance::new(&instance._entry, &instance.raw);
