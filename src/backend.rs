@@ -3,7 +3,7 @@
 use crate::call::{Call, Prepared};
 use crate::choice::{Chooser, Place, Setting};
 use crate::formulations::Formulations;
-use crate::on_device::{Checks, Vulkan};
+use crate::on_device::{Checks, Groups, Vulkan};
 use crate::options::{DeviceChoice, Options, Settings, Verify};
 use crate::{Error, ErrorKind};
 use cpu_reference::{Positions, Results};
@@ -455,7 +455,7 @@ impl Backend {
         (elements, flags): (&mut [u64], &mut [u32]),
         on_the_way: bool,
     ) -> Result<Report, Error> {
-        let program = vulkan.program_of(&self.shared.settings, prepared, setting.workgroup_size)?;
+        let program = vulkan.program_of(&self.shared.settings, prepared, Groups::of(setting.workgroup_size))?;
         let verify = on_the_way && matches!(self.verify(), Verify::All | Verify::Proofs);
         let checks = Checks { backend: self, vulkan, prepared, values: on_the_way, verify };
         let job = setting.for_a_job(prepared);

@@ -21,6 +21,29 @@ use std::sync::OnceLock;
 /// What a kernel of an expression is found by.
 type Assembled = (Field, Formulation, Vec<Node>, Root);
 
+/// How the invocations of an element-wise kernel are grouped.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Groups {
+    /// Invocations of a workgroup.
+    pub(crate) size: u32,
+    /// Whether they exchange what they read, too, through shared memory, if they exchange elements at all. From host memory that is twice as
+    /// quick. From device memory each may as well read its own, since caches hold what a load leaves of a line for the next: on an H200
+    /// products of Fq are at 26.2 G a second instead of 25.5, a b + c at 25.0 instead of 24.2 and in Fr at 43.9 instead of 41.7.
+    pub(crate) exchange_inputs: bool,
+}
+
+impl Groups {
+    /// For vectors that may lie in host memory.
+    pub(crate) const fn of(size: u32) -> Self {
+        Self { size, exchange_inputs: true }
+    }
+
+    /// For vectors that stay on the device.
+    pub(crate) const fn resident(size: u32) -> Self {
+        Self { size, exchange_inputs: false }
+    }
+}
+
 /// Variants of tasks, by name, field and formulation.
 type Tested = HashMap<(&'static str, Field, Formulation), HashSet<String>>;
 
@@ -29,8 +52,8 @@ pub(crate) struct Vulkan {
     pub(crate) width: Width,
     pub(crate) tiled: bool,
     pub(crate) formulations: Formulations,
-    /// By operation, field and form; for each workgroup size and formulation, made when first used and after its self-test.
-    programs: Vec<Mutex<HashMap<(u32, Formulation), Program>>>,
+    /// By operation, field and form; for each kind of workgroups and formulation, made when first used and after its self-test.
+    programs: Vec<Mutex<HashMap<(Groups, Formulation), Program>>>,
     /// Whether fused multiply-adds of doubles were found to round once.
     pub(crate) fused: OnceLock<bool>,
     /// Programs of tasks.
@@ -64,24 +87,29 @@ impl Vulkan {
     }
 
     /// The program of an operation on vectors that stay on the device, made and tested when first asked for.
-    ///
-    /// An invocation that takes one element and hardly computes has little under way, and an H200 no room for more than half of the
-    /// invocations that it could have if workgroups are of a subgroup, 32: negatives of Fr are at 52 G a second with 32, 64 with 64, 66
-    /// with 128 and 63.5 with 256; doubles likewise. Sums of two vectors and products are the same or slower with more.
     pub(crate) fn program(&self, settings: &Settings, prepared: &Prepared) -> Result<Program, Error> {
-        let own = self.device.workgroup_size();
-        let little = matches!(prepared.row.operation, Operation::Neg | Operation::Double);
-        let size = if little && settings.executor.workgroup_size.is_none() {
-            own.max(4 * self.device.subgroup_size()).min(self.device.most_invocations())
-        } else {
-            own
-        };
-        self.program_of(settings, prepared, size)
+        self.program_of(settings, prepared, self.resident_groups(settings, prepared.row))
     }
 
-    /// The same in workgroups of another size.
-    pub(crate) fn program_of(&self, settings: &Settings, prepared: &Prepared, size: u32) -> Result<Program, Error> {
-        let made = |formulation| self.program_in(settings, prepared, size, formulation);
+    /// How invocations are grouped where vectors stay on the device.
+    ///
+    /// One that takes one element and hardly computes has little under way, and an H200 no room for more than half of the
+    /// invocations that it could have if workgroups are of a subgroup, 32: negatives of Fr are at 52 G a second with 32, 64 with 64, 66
+    /// with 128 and 63.5 with 256; doubles likewise. Products of Fr are at 44.2 G with 32, 45.9 with 64, 45.4 with 128, squares at 52, 57 and
+    /// 57; those of Fq and sums are the same with 64, and slower with more.
+    pub(crate) fn resident_groups(&self, settings: &Settings, row: &Row) -> Groups {
+        let own = self.device.workgroup_size();
+        let subgroups = match row.operation {
+            _ if settings.executor.workgroup_size.is_some() => return Groups::resident(own),
+            Operation::Neg | Operation::Double => 4,
+            _ => 2,
+        };
+        Groups::resident(own.max(subgroups * self.device.subgroup_size()).min(self.device.most_invocations()))
+    }
+
+    /// The same in workgroups of another kind.
+    pub(crate) fn program_of(&self, settings: &Settings, prepared: &Prepared, groups: Groups) -> Result<Program, Error> {
+        let made = |formulation| self.program_in(settings, prepared, groups, formulation);
         self.in_the_chosen(prepared.row.kernel, prepared.field, made)
     }
 
@@ -108,12 +136,12 @@ impl Vulkan {
         &self,
         settings: &Settings,
         prepared: &Prepared,
-        size: u32,
+        groups: Groups,
         formulation: Formulation,
     ) -> Result<Program, Error> {
         let canonical = prepared.row.form_matters && prepared.form == Form::Canonical;
         let slot = prepared.row.operation as usize * 4 + prepared.field as usize * 2 + usize::from(canonical);
-        if let Some(program) = self.programs[slot].lock().get(&(size, formulation)) {
+        if let Some(program) = self.programs[slot].lock().get(&(groups, formulation)) {
             return Ok(program.clone());
         }
         if !self.is_able(formulation)? {
@@ -121,14 +149,14 @@ impl Vulkan {
         }
         // Not under the lock: the self-test uses rayon, whose workers may be callers that wait for the lock. Threads that
         // arrive together each test; the pipeline is built once.
-        let kernel = self.kernel(prepared.row, prepared.field, canonical, size, formulation)?;
+        let kernel = self.kernel(prepared.row, prepared.field, canonical, groups, formulation)?;
         // SAFETY: the kernel is one of field-kernels', valid by spirv-val, which CI runs; elementwise.comp and io.glsl keep to
         // the slots and widths that `slots` tells, guard every invocation by the number of elements and use constant 0 for
         // the workgroup size. A device without 64-bit integers is given the 32-bit variant only, one without doubles none in
         // doubles.
         let made = unsafe { self.device.prepare(&kernel) }?;
         self.self_test(settings, &made, prepared.row, prepared.field, canonical)?;
-        self.programs[slot].lock().insert((size, formulation), made.clone());
+        self.programs[slot].lock().insert((groups, formulation), made.clone());
         Ok(made)
     }
 
@@ -145,12 +173,12 @@ impl Vulkan {
         row: &Row,
         field: Field,
         canonical: bool,
-        size: u32,
+        groups: Groups,
         formulation: Formulation,
     ) -> Result<Kernel, Error> {
         let not_available = Error::NotAvailable { operation: row.name, field };
         let shader = row.kernel.shader(field, self.width, formulation).ok_or(not_available)?;
-        Ok(self.element_wise(shader, field, &slots(row, field), (canonical, row.has_scalar()), size))
+        Ok(self.element_wise(shader, field, &slots(row, field), (canonical, row.has_scalar()), groups))
     }
 
     /// An element-wise kernel, specialized.
@@ -160,10 +188,10 @@ impl Vulkan {
         field: Field,
         slots: &[SlotUse],
         (canonical, scalar): (bool, bool),
-        size: u32,
+        groups: Groups,
     ) -> Kernel {
         // Every device has 16 KiB of shared memory.
-        let tile = size.saturating_mul(field.bytes() as u32);
+        let tile = groups.size.saturating_mul(field.bytes() as u32);
         let tiled = self.tiled && tile <= 16 << 10;
         Kernel {
             name: shader.name,
@@ -171,12 +199,13 @@ impl Vulkan {
             reach: self.reach(),
             slots: slots.to_vec(),
             shape: Shape::Invocations,
-            workgroup_size: Some(size),
+            workgroup_size: Some(groups.size),
             constants: vec![
                 (1, canonical.into()),
                 (2, scalar.into()),
                 (3, tiled.into()),
                 (4, if tiled { tile / 16 } else { 1 }),
+                (5, (tiled && groups.exchange_inputs).into()),
             ],
         }
     }

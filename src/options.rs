@@ -344,9 +344,9 @@ impl Options {
         self
     }
 
-    /// Whether a workgroup's invocations read and write neighbouring addresses and exchange elements through shared memory, rather
-    /// than each its own element. By default on everything but software devices. Workgroups too large for 16 KiB of shared memory
-    /// never do.
+    /// Whether a workgroup's invocations write, and read what may lie in host memory, at neighbouring addresses, and exchange elements
+    /// through shared memory, rather than each its own element. By default on everything but software devices. Workgroups too
+    /// large for 16 KiB of shared memory never do.
     ///
     /// ```
     /// # use bls12_field_gpu::*;

@@ -2,7 +2,7 @@
 //! for the command-line program only.
 
 use crate::call::{Call, Prepared};
-use crate::on_device::{Unwatched, Vulkan, arranged};
+use crate::on_device::{Groups, Unwatched, Vulkan, arranged};
 use crate::operation::{Parameter, Row, TABLE};
 use crate::reduction::Reduce;
 use crate::task::Scratch;
@@ -147,14 +147,14 @@ impl Backend {
     /// [`Error::Device`].
     pub fn build_times(&self) -> Result<Vec<(String, Duration)>, Error> {
         let Some(vulkan) = self.vulkan() else { return Ok(Vec::new()) };
-        let size = vulkan.device().workgroup_size();
         let mut times = Vec::new();
         for made in permutations().filter(|made| made.width == vulkan.width) {
             let usable = vulkan.formulations.of(made.kernel, made.field).any(|usable| usable == made.formulation);
             let Some(row) = TABLE.iter().find(|row| row.kernel == made.kernel && usable) else { continue };
             let slots = crate::on_device::slots(row, made.field);
             for canonical in if row.form_matters { &[false, true][..] } else { &[false] } {
-                let kernel = vulkan.element_wise(made.shader, made.field, &slots, (*canonical, false), size);
+                let groups = vulkan.resident_groups(self.settings(), row);
+                let kernel = vulkan.element_wise(made.shader, made.field, &slots, (*canonical, false), groups);
                 let begin = Instant::now();
                 // SAFETY: as in `Vulkan::program_in`.
                 unsafe { vulkan.device().prepare(&kernel) }?;
@@ -213,8 +213,9 @@ impl Vulkan {
             return Ok(None);
         }
         let Some(shader) = kernel.shader(field, self.width, formulation) else { return Ok(None) };
-        let size = self.device().workgroup_size();
-        let kernel = self.element_wise(shader, field, &trial.slots(), (false, false), size);
+        // The flat kernel writes what it reads.
+        let groups = Groups::of(self.device().workgroup_size());
+        let kernel = self.element_wise(shader, field, &trial.slots(), (false, false), groups);
         // SAFETY: as in `Vulkan::program_in`; probe.comp keeps to a trial's slots.
         Ok(Some(unsafe { self.device().prepare(&kernel) }?))
     }
@@ -358,8 +359,8 @@ impl Vulkan {
         let empty = vec![&[][..]; row.vectors];
         let call = Call { operation: row.operation, field, form: Form::Montgomery, vectors: &empty, parameter };
         let prepared = Prepared::new(&call)?;
-        let size = self.device().workgroup_size();
-        let program = self.program_in(backend.settings(), &prepared, size, formulation)?;
+        let groups = self.resident_groups(backend.settings(), row);
+        let program = self.program_in(backend.settings(), &prepared, groups, formulation)?;
         let bytes = (length * field.bytes()) as u64;
         let region = self.uploaded(&random(field, length, 2))?;
         let input = |n: usize| (n < row.vectors).then(|| (region.clone(), false));

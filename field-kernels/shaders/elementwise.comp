@@ -71,8 +71,8 @@ Fe square(Fe a) {
 #endif
 
 void main() {
-    // Everything is fetched before anything is waited for. Invocations past the end have zeros for elements and compute with
-    // them: they are needed at the barriers.
+    if (is_surplus()) { return; }
+    // Everything is fetched before anything is waited for.
     Quads quads_a, quads_b, quads_c;
     FETCH(SLOT_A, quads_a)
 #if defined(TAKES_B)

@@ -40,14 +40,12 @@ uint word_of(uint slot, uint at) {
 }
 #endif
 
+bool x_surplus() { return is_surplus(); }
+
 // The workgroup's elements of a slot.
 Quads x_fetch(const in uint slot) {
     Quads fetched;
-    [[unroll]] for (uint q = 0u; q < QUADS; ++q) {
-        uint at = quad_index(q);
-        fetched.quad[q] = uvec4(0u);
-        if (at < uint(QUADS) * push.count) { fetched.quad[q] = quad_of(slot, at); }
-    }
+    [[unroll]] for (uint q = 0u; q < QUADS; ++q) { fetched.quad[q] = quad_of(slot, readable_index(q)); }
     return fetched;
 }
 
@@ -56,13 +54,10 @@ Quads x_fetch_rotated(const in uint slot, const in uint shift) {
     uint end = uint(QUADS) * push.params[0], from = uint(QUADS) * push.params[shift];
     Quads fetched;
     [[unroll]] for (uint q = 0u; q < QUADS; ++q) {
-        uint at = quad_index(q);
-        fetched.quad[q] = uvec4(0u);
-        if (at < uint(QUADS) * push.count) {
-            // Without at + from, which may not fit a word.
-            at = at >= end - from ? at - (end - from) : at + from;
-            fetched.quad[q] = quad_of(slot, at);
-        }
+        uint at = readable_index(q);
+        // Without at + from, which may not fit a word.
+        at = at >= end - from ? at - (end - from) : at + from;
+        fetched.quad[q] = quad_of(slot, at);
     }
     return fetched;
 }
@@ -112,7 +107,7 @@ Op x_sum_result(const in Sum s) { return sum_result(s); }
 void x_put(const in Fe value) {
     Quads quads = scattered(value);
     [[unroll]] for (uint q = 0u; q < QUADS; ++q) {
-        uint at = quad_index(q);
+        uint at = quad_index(TILED, q);
         if (at < uint(QUADS) * push.count) {
 #if ADDRESSES
             Sink(push.place[11]).quad[at] = quads.quad[q];
@@ -136,6 +131,7 @@ void x_put_flag(const in bool value) {
 }
 
 void main() {
+    if (x_surplus()) { return; }
     Fe a = x_gather(x_fetch(0u)), b = x_gather(x_fetch_rotated(1u, 1u)), c = x_broadcast(2u, 0u);
     a = x_select(x_equal(a, b) && x_flag(2u), x_add(a, b), x_neg(x_sub(b, c)));
     Op x = x_mul2(x_left(a), x_right(b), x_left(c), x_right(c));

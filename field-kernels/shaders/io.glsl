@@ -4,7 +4,7 @@
 //   ADDRESSES = 1   64-bit buffer device addresses in push constants (no descriptors at all)
 //   ADDRESSES = 0   storage buffers, descriptor set k for slot k, written once when a buffer is made; in push constants, where in
 //                   its buffer a slot's vector begins
-// The block of push constants is the same for both; gpu-executor writes it (`Push` in its job.rs describes it).
+// The block of push constants is the same for both; gpu-executor writes it (`push_constants` in its job.rs).
 
 layout(local_size_x_id = 0) in;
 

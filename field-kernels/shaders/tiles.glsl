@@ -1,43 +1,53 @@
 // How a workgroup moves elements, one per invocation.
 //
-// Invocation i works on element i, but if each fetched the quads of its own element, one load of a subgroup would touch every
+// Invocation i works on element i, but if each moved the quads of its own element, one load or store of a subgroup would touch every
 // QUADSth quad only. With TILED, a workgroup moves its elements' quads in their order, neighbours by neighbours, and
-// exchanges them through shared memory. On the H200 that is 30 instead of 25 G additions a second from device memory, and twice
-// as many from host memory. A driver that computes on the CPU has to pay for the barriers and gains nothing.
+// exchanges them through shared memory: those that it writes, and with TILED_INPUTS those that it reads. On the H200 the former makes
+// 30 G additions a second of 26, in device memory, and both twice as many in host memory. A driver that computes on the CPU has to pay for the
+// barriers and gains nothing.
 layout(constant_id = 3) const bool TILED = false;
+layout(constant_id = 5) const bool TILED_INPUTS = false;
 layout(constant_id = 4) const uint TILE = 1u;   // quads in the tile: QUADS times the workgroup's size, if TILED
 shared uvec4 tile[TILE];
 
-// Quads of the workgroup's elements, as fetched: quad q of this invocation is quad q * size + (number in the workgroup) of them
-// all, if TILED; else quad q of this invocation's own element.
+// Quads of the workgroup's elements, as moved: quad q of this invocation is quad q * size + (number in the workgroup) of them
+// all, if they are exchanged; else quad q of this invocation's own element.
 struct Quads { uvec4 quad[QUADS]; };
 
 // Position of the workgroup's first element.
 uint workgroup_start() { return WORKGROUP_INDEX * gl_WorkGroupSize.x; }
 
 // Where quad q of this invocation lies in a vector.
-uint quad_index(uint q) {
+uint quad_index(bool tiled, uint q) {
     uint local = gl_LocalInvocationID.x;
-    return uint(QUADS) * workgroup_start() + (TILED ? q * gl_WorkGroupSize.x + local : uint(QUADS) * local + q);
+    return uint(QUADS) * workgroup_start() + (tiled ? q * gl_WorkGroupSize.x + local : uint(QUADS) * local + q);
 }
 
+// Whether there is nothing to do for this invocation, and none that waits for it at a barrier. Kernels that may write in place begin
+// with asking. With tiles that stops none, since it would make products of Fr a fifteenth slower on the H200.
+bool is_surplus() {
+    bool past = workgroup_start() + gl_LocalInvocationID.x >= push.count;
+    return past && !TILED;
+}
+
+// Where it is read. Past the end that is the last quad: to choose between two addresses takes fewer instructions than between a quad and
+// none. What such invocations compute is not written, so it does not matter that, in place, what they read may be being
+// written.
+uint readable_index(uint q) { return min(quad_index(TILED_INPUTS, q), uint(QUADS) * push.count - 1u); }
+
 #define FETCH(slot, fetched)                                                                                          \
-    [[unroll]] for (uint q = 0u; q < QUADS; ++q) {                                                                    \
-        uint at = quad_index(q);                                                                                      \
-        fetched.quad[q] = uvec4(0u);                                                                                  \
-        if (at < uint(QUADS) * push.count) { fetched.quad[q] = slot.quad[BASE_##slot / 4u + at]; }                    \
-    }
+    [[unroll]] for (uint q = 0u; q < QUADS; ++q) { fetched.quad[q] = slot.quad[BASE_##slot / 4u + readable_index(q)]; }
 
 #define PUT(slot, fetched)                                                                                            \
     [[unroll]] for (uint q = 0u; q < QUADS; ++q) {                                                                    \
-        uint at = quad_index(q);                                                                                      \
+        uint at = quad_index(TILED, q);                                                                               \
         if (at < uint(QUADS) * push.count) { slot.quad[BASE_##slot / 4u + at] = fetched.quad[q]; }                    \
     }
 
 // This invocation's element, from what the workgroup fetched. All invocations of the workgroup must come here.
 Fe gathered(Quads quads) {
     uint local = gl_LocalInvocationID.x;
-    if (TILED) {
+    if (TILED_INPUTS) {
         barrier();
         [[unroll]] for (uint q = 0u; q < QUADS; ++q) { tile[q * gl_WorkGroupSize.x + local] = quads.quad[q]; }
         barrier();

@@ -3,7 +3,7 @@
 use super::model::{Curve, Entry, Key, LEAST_SHARED, Measurements, SHARES, Way, like};
 use crate::backend::Backend;
 use crate::call::{Call, Prepared};
-use crate::on_device::{Checks, Vulkan};
+use crate::on_device::{Checks, Groups, Vulkan};
 use crate::operation::Parameter;
 use crate::rates::random;
 use crate::{Error, Field, Form, Operation};
@@ -202,7 +202,7 @@ impl Bench<'_> {
             let vectors = &inputs[..row.vectors];
             let prepared = &Prepared::new(&Call { operation, field, form, vectors, parameter })?;
             let (backend, vulkan) = (self.backend, self.vulkan);
-            let program = vulkan.program_of(backend.settings(), prepared, way.workgroup_size)?;
+            let program = vulkan.program_of(backend.settings(), prepared, Groups::of(way.workgroup_size))?;
             self.time(|| {
                 let values = rayon::current_thread_index().is_none();
                 let checks = Checks { backend, vulkan, prepared, values, verify: false };

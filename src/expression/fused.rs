@@ -2,7 +2,7 @@
 
 use super::graph::{Graph, Root, Term};
 use crate::known_answers::edges;
-use crate::on_device::Vulkan;
+use crate::on_device::{Groups, Vulkan};
 use crate::step::Item;
 use crate::task::{Lowering, Task, Trial, Values};
 use crate::{Error, Field};
@@ -272,8 +272,9 @@ impl Vulkan {
         });
         // The name and the size of the library; the module is another.
         let shader = Shader { name: "expression", spirv: &[] };
-        let size = self.device().workgroup_size();
-        let mut kernel = self.element_wise(shader, field, &slots, (false, false), size);
+        // The barriers keep compilers from fetching everything first: without, a PLONK gate takes 0.49 ms instead of 0.37 on an H200.
+        let groups = Groups::of(self.device().workgroup_size());
+        let mut kernel = self.element_wise(shader, field, &slots, (false, false), groups);
         kernel.spirv = spirv.into();
         // SAFETY: the module is made of the functions of expression.comp, which are valid by spirv-val, and calls of them by their
         // own types; they keep to the slots told, guard every invocation by the number of elements, and use constant 0 for the

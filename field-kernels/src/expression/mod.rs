@@ -22,7 +22,7 @@ use crate::{Field, Formulation, Kernel, Width};
 use plan::{Plan, Representation, Step};
 use rspirv::binary::Assemble as _;
 use rspirv::dr::{Builder, Instruction, Module, Operand};
-use rspirv::spirv::{FunctionControl, Op, Word};
+use rspirv::spirv::{FunctionControl, Op, SelectionControl, Word};
 use std::collections::{HashMap, HashSet};
 
 /// A value for each position, made from the values of earlier nodes.
@@ -187,6 +187,7 @@ impl Writer {
         let Some(Operand::IdRef(type_)) = self.main.operands.get(1).cloned() else { return None };
         self.builder.begin_function(result, Some(id), FunctionControl::NONE, type_).ok()?;
         self.builder.begin_block(None).ok()?;
+        self.return_where("x_surplus")?;
         let mut values: HashMap<(usize, Representation), Word> = HashMap::new();
         let mut fetched: HashMap<Node, Word> = HashMap::new();
         // What is needed soon is fetched before anything is waited for; an operand that is gathered twice, once.
@@ -237,6 +238,18 @@ impl Writer {
 }
 
 impl Writer {
+    /// Ends what has nothing to do, as a function without arguments says.
+    fn return_where(&mut self, name: &str) -> Option<()> {
+        let condition = self.call(name, &[])?;
+        let (end, after) = (self.builder.id(), self.builder.id());
+        self.builder.selection_merge(after, SelectionControl::NONE).ok()?;
+        self.builder.branch_conditional(condition, end, after, []).ok()?;
+        self.builder.begin_block(Some(end)).ok()?;
+        self.builder.ret().ok()?;
+        self.builder.begin_block(Some(after)).ok()?;
+        Some(())
+    }
+
     /// Fetches operands, for later.
     fn fetch(&mut self, operands: impl Iterator<Item = Node>, fetched: &mut HashMap<Node, Word>) -> Option<()> {
         for node in operands {
