@@ -151,15 +151,18 @@ fn where_the_driver_has_no_memory_chunks_get_smaller() {
             faults.clear();
             let usual = dispatches(&backend, &case, &expected);
             let calls = faults.calls(CallClass::Allocate);
-            assert!(calls >= 9, "{calls}");
+            let mut failed = 0;
             for at in 0..calls {
                 for failure in [Failure::OutOfDeviceMemory, Failure::OutOfHostMemory] {
                     backend.trim();
                     faults.inject(Injection { class: CallClass::Allocate, at, times: 2, failure });
                     let taken = dispatches(&backend, &case, &expected);
-                    assert!(taken > usual, "{taken} after {:?}", faults.failed());
+                    // The allocator keeps one block, and if it is a large one, there are fewer calls than the first time.
+                    assert!(taken > usual || faults.failed().is_empty(), "{taken} after {:?}", faults.failed());
+                    failed += u64::from(!faults.failed().is_empty());
                 }
             }
+            assert!(failed >= 18, "{failed} of {calls} calls, twice each");
             faults.clear();
             backend.trim();
             assert_eq!(dispatches(&backend, &case, &expected), usual);
