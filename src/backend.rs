@@ -58,7 +58,7 @@ pub enum Engine {
         width: Width,
         /// Whether workgroups exchange elements through shared memory.
         tiled: bool,
-        /// Invocations per workgroup.
+        /// Invocations per workgroup, where nothing else was predicted or measured to be better for an operation.
         workgroup_size: u32,
     },
     /// The CPU reference: arkworks, on all threads of the current rayon pool.

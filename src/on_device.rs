@@ -25,22 +25,15 @@ type Assembled = (Field, Formulation, Vec<Node>, Root);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Groups {
     /// Invocations of a workgroup.
-    pub(crate) size: u32,
-    /// Whether they exchange what they read, too, through shared memory, if they exchange elements at all. From host memory that is twice as
-    /// quick. From device memory each may as well read its own, since caches hold what a load leaves of a line for the next: on an H200
-    /// products of Fq are at 26.2 G a second instead of 25.5, a b + c at 25.0 instead of 24.2 and in Fr at 43.9 instead of 41.7.
-    pub(crate) exchange_inputs: bool,
+    size: u32,
+    /// Whether each reads its own elements, even if they exchange what they write.
+    reads_straight: bool,
 }
 
 impl Groups {
-    /// For vectors that may lie in host memory.
+    /// Workgroups of so many that exchange what they read as well as what they write, if they exchange anything.
     pub(crate) const fn of(size: u32) -> Self {
-        Self { size, exchange_inputs: true }
-    }
-
-    /// For vectors that stay on the device.
-    pub(crate) const fn resident(size: u32) -> Self {
-        Self { size, exchange_inputs: false }
+        Self { size, reads_straight: false }
     }
 }
 
@@ -93,18 +86,24 @@ impl Vulkan {
 
     /// How invocations are grouped where vectors stay on the device.
     ///
-    /// One that takes one element and hardly computes has little under way, and an H200 no room for more than half of the
-    /// invocations that it could have if workgroups are of a subgroup, 32: negatives of Fr are at 52 G a second with 32, 64 with 64, 66
+    /// An H200 has no room for more than half of the invocations that it could have if workgroups are of a subgroup, 32, and one that
+    /// takes one element and hardly computes has little under way: negatives of Fr are at 52 G a second with 32, 64 with 64, 66
     /// with 128 and 63.5 with 256; doubles likewise. Products of Fr are at 44.2 G with 32, 45.9 with 64, 45.4 with 128, squares at 52, 57 and
-    /// 57; those of Fq and sums are the same with 64, and slower with more.
+    /// 57; products of Fq and sums are the same with 64. What takes as long as a power is as it is from host memory, and made once.
+    ///
+    /// In device memory each invocation may as well read its own elements, since caches hold what a load leaves of a line for the next: on an
+    /// H200 products of Fq are at 26.2 G a second instead of 25.5, a b + c at 25.0 instead of 24.2 and in Fr at 43.9 instead of 41.7. In
+    /// host memory that takes twice as long.
     pub(crate) fn resident_groups(&self, settings: &Settings, row: &Row) -> Groups {
         let own = self.device.workgroup_size();
         let subgroups = match row.operation {
-            _ if settings.executor.workgroup_size.is_some() => return Groups::resident(own),
+            Operation::Pow | Operation::Inverse | Operation::InverseOrZero | Operation::Sqrt => return Groups::of(own),
             Operation::Neg | Operation::Double => 4,
             _ => 2,
         };
-        Groups::resident(own.max(subgroups * self.device.subgroup_size()).min(self.device.most_invocations()))
+        let wide = own.max(subgroups * self.device.subgroup_size()).min(self.device.most_invocations());
+        let size = if settings.executor.workgroup_size.is_some() { own } else { wide };
+        Groups { size, reads_straight: self.tiled && self.device.is_device_local() }
     }
 
     /// The same in workgroups of another kind.
@@ -205,7 +204,7 @@ impl Vulkan {
                 (2, scalar.into()),
                 (3, tiled.into()),
                 (4, if tiled { tile / 16 } else { 1 }),
-                (5, (tiled && groups.exchange_inputs).into()),
+                (5, (tiled && !groups.reads_straight).into()),
             ],
         }
     }

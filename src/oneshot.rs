@@ -6,7 +6,7 @@ use crate::{Backend, CacheDirectory, Call, Error, MemoryMode, Options, Outcome, 
 /// Computes a call on a backend of its own, by the device if there is one: instance, device, memory and pipelines are made and destroyed, vectors lie in
 /// host memory, nothing is kept on disk. The other `options` are as given. What a call pays for is what any first use of a new
 /// backend pays for, the kernel's self-test (a dispatch of a few hundred elements) included; most of it, on the H200, is the
-/// instance and the device (100 to 120 ms) and the pipeline.
+/// instance and the device (130 ms, and 65 if the process has had a backend before) and the pipeline.
 ///
 /// ```
 /// # #[cfg(feature = "oneshot")] {

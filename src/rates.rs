@@ -213,7 +213,7 @@ impl Vulkan {
             return Ok(None);
         }
         let Some(shader) = kernel.shader(field, self.width, formulation) else { return Ok(None) };
-        // The flat kernel writes what it reads.
+        // The flat kernel writes each quad where it has read it.
         let groups = Groups::of(self.device().workgroup_size());
         let kernel = self.element_wise(shader, field, &trial.slots(), (false, false), groups);
         // SAFETY: as in `Vulkan::program_in`; probe.comp keeps to a trial's slots.

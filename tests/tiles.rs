@@ -7,22 +7,24 @@ mod support;
 
 use ark_bls12_381::{Fq, Fr};
 use bls12_field_gpu::ark::Element;
-use bls12_field_gpu::{Backend, Field, Form, Options, Output, Row, Validation, Vector, Width};
+use bls12_field_gpu::{Backend, Field, Form, MemoryMode, Operation, Options, Output, Row, Validation, Vector, Width};
 use support::{Case, FORMS, Watched, numbers, rows};
 
-/// Around a workgroup, and around several.
+/// Around a workgroup of 16, and around several.
 const LENGTHS: [usize; 5] = [1, 15, 16, 33, 101];
 
-/// Kernels of either width, exchanging what they read as well as what they write; the layer sees what those of 32 bits touch.
-fn tiled() -> [Watched; 2] {
+/// Kernels of either width, exchanging what they write, and what they read from host memory; the layer sees what those of 32 bits touch.
+fn tiled(workgroup_size: u32) -> [Watched; 2] {
     [(Width::Int64, Validation::On), (Width::Int32, Validation::Synchronization)].map(|(width, validation)| {
-        Watched::validated(Options::new().tiled(true).width(width).workgroup_size(16), validation)
+        // On lavapipe resident vectors would lie in host memory.
+        let options = Options::new().tiled(true).width(width).memory(MemoryMode::DeviceLocal);
+        Watched::validated(options.workgroup_size(workgroup_size), validation)
     })
 }
 
 #[test]
 fn calls_from_host_memory() {
-    for backend in tiled() {
+    for backend in tiled(16) {
         for ((row, field), form) in rows().flat_map(|row| FORMS.map(|form| (row, form))) {
             for length in LENGTHS {
                 let case = Case::new(row.operation, field, form, length);
@@ -53,11 +55,30 @@ fn resident_vectors_in_place() {
             }
         }
     }
-    for backend in tiled() {
+    for backend in tiled(16) {
         for (row, field) in rows().filter(|(row, _)| row.output == Output::Elements) {
             match field {
                 Field::Fq => check::<Fq>(&backend, row),
                 Field::Fr => check::<Fr>(&backend, row),
+            }
+        }
+    }
+}
+
+/// As wide as workgroups are by default on some device; and so narrow that there are too many for one dimension, one more than it takes.
+#[test]
+fn workgroups_of_every_kind() {
+    for (size, length) in [(64, 129), (128, 300), (1, 65537)] {
+        for backend in tiled(size) {
+            for (operation, operands) in [(Operation::Add, 2), (Operation::Double, 1), (Operation::Mul, 2)] {
+                let elements = numbers::<Fr>(length, 4);
+                let vector = backend.upload(&elements).unwrap();
+                let mut recording = backend.record();
+                recording.apply_into(operation, &vec![&vector; operands], &[], &vector).unwrap();
+                recording.submit().unwrap().wait().unwrap();
+                let of = |x: &Fr| if operation == Operation::Mul { *x * x } else { *x + x };
+                let right: Vec<Fr> = elements.iter().map(of).collect();
+                assert!(vector.download().unwrap() == right, "{operation:?} in workgroups of {size}");
             }
         }
     }
@@ -79,7 +100,7 @@ fn expressions() {
             assert_eq!(x.download().unwrap(), right, "{length} of {}, in place", F::FIELD);
         }
     }
-    for backend in tiled() {
+    for backend in tiled(16) {
         check::<Fq>(&backend);
         check::<Fr>(&backend);
     }

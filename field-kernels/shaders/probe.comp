@@ -115,6 +115,7 @@ void main() {
     FETCH(SLOT_A, quads_a)
     FETCH(SLOT_B, quads_b)
 #if defined(KERNEL_XOR)
+    // Written where it was read: TILED_INPUTS is TILED.
     [[unroll]] for (uint q = 0u; q < QUADS; ++q) { quads_r.quad[q] = quads_a.quad[q] ^ quads_b.quad[q]; }
 #else
     Fe a = gathered(quads_a);

@@ -1,10 +1,13 @@
 // How a workgroup moves elements, one per invocation.
 //
 // Invocation i works on element i, but if each moved the quads of its own element, one load or store of a subgroup would touch every
-// QUADSth quad only. With TILED, a workgroup moves its elements' quads in their order, neighbours by neighbours, and
-// exchanges them through shared memory: those that it writes, and with TILED_INPUTS those that it reads. On the H200 the former makes
-// 30 G additions a second of 26, in device memory, and both twice as many in host memory. A driver that computes on the CPU has to pay for the
-// barriers and gains nothing.
+// QUADSth quad only. With TILED, a workgroup moves the quads that it writes in their order, neighbours by neighbours, and
+// exchanges them through shared memory; with TILED_INPUTS, which implies TILED, those that it reads, too. On the H200 the former is 30 instead of
+// 26 G additions a second in device memory, the latter twice as many in host memory. A driver that computes on the CPU has
+// to pay for the barriers and gains nothing.
+//
+// In place, a quad may be written by another invocation than the one that read it. It has been read by then: what is written has come through
+// the tile, behind a barrier that each invocation reaches with an element computed from all that it read.
 layout(constant_id = 3) const bool TILED = false;
 layout(constant_id = 5) const bool TILED_INPUTS = false;
 layout(constant_id = 4) const uint TILE = 1u;   // quads in the tile: QUADS times the workgroup's size, if TILED
@@ -24,15 +27,16 @@ uint quad_index(bool tiled, uint q) {
 }
 
 // Whether there is nothing to do for this invocation, and none that waits for it at a barrier. Kernels that may write in place begin
-// with asking. With tiles that stops none, since it would make products of Fr a fifteenth slower on the H200.
+// with asking, so that without tiles nothing is read while another invocation writes it. With tiles nobody stops: asking would make products of
+// Fr a fifteenth slower on the H200.
 bool is_surplus() {
     bool past = workgroup_start() + gl_LocalInvocationID.x >= push.count;
     return past && !TILED;
 }
 
 // Where it is read. Past the end that is the last quad: to choose between two addresses takes fewer instructions than between a quad and
-// none. What such invocations compute is not written, so it does not matter that, in place, what they read may be being
-// written.
+// none. What such invocations compute is not written; so nothing comes of it if, with tiles and in place, a workgroup that has
+// no elements at all reads a quad while it is being written.
 uint readable_index(uint q) { return min(quad_index(TILED_INPUTS, q), uint(QUADS) * push.count - 1u); }
 
 #define FETCH(slot, fetched)                                                                                          \

@@ -86,7 +86,7 @@ impl SlotUse {
         }
     }
 
-    /// Whether element i of the slot is touched by invocation i only.
+    /// Whether element i of the slot is read for invocation i only, and written by its workgroup once that has what it reads.
     pub(crate) fn is_element_wise(self) -> bool {
         matches!(self, SlotUse::Reads(_) | SlotUse::Writes(_))
     }

@@ -114,7 +114,7 @@ fn uses(nodes: &[Node], root: Root) -> Vec<usize> {
 ///
 /// Slots are those of a launch: up to eleven to read and the last, the twelfth, to write, if they are reached by address
 /// ([`Width::Int64`]); three and the fourth otherwise. Specialization constants are those of element-wise kernels; a workgroup's tile
-/// (constants 3 and 4) serves one operand after another.
+/// (constants 3 to 5) serves one operand after another.
 pub fn assemble(field: Field, width: Width, formulation: Formulation, nodes: &[Node], root: Root) -> Option<Vec<u8>> {
     let earlier = nodes.iter().enumerate().all(|(at, node)| node.operands().all(|operand| operand < at));
     if !earlier || !root.operands().all(|operand| operand < nodes.len()) {

@@ -191,7 +191,7 @@ impl Batch {
                     if !all_suit || !Arc::ptr_eq(device, shared) {
                         return malformed(name, "the slots are not those of the kernel, or it is another device's");
                     }
-                    // In place is fine where an invocation reads its element before it writes it. Anything else is a race.
+                    // In place is fine where a workgroup reads its elements before it writes them. Anything else is a race.
                     let in_place = |index: usize, other: usize| {
                         *shape == Shape::Invocations && uses[index].is_element_wise() && uses[other].is_element_wise()
                     };

@@ -67,7 +67,7 @@ impl Budget {
     }
 }
 
-/// A job of this many bytes, which blocks that are there anyway have room for, does not have the driver asked how much there is.
+/// A job of this many bytes, which a block or two have room for, does not have the driver asked how much there is.
 pub(super) const UNASKED: u64 = 16 << 20;
 
 /// What jobs, all together, may have: what resident vectors leave of the limit; no more than what they have, what is kept idle and

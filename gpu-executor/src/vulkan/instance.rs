@@ -3,7 +3,7 @@ use crate::{Error, Validation};
 use ash::vk;
 use parking_lot::Mutex;
 use std::ffi::{CStr, c_void};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// Messages of the validation layer, from the instance's making to its destruction. A clone sees the same messages, also after
 /// the device is gone: that is when the layer reports leaks.
@@ -28,10 +28,10 @@ pub(crate) struct Instance {
     _entry: ash::Entry,
 }
 
-/// An instance that nothing uses and that is never destroyed, so that drivers stay loaded. Of NVIDIA's each loading takes memory for
-/// the process's threads that is never given back: the thirty-first finds none and fails. Nor is loading quick: of 130 ms for an
-/// instance and a device on an H200 it is 65.
-static LOADED: OnceLock<Option<(ash::Instance, ash::Entry)>> = OnceLock::new();
+/// An instance that nothing uses and that is never destroyed, so that drivers stay loaded. Each loading of NVIDIA's takes static
+/// thread-local storage that the C library does not get back: the thirty-first finds none and fails. Nor is loading quick: of
+/// 130 ms for an instance and a device on an H200 it is 65.
+static LOADED: Mutex<Option<(ash::Instance, ash::Entry)>> = Mutex::new(None);
 
 const VALIDATION_LAYER: &CStr = c"VK_LAYER_KHRONOS_validation";
 
@@ -84,14 +84,15 @@ impl Instance {
             vk::Result::ERROR_INCOMPATIBLE_DRIVER => nothing("no Vulkan driver is installed".into()),
             other => nothing(format!("the Vulkan driver fails: vkCreateInstance: {other}")),
         })?;
-        LOADED.get_or_init(|| {
+        let mut loaded = LOADED.lock();
+        if loaded.is_none() {
+            let names = if portability { &names[..1] } else { &[] };
+            let info = vk::InstanceCreateInfo::default().application_info(&application).flags(flags);
             // SAFETY: as above.
-            let entry = unsafe { ash::Entry::load() }.ok()?;
-            let info = vk::InstanceCreateInfo::default().application_info(&application);
-            // SAFETY: as above; nothing is enabled.
-            let raw = unsafe { entry.create_instance(&info, None) }.ok()?;
-            Some((raw, entry))
-        });
+            let raw = unsafe { entry.create_instance(&info.enabled_extension_names(names), None) };
+            *loaded = raw.ok().map(|raw| (raw, entry.clone()));
+        }
+        drop(loaded);
         let mut instance = Self { raw, log, version: application.api_version, messenger: None, _entry: entry };
         if validation != Validation::Off {
             let debug = ash::ext::debug_utils::Instance::new(&instance._entry, &instance.raw);

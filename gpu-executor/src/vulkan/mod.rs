@@ -457,10 +457,8 @@ impl Settings {
     }
 }
 
-/// One subgroup a workgroup, where subgroups are of the usual sizes. On the H200 (32), Fq add streams 28.1 G elements a second in
-/// workgroups of 32, 25.2 of 64 or 128, 25.0 of 256; Fr add 45.2, 42.5, 42.6, 42.8; multiplications are within 5% of each other;
-/// a power of 1024 elements, which leaves most of the GPU idle, takes 0.7 ms in workgroups of 32 and 1.2 of 256. A software
-/// device is given enough to do at a time.
+/// One subgroup a workgroup, where subgroups are of the usual sizes. On the H200 (32) a power of 1024 elements, which leaves most of the
+/// GPU idle, takes 0.7 ms in workgroups of 32 and 1.2 of 256. A software device is given enough to do at a time.
 fn default_workgroup_size(kind: DeviceKind, subgroup: u32) -> u32 {
     match kind {
         DeviceKind::Software => 64,
