@@ -183,7 +183,6 @@ impl Vulkan {
             && let Some(program) = self.trial_program(&trial, Formulation::Doubles)?
         {
             // As a call from host memory: the first multiplication waits for the answer, and resident memory would have to be made for it.
-            // (On the H200 the first call of a new backend takes 4.9 ms instead of 6.2.)
             let mut answers = vec![0u64; trial.answers.len()];
             let [a, b] = [&trial.inputs[0], &trial.inputs[1]].map(|vector| Slot::Read(bytemuck::cast_slice(vector)));
             let job = Job {
