@@ -92,7 +92,7 @@ impl Vulkan {
     /// 57; products of Fq and sums are the same with 64. What takes as long as a power is as it is from host memory, and made once.
     ///
     /// In device memory each invocation may as well read its own elements, since caches hold what a load leaves of a line for the next: on an
-    /// H200 products of Fq are at 26.2 G a second instead of 25.5, a b + c at 25.0 instead of 24.2 and in Fr at 43.9 instead of 41.7. In
+    /// H200 products of Fq are at 26.2 G a second instead of 25.5, a b + a at 25.0 instead of 24.2 and in Fr at 43.9 instead of 41.7. In
     /// host memory that takes twice as long.
     pub(crate) fn resident_groups(&self, settings: &Settings, row: &Row) -> Groups {
         let own = self.device.workgroup_size();

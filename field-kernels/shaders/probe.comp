@@ -111,7 +111,7 @@ Fe probe(Fe a, Fe b, uint steps) {
 #endif
 
 // What is read before anything is measured. It should make no difference, but the driver's compiler for the H200 makes another kernel of each: with
-// zeros past the end chains are 1 to 2% quicker, but for multiplications of Fq, which are 1% slower.
+// zeros past the end most chains are up to 2% quicker, but multiplications of Fq in doubles 1% slower.
 #if defined(KERNEL_MUL_CHAIN) && WORDS == 12
 #define OPERAND FETCH
 #else
