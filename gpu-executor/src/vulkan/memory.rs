@@ -132,7 +132,7 @@ const SHARED: u64 = 4 << 20;
 
 /// The first of the blocks of a kind, the least that gpu-allocator makes, and the largest; each is twice as large as the one before that is in use.
 /// The first call waits for the first ones: 16 MiB of host memory, which it pins, take an H200's driver 3.5 to 6.5 ms, 1 MiB 0.3; with
-/// 4 MiB first the whole call takes 3 to 5 ms instead of 7 to 9.
+/// 4 MiB first the whole call takes 3 to 6 ms instead of 7 to 9.
 const FIRST_BLOCK: u64 = SHARED;
 const BLOCK: u64 = 16 << 20;
 
