@@ -58,6 +58,10 @@ pub struct Twin {
 /// Elements handed to one thread at a time: a microsecond of the cheapest operation, a millisecond of the dearest.
 const PIECE: usize = 64;
 
+/// The most pieces of a check that one thread does without another one having been able to take the rest: what several calls have checked
+/// at a time is not left to a few threads at the end.
+const UNDIVIDED: usize = 64;
+
 /// The same for batches, in which an element costs less the more there are.
 const BATCH: usize = 1024;
 
@@ -222,7 +226,7 @@ fn first_wrong<F: LimbField, O: Operation<F>>(
     match positions {
         // Not worth waking other threads.
         Positions::All if length <= PIECE => first_wrong_of(0),
-        Positions::All => (0..length.div_ceil(PIECE)).into_par_iter().find_map_first(first_wrong_of),
+        Positions::All => (0..length.div_ceil(PIECE)).into_par_iter().with_max_len(UNDIVIDED).find_map_first(first_wrong_of),
         Positions::These(positions) => positions.iter().copied().filter(|&index| index < length && wrong(index)).min(),
     }
 }

@@ -7,6 +7,7 @@ mod encode;
 mod faults;
 mod helpers;
 mod instance;
+mod landing;
 mod lanes;
 mod memory;
 mod pinned;

@@ -1,6 +1,7 @@
 //! Jobs: vectors in host memory, chunk after chunk through the device, several chunks under way at a time.
 
 use super::encode::{Op, Span};
+use super::landing::{Landing, Objections};
 use super::lanes::Lane;
 use super::memory::{Buffer, Place, Reservation};
 use super::profiler::Timed;
@@ -18,10 +19,10 @@ use std::sync::Arc;
 /// The results of a chunk: for each slot that the kernel writes, the part of the job's slice that the chunk is.
 pub type Landed<'a> = [Option<&'a mut [u8]>; SLOTS];
 
-/// Who looks at a job's chunks on their way, in order, while the device is at work on others. An error ends the job.
+/// Who looks at a job's chunks on their way, while the device is at work on others. An error ends the job.
 pub trait Watch: Sync {
     /// What it may object with.
-    type Error: From<Error>;
+    type Error: From<Error> + Send;
 
     /// Whether it looks at what goes in.
     fn inspects(&self) -> bool;
@@ -29,15 +30,15 @@ pub trait Watch: Sync {
     /// Whether a part of a slot, whole elements, may go in. Called by several threads at once, which must not wait.
     fn admits(&self, slot: usize, part: &[u8]) -> bool;
 
-    /// Whether it checks what comes out, chunk after chunk.
+    /// Whether it checks what comes out.
     fn checks(&self) -> bool;
 
     /// What is wrong with a chunk of which a part was not admitted. What uses rayon here must run on the [`Threads`] given.
     fn objection(&self, range: Range<usize>, threads: &Threads) -> Self::Error;
 
-    /// The chunk's results are in the job's slices. What uses rayon here must run on the [`Threads`] given, and must not if the
-    /// caller is a rayon worker itself: waiting for others' help, it could take up a task that waits for the memory that this
-    /// job holds.
+    /// The chunk's results are in the job's slices. Called chunk after chunk; of several chunks that are checked, by several of the
+    /// [`Threads`] at once. What uses rayon here must run on the [`Threads`] given, and must not if the job's caller is a rayon worker
+    /// itself: waiting for others' help, it could take up a task that waits for the memory that this job holds.
     ///
     /// # Errors
     /// Whatever is wrong with them.
@@ -76,27 +77,24 @@ impl Program {
         let computer = OnTheCpu { watch, shared };
         // Declared first, so dropped last: who waits for the helpers holds no memory that others wait for.
         let cutting;
-        let mut stream = Stream::new(self, &job, helpers.and(job.share), &widths, watch.checks())?;
+        let stream = Stream::new(self, &job, helpers.and(job.share), &widths, watch.checks())?;
         let results = job.slots.each_mut().map(|slot| match slot {
             Slot::Write(whole) => Some(std::mem::take(whole)),
             _ => None,
         });
         // SAFETY: it is dropped when this function ends, before `computer` and what the job borrows.
         cutting = unsafe { Cutting::new(job.elements, (results, widths), helpers, &computer) };
-        let mut dispatches = 0;
-        for range in plan::ranges(stream.elements, stream.chunk, stream.most > 1) {
-            if stream.under_way.len() == stream.most {
-                stream.finish(watch)?;
-            }
-            let Some(chunk) = cutting.front(range.len()) else { break };
-            stream.begin(&job, chunk, watch)?;
-            dispatches += 1;
-        }
-        while !stream.under_way.is_empty() {
-            stream.finish(watch)?;
-        }
-        // Others may have its memory while the CPU computes what is left.
-        drop(stream);
+        // Few elements are checked sooner than others are woken to do it.
+        let later = stream.most > 1 && watch.checks();
+        let objections = Objections::new();
+        let streamed = shared.threads.scope(later, |later| {
+            let landing = Landing { watch, threads: &shared.threads, later, objections: &objections };
+            // Its memory is others' before the last chunks are checked, and while the CPU computes what is left.
+            stream.all(&job, &cutting, landing)
+        });
+        // Of chunks before that at which the stream ended, if it did.
+        objections.into_first()?;
+        let dispatches = streamed?;
         let by_cpu = cutting.finish().map_err(|piece| {
             let range = piece.start..piece.end.min(job.elements);
             watch.objection(range, &shared.threads)
@@ -190,9 +188,13 @@ impl Cut {
     }
 }
 
-/// For what the CPU copies, or checks when it has come out. The 65536 additions take 269 us in three chunks of which the queue
+/// For what the CPU copies. The 65536 additions take 269 us in three chunks of which the queue
 /// beside, which there does graphics too, has the first and the last; 280 if it has the one between. Why is not known.
 const FINE: Cut = Cut { chunks: 16, elements: 1, beside_first: true, most: UNDER_WAY, even: false };
+
+/// For what the CPU checks when it has come out: others look at a chunk while more come. H200, Fq mul of 2^24 pinned elements, where the
+/// CPU's check alone takes 107 to 111 ms: 108 in 32 chunks, 110 in 16; 115 and 111 if all threads wait for the last of a chunk.
+const CHECKED: Cut = Cut { chunks: 32, ..FINE };
 
 /// For what lies in pinned memory and is at most looked at there. H200, Fq add of 2^24 elements: 0.498 G a second in 16 chunks, 0.511
 /// in 8, 0.508 in 4; and 0.506 in 8 if the queue beside has the first. Of 2^20: 0.38 in 16 chunks, 0.43 in 4, 0.47 in 2.
@@ -326,7 +328,11 @@ impl<'a> Stream<'a> {
         let mut needed = *widths;
         bound.iter().filter(|bound| bound.pinned.is_some() && !staged).for_each(|bound| needed[bound.slot] = 0);
         // Nothing to copy, nothing to check.
-        let cut = if checks || needed.iter().any(|&width| width > 0) { FINE } else { COARSE };
+        let cut = match needed.iter().any(|&width| width > 0) {
+            _ if checks => CHECKED,
+            true => FINE,
+            false => COARSE,
+        };
         let (cut, elements) = match share {
             None => (cut, job.elements),
             Some(share) => {
@@ -401,6 +407,26 @@ impl<'a> Stream<'a> {
             }
         }
         Ok(())
+    }
+
+    /// All chunks, one after the other, until the CPU has begun what is left or something is wrong; how many there were.
+    fn all<W: Watch>(mut self, job: &Job, cutting: &Cutting<'a>, landing: Landing<'_, 'a, W>) -> Result<usize, W::Error> {
+        let mut dispatches = 0;
+        for range in plan::ranges(self.elements, self.chunk, self.most > 1) {
+            if self.under_way.len() == self.most {
+                self.finish(landing)?;
+            }
+            if landing.is_over() {
+                return Ok(dispatches);
+            }
+            let Some(chunk) = cutting.front(range.len()) else { break };
+            self.begin(job, chunk, landing.watch)?;
+            dispatches += 1;
+        }
+        while !self.under_way.is_empty() && !landing.is_over() {
+            self.finish(landing)?;
+        }
+        Ok(dispatches)
     }
 
     /// Takes a chunk in and submits it. What is looked at where it lies is looked at while the device is at work on it: what comes
@@ -525,7 +551,7 @@ impl<'a> Stream<'a> {
     }
 
     /// Waits for the first chunk under way and hands its results over.
-    fn finish<W: Watch>(&mut self, watch: &W) -> Result<(), W::Error> {
+    fn finish<W: Watch>(&mut self, landing: Landing<'_, 'a, W>) -> Result<(), W::Error> {
         let shared = &*self.program.made.shared;
         let Some(chunk) = self.under_way.front_mut() else { return Ok(()) };
         if let Some(until) = chunk.until {
@@ -553,7 +579,7 @@ impl<'a> Stream<'a> {
             let _timed = shared.timed(Stage::CopyOut, 2 * copied);
             count(&shared.counters.downloaded, shared.threads.copy(copies, Towards::Caller));
         }
-        watch.lands(chunk.range.clone(), results, &shared.threads)?;
+        landing.lands(chunk.range.clone(), results);
         self.idle.extend(self.under_way.pop_front());
         Ok(())
     }

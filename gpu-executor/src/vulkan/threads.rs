@@ -77,6 +77,16 @@ impl Threads {
         }
     }
 
+    /// Runs `work` at once, on the caller's thread; what it spawns, if it is given the means, which it is if `wanted`, these threads do
+    /// meanwhile, and all of it is done when this returns.
+    pub(super) fn scope<'s, T>(&self, wanted: bool, work: impl FnOnce(Option<&rayon::Scope<'s>>) -> T) -> T {
+        let alone = !wanted || rayon::current_thread_index().is_some();
+        match if alone { None } else { self.pool() } {
+            Some(pool) => pool.in_place_scope(|scope| work(Some(scope))),
+            None => work(None),
+        }
+    }
+
     /// Runs `work` on one of these threads, some time; at once, on the caller's, if there are none.
     pub(super) fn spawn(&self, work: impl FnOnce() + Send + 'static) {
         match self.pool() {
