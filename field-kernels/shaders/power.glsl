@@ -11,6 +11,13 @@
 
 const int WINDOW = 4;
 
+// Whatever is multiplied by lies in one array: a, a^3, a^5, .. first, and behind them
+const int TWICE = 1 << (WINDOW - 1); // a^2,
+const int UNIT = TWICE + 1;          // 1,
+const int LEAVE = TWICE + 2;         // what takes a power to the form the vectors are in,
+const int ENTER = TWICE + 3;         // and what takes canonical elements to Montgomery form.
+const int FACTORS = TWICE + 4;
+
 bool exponent_bit(int bit) { return ((push.params[bit >> 5] >> uint(bit & 31)) & 1u) != 0u; }
 
 // Takes the next window off the exponent, of which the bits from `bit` on are taken: its value, and the squarings down to its
@@ -43,42 +50,46 @@ Power fe_pow(Fe a, bool squared) {
     int width = bit > 79 ? WINDOW : bit > 23 ? 3 : 1;
     int entries = 1 << (width - 1);
 
-    Op odd[1 << (WINDOW - 1)]; // a, a^3, a^5, ..
-    Op a2;
-    Op leave; // what takes a power to the form the vectors are in
+    Op factors[FACTORS];
+    factors[UNIT] = op_left(fe_one());
+    if (CANONICAL) {
+        factors[ENTER] = op_left(fe_r2());
+        factors[LEAVE] = op_right(fe_unit());
+    } else {
+        factors[LEAVE] = op_right(fe_one());
+    }
     Op x = op_left(a);
-    if (CANONICAL) { leave = op_right(fe_unit()); } else { leave = op_right(fe_one()); }
 
     Power power;
     bool left = false;
     [[dont_unroll]] for (int entry = CANONICAL ? -1 : 0;; ++entry) {
         int squarings = 0;
-        Op factor = leave;
+        int factor = LEAVE;
         bool leaves = false;
         if (entry < 0) {
-            factor = op_left(fe_r2());
+            factor = ENTER;
         } else if (entry < entries - 1) {
-            odd[entry] = x;
+            factors[entry] = x;
             if (entry == 0) {
                 squarings = 1;
-                factor = x;
+                factor = 0;
             } else {
-                factor = a2;
+                factor = TWICE;
             }
         } else if (left) {
             squarings = 1;
         } else {
             if (entry == entries - 1) {
-                odd[entry] = x;
+                factors[entry] = x;
                 uint first = next_window(width, bit, squarings);
-                if (first == 0u) { x = op_left(fe_one()); } else { x = odd[first >> 1]; }
+                x = factors[first == 0u ? UNIT : int(first >> 1)];
             }
             uint value = next_window(width, bit, squarings);
-            if (value == 0u) { leaves = true; } else { factor = odd[value >> 1]; }
+            if (value == 0u) { leaves = true; } else { factor = int(value >> 1); }
         }
         [[dont_unroll]] for (int s = 0; s < squarings; ++s) { x = op_square(x); }
-        if (entry == 0) { a2 = x; }
-        Op product = op_mul(x, factor);
+        if (entry == 0) { factors[TWICE] = x; }
+        Op product = op_mul(x, factors[factor]);
         if (leaves || left) {
             Fe r = op_result(product);
             if (left) {

@@ -75,7 +75,7 @@ Quads scattered(Fe element) {
         quads.quad[q] = uvec4(element.w[4 * q], element.w[4 * q + 1], element.w[4 * q + 2], element.w[4 * q + 3]);
     }
     if (TILED) {
-        barrier();
+        if (TILED_INPUTS) { barrier(); } // else nobody has used the tile
         [[unroll]] for (uint q = 0u; q < QUADS; ++q) { tile[uint(QUADS) * local + q] = quads.quad[q]; }
         barrier();
         [[unroll]] for (uint q = 0u; q < QUADS; ++q) { quads.quad[q] = tile[q * gl_WorkGroupSize.x + local]; }

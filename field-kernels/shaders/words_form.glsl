@@ -30,28 +30,39 @@ Op op_back(Fe a) { return a; }
 Op op_mul(Op a, Op b) { return fe_mul(a, b); }
 Fe op_product(Op a, Op b) { return fe_mul(a, b); }
 
-// The square is made first, each product of two different words once, and then reduced word by word: separated operand
-// scanning, of the paper that fe_mul names. WORDS (WORDS + 1) / 2 + WORDS^2 + WORDS wide multiplications instead of 2 WORDS^2 +
-// WORDS, but a square of 2 WORDS words to keep and to double.
+// As fe_mul, with each product of two different words once: word i times itself and times twice the words above it. WORDS (WORDS + 1) / 2 +
+// WORDS^2 + WORDS wide multiplications instead of 2 WORDS^2 + WORDS.
 //
-// Bound: a^2 + M p with a < p and M < R is below 2 R p, for 2 p < R less than R^2: it fits 2 WORDS words, and after the division
-// by R it is below 2p.
+// Bound: what is added up to round i, a_i being the words up to i, is a_i (2 a - a_i). So between rounds t is below 2 a + p < 3p, which for Fr
+// takes one bit more than WORDS words: `above`. At the end t is (a^2 + M p) / R < p^2 / R + p, which is below 2p.
 Op op_square(Op a) {
-    Wide t = wide_zero();
-    [[unroll]] for (int i = 0; i < WORDS - 1; ++i) {
-        uint carry = 0u;
-        [[unroll]] for (int j = i + 1; j < WORDS; ++j) { t.w[i + j] = carrying_mul_add(a.w[i], a.w[j], t.w[i + j], carry); }
-        t.w[i + WORDS] = carry;
+    const bool FITS = P[WORDS - 1] < 0x55555555u; // 3p < R
+    Fe t, twice;
+    [[unroll]] for (int j = 0; j < WORDS; ++j) {
+        t.w[j] = 0u;
+        twice.w[j] = (a.w[j] << 1) | (j > 0 ? a.w[j > 0 ? j - 1 : 0] >> 31 : 0u); // 2p < R
     }
-    [[unroll]] for (int i = 2 * WORDS - 1; i > 0; --i) { t.w[i] = (t.w[i] << 1) | (t.w[i - 1] >> 31); } // t[0] is zero
-    uint carry = 0u;
+    uint above = 0u;
     [[unroll]] for (int i = 0; i < WORDS; ++i) {
-        uint high = 0u;
-        uint low = carrying_mul_add(a.w[i], a.w[i], 0u, high);
-        t.w[2 * i] = carrying_add(t.w[2 * i], low, carry);
-        t.w[2 * i + 1] = carrying_add(t.w[2 * i + 1], high, carry);
+        uint high = 0u, carry = 0u;
+        t.w[i] = carrying_mul_add(a.w[i], a.w[i], t.w[i], high);
+        [[unroll]] for (int j = i + 1; j < WORDS; ++j) {
+            // The lowest of the words above begins with a zero, not with a bit of word i.
+            t.w[j] = carrying_mul_add(a.w[i], j == i + 1 ? a.w[j] << 1 : twice.w[j], t.w[j], high);
+        }
+        uint m = t.w[0] * N0;
+        carrying_mul_add(m, P[0], t.w[0], carry); // the low word is zero by the choice of m
+        [[unroll]] for (int j = 1; j < WORDS; ++j) { t.w[j - 1] = carrying_mul_add(m, P[j], t.w[j], carry); }
+        if (FITS) {
+            t.w[WORDS - 1] = high + carry;
+        } else {
+            uint over = 0u, last = 0u;
+            uint sum = carrying_add(above, high, over);
+            t.w[WORDS - 1] = carrying_add(sum, carry, last);
+            above = over + last;
+        }
     }
-    return fe_reduce_once(wide_upper(wide_cleared(t)));
+    return fe_reduce_once(t);
 }
 
 // As fe_mul, with two products added to the accumulator before it is reduced: 3 WORDS^2 + WORDS wide multiplications instead of
