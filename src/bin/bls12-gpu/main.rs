@@ -3,6 +3,7 @@
 mod algebra;
 mod check;
 mod choices;
+mod compare;
 mod doctor;
 mod engine;
 mod goals;
@@ -72,6 +73,15 @@ enum Command {
         /// Few repetitions and small sizes: to see that it works.
         #[arg(long)]
         quick: bool,
+    },
+    /// Prints reports' rows side by side: those with goals, and those that differ.
+    Compare {
+        /// What `report` or `roofline` wrote (NAME.json), the one that is looked at first.
+        #[arg(required = true)]
+        reports: Vec<PathBuf>,
+        /// From how many percent on rows differ.
+        #[arg(long, default_value_t = 5.0)]
+        percent: f64,
     },
     /// Measures the vector algebra on resident vectors, checking every output.
     Algebra {
@@ -157,6 +167,7 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
             print!("{}", report.markdown());
             measured?;
         }
+        Command::Compare { reports, percent } => compare::print(&reports, percent)?,
         Command::Algebra { only, device, quick, launches } => {
             algebra::print(&on(device), only.as_deref(), quick, launches)?;
         }

@@ -1,7 +1,7 @@
 //! The report: a fixed set of cases, each checked against the CPU reference, as tables and as rows of name, value and unit.
 
 use crate::algebra::{Algebra, Outcome};
-use crate::goals::Goal;
+use crate::goals::{Goal, peer};
 use crate::kernels::Kernels;
 use crate::measure::{Effort, Inputs, median, on_threads, text_variables, warming};
 use ark_bls12_381::Fq;
@@ -35,10 +35,10 @@ pub(crate) struct Table {
 }
 
 /// A table whose cells are text, after some words about it.
-pub(crate) struct Sheet {
+pub(crate) struct Sheet<'a> {
     pub(crate) title: &'static str,
     pub(crate) note: &'static str,
-    pub(crate) columns: Vec<&'static str>,
+    pub(crate) columns: Vec<&'a str>,
     pub(crate) lines: Vec<Vec<String>>,
 }
 
@@ -397,16 +397,18 @@ impl Report {
             "\nMedians after warm-up. `device` is the device alone; with the CPU, calls of at least 4096 elements are computed by \
              both where that was predicted, from measurements on this machine, to be sooner. Every output of every repetition \
              was compared with the CPU reference (of the streams, of the vector algebra and of batches, those of one \
-             repetition).\n",
+             repetition). Goals are for an NVIDIA H200, and so are, unless another GPU is named, the rates of others.\n",
         );
         self.tables.iter().for_each(|table| text.push_str(&table.sheet().to_string()));
         self.algebra.sheets().iter().for_each(|sheet| text.push_str(&sheet.to_string()));
         for (title, lines) in &self.texts {
             let _ = write!(text, "\n## {title}\n\n```text\n{lines}\n```\n");
         }
-        text.push_str("\n## Rows\n\n| name | value | unit |\n|---|---:|---|\n");
+        text.push_str("\n## Rows\n\n| name | value | unit | goal | best of others |\n|---|---:|---|---|---|\n");
         for row in self.rows() {
-            let _ = writeln!(text, "| `{}` | {} | {} |", row.name, number(row.value), row.unit);
+            let goal = Goal::of(&row.name).map_or_else(|| "-".into(), |goal| goal.text(row.value));
+            let peer = peer(&row.name).map_or_else(|| "-".into(), |(best, who)| format!("{best} ({who})"));
+            let _ = writeln!(text, "| `{}` | {} | {} | {goal} | {peer} |", row.name, number(row.value), row.unit);
         }
         text
     }
@@ -422,10 +424,10 @@ impl Report {
             if let Some(goal) = Goal::of(&row.name) {
                 object["goal"] = json!(goal.goal);
                 object["better"] = json!(if goal.less { "lower" } else { "higher" });
-                if let Some((best, who)) = goal.peer {
-                    object["peer"] = json!(best);
-                    object["peer_is"] = json!(who);
-                }
+            }
+            if let Some((best, who)) = peer(&row.name) {
+                object["peer"] = json!(best);
+                object["peer_is"] = json!(who);
             }
             object
         };
@@ -436,7 +438,7 @@ impl Report {
 }
 
 impl Table {
-    fn sheet(&self) -> Sheet {
+    fn sheet(&self) -> Sheet<'_> {
         let line = |(name, values): &Line| {
             let values = values.iter().map(|value| value.map_or("-".into(), number));
             std::iter::once(name.clone()).chain(values).collect()
@@ -450,7 +452,7 @@ impl Table {
     }
 }
 
-impl fmt::Display for Sheet {
+impl fmt::Display for Sheet<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\n## {}\n\n", self.title)?;
         if !self.note.is_empty() {

@@ -1,6 +1,7 @@
 //! The roofline: how near each kernel is to what bounds it, the memory or the multipliers, beside the best that others do on the
 //! same GPU; as a table and as a chart.
 
+use crate::goals;
 use crate::kernels::{Kernels, Rate, Work, name};
 use crate::report::number;
 use bls12_field_gpu::{Field, Operation};
@@ -8,22 +9,6 @@ use field_kernels::Kernel;
 use field_kernels::formulation::{Routine, counts};
 use std::fmt::Write as _;
 use std::path::Path;
-
-/// The best rates of others in G elements a second, and whose they are. All were built with nvcc 13.0 for sm_90 and measured, every
-/// output checked, on the same GPU on 2026-11-20: they are compared with nothing but an H200.
-const PEERS: [(&str, f64, &str); 10] = [
-    ("fq_add_stream", 28.1, "Yrrid"),
-    ("fq_mul_stream", 23.8, "Yrrid"),
-    ("fq_mul_chain", 29.0, "ICICLE 2.8"),
-    ("fq_sqr_chain", 35.0, "Yrrid"),
-    ("fr_add_stream", 43.6, "sppark 0.1.16"),
-    ("fr_mul_stream", 45.4, "open-icicle v4"),
-    ("fr_mul_chain", 64.8, "ICICLE 2.8"),
-    ("fr_sqr_chain", 73.9, "sppark 0.1.16"),
-    ("fr_sum_stream", 123.0, "open-icicle v4"),
-    // An inverse, which takes a power of 381 bits here and a greatest common divisor there.
-    ("fq_pow381_stream", 0.059, "open-icicle v4"),
-];
 
 /// A kernel and what bounds it.
 struct Point<'a> {
@@ -105,14 +90,8 @@ impl<'a> Point<'a> {
         // Both multipliers work at the same time.
         let bound = |(count, rate): (u64, Option<f64>)| if count == 0 { None } else { Some(rate? / count as f64) };
         let multiplier = [count.wide, count.double].into_iter().zip(kernels.multipliers).filter_map(bound).reduce(f64::min);
-        let peer = PEERS.iter().find(|(name, ..)| kernels.device.contains("H200") && *name == rate.name);
-        Self {
-            rate,
-            memory: flat.filter(|_| bytes > 0.0).map(|flat| flat / bytes),
-            multiplier,
-            count,
-            peer: peer.map(|&(_, rate, who)| (rate, who)),
-        }
+        let peer = if kernels.device.contains("H200") { goals::peer(&rate.name) } else { None };
+        Self { rate, memory: flat.filter(|_| bytes > 0.0).map(|flat| flat / bytes), multiplier, count, peer }
     }
 }
 

@@ -245,7 +245,7 @@ const COLUMNS: [&str; 12] = [
     "CPU, us a dispatch",
 ];
 
-pub(super) fn sheet(batches: &[Batch]) -> Sheet {
+pub(super) fn sheet(batches: &[Batch]) -> Sheet<'static> {
     Sheet {
         title: "Batches of one operation, recorded and submitted at once: Fr, resident, in steady state",
         note: "`axpy` is a x + y for one element a, of the host, which goes along with every operation, or on the device. A GEMM's \

@@ -8,6 +8,7 @@ mod matrices;
 mod movement;
 mod scans;
 
+use crate::goals::{Goal, peer};
 use crate::kernels::Kernels;
 use crate::measure::keep_busy;
 use crate::report::{Sheet, number};
@@ -227,19 +228,17 @@ impl Algebra {
     }
 
     /// As tables.
-    pub(crate) fn sheets(&self) -> [Sheet; 2] {
+    pub(crate) fn sheets(&self) -> [Sheet<'static>; 2] {
         [self.table(), batches::sheet(&self.batches)]
     }
 
-    fn table(&self) -> Sheet {
+    fn table(&self) -> Sheet<'static> {
         let line = |row: &Row| {
-            let goal = crate::goals::Goal::of(row.name);
             let text = |text: Option<String>| text.unwrap_or_else(|| "-".into());
-            let goal_text =
-                goal.map(|goal| format!("{}{}", goal.text(), if goal.met(row.value) { "" } else { ", not met" }));
-            let peer = goal.and_then(|goal| goal.peer).map(|(best, who)| format!("{best} ({who})"));
+            let goal = Goal::of(row.name).map(|goal| goal.text(row.value));
+            let peer = peer(row.name).map(|(best, who)| format!("{best} ({who})"));
             let name = format!("`{}`", row.name);
-            vec![name, number(row.value), row.unit.into(), text(goal_text), text(peer), row.detail.clone()]
+            vec![name, number(row.value), row.unit.into(), text(goal), text(peer), row.detail.clone()]
         };
         Sheet {
             title: "Vector algebra",
