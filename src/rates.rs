@@ -113,11 +113,25 @@ impl Backend {
     /// # Errors
     /// [`Error::Device`], [`Error::VerificationFailed`].
     pub fn seconds(&self, trial: &Trial, formulation: Formulation, repetitions: usize) -> Result<Option<f64>, Error> {
+        Ok(self.seconds_in_turn([(trial, formulation)], repetitions)?.map(|[seconds]| seconds))
+    }
+
+    /// As [`seconds`](Self::seconds), of several trials in turn, so that they can be compared: a device's clocks change with what it does.
+    ///
+    /// # Errors
+    /// [`Error::Device`], [`Error::VerificationFailed`].
+    pub fn seconds_in_turn<const N: usize>(
+        &self,
+        trials: [(&Trial, Formulation); N],
+        repetitions: usize,
+    ) -> Result<Option<[f64; N]>, Error> {
         let Some(vulkan) = self.vulkan() else { return Ok(None) };
-        if !vulkan.is_able(formulation)? {
-            return Ok(None);
+        for (_, formulation) in trials {
+            if !vulkan.is_able(formulation)? {
+                return Ok(None);
+            }
         }
-        vulkan.seconds(trial, formulation, repetitions)
+        vulkan.seconds_in_turn(trials, repetitions)
     }
 
     /// Has the device choose formulations by measurement, as a thorough calibration does.
@@ -238,48 +252,75 @@ impl Vulkan {
         Ok(answers.iter().zip(&trial.answers).position(|(got, expected)| got != expected))
     }
 
-    fn seconds(&self, trial: &Trial, formulation: Formulation, repetitions: usize) -> Result<Option<f64>, Error> {
-        let Some(ready) = self.ready(trial, formulation)? else { return Ok(None) };
-        let seconds = self.seconds_each(repetitions, |batch| {
-            ready.launch(batch);
+    fn seconds_in_turn<const N: usize>(
+        &self,
+        trials: [(&Trial, Formulation); N],
+        repetitions: usize,
+    ) -> Result<Option<[f64; N]>, Error> {
+        let mut ready = Vec::new();
+        for (trial, formulation) in trials {
+            let Some(trial) = self.ready(trial, formulation)? else { return Ok(None) };
+            ready.push(trial);
+        }
+        let seconds = self.each_in_turn(repetitions, |which, batch| {
+            ready[which].launch(batch);
             Ok(())
         })?;
-        match self.first_wrong(trial, &ready)? {
-            None => Ok(Some(seconds)),
-            Some(limb) => Err(Error::VerificationFailed {
-                operation: trial.kernel.name(),
-                field: trial.field,
-                index: limb / trial.field.limbs(),
-                device: self.device().info().to_string(),
-            }),
+        for ((trial, _), ready) in trials.iter().zip(&ready) {
+            if let Some(limb) = self.first_wrong(trial, ready)? {
+                return Err(Error::VerificationFailed {
+                    operation: trial.kernel.name(),
+                    field: trial.field,
+                    index: limb / trial.field.limbs(),
+                    device: self.device().info().to_string(),
+                });
+            }
         }
+        Ok(Some(seconds))
     }
 
-    /// Seconds that what is added to a batch takes: the median of differences of batches that have it many and few times, so that
-    /// what a submission costs besides cancels out.
     fn seconds_each(&self, repetitions: usize, add: impl Fn(&mut Batch) -> Result<(), Error>) -> Result<f64, Error> {
-        let run = |times: usize| -> Result<Duration, Error> {
+        self.each_in_turn(repetitions, |_, batch| add(batch)).map(|[seconds]| seconds)
+    }
+
+    /// Seconds that each of several things takes, added to a batch by its number: the median of differences of batches that have it many and
+    /// few times, so that what a submission costs besides cancels out.
+    fn each_in_turn<const N: usize>(
+        &self,
+        repetitions: usize,
+        add: impl Fn(usize, &mut Batch) -> Result<(), Error>,
+    ) -> Result<[f64; N], Error> {
+        let run = |which: usize, times: usize| -> Result<Duration, Error> {
             let mut batch = Batch::default();
-            (0..times).try_for_each(|_| add(&mut batch))?;
+            (0..times).try_for_each(|_| add(which, &mut batch))?;
             let begin = Instant::now();
             self.device().submit(&batch)?.finish(&mut [])?;
             Ok(begin.elapsed())
         };
         // A few milliseconds at least, so that what varies from submission to submission is little beside them.
-        let few = (0.005 / run(1)?.as_secs_f64().max(1e-9)).clamp(1.0, 16.0) as usize;
+        let mut few = [1; N];
+        for (which, few) in few.iter_mut().enumerate() {
+            *few = (0.005 / run(which, 1)?.as_secs_f64().max(1e-9)).clamp(1.0, 16.0) as usize;
+        }
         // A device that was idle takes its time to raise its clocks.
         let begin = Instant::now();
         while begin.elapsed() < WARM_UP && self.device().info().kind != DeviceKind::Software {
-            run(few)?;
+            for (which, &few) in few.iter().enumerate() {
+                run(which, few)?;
+            }
         }
-        let mut each = Vec::new();
+        let mut each = [const { Vec::new() }; N];
         for _ in 0..repetitions.max(1) {
-            let (less, more) = (run(few)?, run(3 * few)?);
-            // What was held up by something else tells nothing.
-            each.push(if more > less { (more - less) / 2 } else { more / 3 }.as_secs_f64() / few as f64);
+            for (which, (&few, each)) in few.iter().zip(&mut each).enumerate() {
+                let (less, more) = (run(which, few)?, run(which, 3 * few)?);
+                // What was held up by something else tells nothing.
+                each.push(if more > less { (more - less) / 2 } else { more / 3 }.as_secs_f64() / few as f64);
+            }
         }
-        each.sort_by(f64::total_cmp);
-        Ok(each[each.len() / 2])
+        Ok(each.map(|mut each| {
+            each.sort_by(f64::total_cmp);
+            each[each.len() / 2]
+        }))
     }
 
     /// Measures the kernels that exist in several formulations, one after another for about as long as is given, and chooses the

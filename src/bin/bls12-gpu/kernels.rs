@@ -8,7 +8,7 @@ use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::rates::Trial;
 use bls12_field_gpu::{
     Backend, CacheDirectory, DeviceChoice, Engine, Error, Field, Form, Formulation, Operation, Options, REDUCTIONS,
-    Reduction, Vector, Verify,
+    Recording, Reduction, Vector, Verify,
 };
 use field_kernels::{Kernel, permutations};
 use rayon::prelude::*;
@@ -19,6 +19,10 @@ type Failure = Box<dyn std::error::Error>;
 
 /// Steps of a chain.
 const STEPS: u32 = 256;
+
+/// Launches of a stream that is timed once, and a third of those that it is timed with: 8 ms of Fq's multiplications, as long as it took to measure
+/// others'. After some 30 ms of these the H200 is at its limit of power, which is another row.
+const BURST: usize = 4;
 
 /// Launches that are to run side by side write to so many vectors.
 const OUTPUTS: usize = 8;
@@ -40,6 +44,8 @@ pub(crate) struct Kernels {
     /// Wide integer multiply-adds and fused multiply-adds of doubles a second, in G, where the device has them.
     pub(crate) multipliers: [Option<f64>; 2],
     pub(crate) rates: Vec<Rate>,
+    /// How long two multiplications take over how long a b + c d takes, both in the quickest formulation and measured in turn.
+    mul2_ratios: Vec<(Field, f64)>,
     /// Fq multiplications without a pause for seconds, in G elements a second: at the device's limit of power, if it has one.
     sustained: Option<f64>,
     builds: Vec<(String, Duration)>,
@@ -92,6 +98,7 @@ impl Kernels {
             flat: Vec::new(),
             multipliers: [None; 2],
             rates: Vec::new(),
+            mul2_ratios: Vec::new(),
             sustained: None,
             builds,
         };
@@ -150,8 +157,8 @@ impl Kernels {
             let sums = if formulation == Formulation::Words { &sums[..] } else { &[] };
             for &operation in sums.iter().chain(&[Operation::Mul, Operation::Square]) {
                 let inputs: Vec<&Vector<F>> = [&a, &b].into_iter().take(operation.row().vectors).collect();
-                let each =
-                    seconds_each(&with, quick, 16, |recording| recording.apply_into(operation, &inputs, &[], next()))?;
+                let record = |recording: &mut Recording| recording.apply_into(operation, &inputs, &[], next());
+                let each = seconds_each(&with, quick, BURST, record)?;
                 let expected = |i: usize| match operation {
                     Operation::Add => x[i] + y[i],
                     Operation::Sub => x[i] - y[i],
@@ -282,6 +289,20 @@ impl Kernels {
                 }
             }
         }
+        // What two multiplications take and a b + c d takes.
+        for field in Field::ALL {
+            let chosen = |what: &str| {
+                let name = format!("{}_{what}_chain", name(field));
+                self.rates.iter().find(|rate| rate.name == name && rate.chosen).map(|rate| rate.formulation)
+            };
+            let trial = |kernel| Trial::new(kernel, field, length, steps).ok_or("no chain");
+            let (mul, mul2) = (trial(Kernel::MulChain)?, trial(Kernel::Mul2Chain)?);
+            if let (Some(one), Some(two)) = (chosen("mul"), chosen("mul2"))
+                && let Some([one, two]) = backend.seconds_in_turn([(&mul, one), (&mul2, two)], 2 * repetitions)?
+            {
+                self.mul2_ratios.push((field, 2.0 * one / two));
+            }
+        }
         Ok(())
     }
 
@@ -307,10 +328,9 @@ impl Kernels {
             if let Some(add) = self.rate(&format!("{}_add_stream", name(field))) {
                 report.row(format!("{}_add_roof", name(field)), add / flat, "ratio");
             }
-            let chain = |what: &str| self.rate(&format!("{}_{what}_chain", name(field)));
-            if let (Some(mul), Some(mul2)) = (chain("mul"), chain("mul2")) {
-                report.row(format!("{}_mul2_ratio", name(field)), 2.0 * mul2 / mul, "ratio");
-            }
+        }
+        for &(field, ratio) in &self.mul2_ratios {
+            report.row(format!("{}_mul2_ratio", name(field)), ratio, "ratio");
         }
         for (what, rate) in ["wide_multiply_adds", "double_fmas"].iter().zip(self.multipliers) {
             if let Some(rate) = rate {
