@@ -20,9 +20,10 @@ type Failure = Box<dyn std::error::Error>;
 /// Steps of a chain.
 const STEPS: u32 = 256;
 
-/// Launches of a stream that is timed once, and a third of those that it is timed with: 8 ms of Fq's multiplications, as long as it took to measure
-/// others'. After some 30 ms of these the H200 is at its limit of power, which is another row.
-const BURST: usize = 4;
+/// Launches of a stream that is timed once, and a third of those that it is timed with. With 4 the H200 was slower at what the memory bounds (Fr's
+/// additions 43.1 G a second instead of 45.3, its products 41.6 instead of 45.7), as if its clocks were still rising; after some 30 ms of Fq's
+/// multiplications, which these are, it is at its limit of power, which is another row.
+const BURST: usize = 16;
 
 /// Launches that are to run side by side write to so many vectors.
 const OUTPUTS: usize = 8;
