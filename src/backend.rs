@@ -8,7 +8,7 @@ use crate::options::{DeviceChoice, Options, Settings, Verify};
 use crate::{Error, ErrorKind};
 use cpu_reference::{Positions, Results};
 use field_kernels::Width;
-use gpu_executor::{Device, DeviceInfo, DeviceKind, Profile, ValidationLog, Verdict};
+use gpu_executor::{Device, DeviceInfo, DeviceKind, Profile, Stage, ValidationLog, Verdict};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -504,6 +504,7 @@ impl Backend {
         };
         let elements = elements.get(..length * prepared.field.limbs()).unwrap_or(&[]);
         let flags = flags.get(..length).unwrap_or(&[]);
+        let _timed = vulkan.device().timed(Stage::Verify, 0);
         self.right(vulkan, prepared, prepared.part(&(0..length)).first_wrong(elements, flags, positions))?;
         Ok(checked)
     }

@@ -6,7 +6,7 @@ use crate::memory::{Memory, Mirror, Place, zeroed};
 use crate::step::{Item, Output, Step};
 use crate::ticket::Landed;
 use crate::{Backend, Error, Field};
-use gpu_executor::Batch;
+use gpu_executor::{Batch, Stage};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -163,6 +163,7 @@ impl Verification {
         Fetched { inputs, said, outputs }: &Fetched,
         landed: &[Landed],
     ) -> Result<(), Error> {
+        let _timed = backend.vulkan().map(|vulkan| vulkan.device().timed(Stage::Verify, 0));
         let memories = steps.iter().flat_map(|step| step.reads().iter().chain(step.writes().map(|output| output.memory)));
         let mirror = Mirror::of(memories.filter_map(Memory::place))?;
         for (memory, bytes) in self.inputs.iter().zip(inputs) {

@@ -10,7 +10,7 @@ use bls12_field_gpu::{
     Output, Validation, Verify, Width,
 };
 use proptest::prelude::*;
-use support::{Case, FORMS, Watched, case_of, cpu, rows, unwatched};
+use support::{Case, FORMS, Watched, case_of, cpu, elements, rows, unwatched};
 
 /// How many bits an answer has that faults are counted in: those of its elements or else of its flags' words; and how
 /// many belong to one position.
@@ -38,6 +38,38 @@ fn caught(backend: &Backend, case: &Case, bit: u64) {
             assert_eq!(*device, engine.to_string());
         }
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn damage_to_any_chunk_is_caught_and_bad_values_come_first() {
+    let case = Case::new(Operation::Mul, Field::Fr, Form::Canonical, 1000);
+    let (_, each) = bits(&case);
+    let (a, b) = (elements(Field::Fr, 1000, 0), elements(Field::Fr, 1000, 1));
+    let with_bad = |positions: &[usize]| {
+        let mut a = a.clone();
+        positions.iter().for_each(|&position| a[4 * position..4 * position + 4].fill(u64::MAX));
+        a
+    };
+    for memory in [MemoryMode::Host, MemoryMode::DeviceLocal] {
+        for position in [0, 1, 99, 100, 555, 999] {
+            let bit = position * each + 5;
+            let options = Options::new().memory(memory).verify(Verify::All).chunk_elements(100);
+            let backend = unwatched(options.fault(Fault::FlipBit(bit)));
+            caught(&backend, &case, bit);
+            // Of its neighbour in the same chunk, a bad value is why; in a later chunk it is not come to.
+            let neighbour = position as usize ^ 1;
+            let index = |bad: &[usize]| match backend.fr().mul_u64_limbs(&with_bad(bad), &b) {
+                Err(Error::NotBelowModulus { index, operand: "a", .. }) => (true, index),
+                Err(Error::VerificationFailed { index, .. }) => (false, index),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(index(&[neighbour]), (true, neighbour));
+            if position < 600 {
+                assert_eq!(index(&[neighbour + 300]), (false, position as usize));
+            }
+            assert_eq!(index(&[3, 703, 998]), (true, 3));
+        }
     }
 }
 

@@ -58,12 +58,12 @@ pub struct Twin {
 /// Elements handed to one thread at a time: a microsecond of the cheapest operation, a millisecond of the dearest.
 const PIECE: usize = 64;
 
+/// The same for batches, in which an element costs less the more there are.
+const BATCH: usize = 1024;
+
 /// The most pieces of a check that one thread does without another one having been able to take the rest: what several calls have checked
 /// at a time is not left to a few threads at the end.
 const UNDIVIDED: usize = 64;
-
-/// The same for batches, in which an element costs less the more there are.
-const BATCH: usize = 1024;
 
 /// What an operation knows besides its operands at one position.
 pub(crate) struct Context<'a, F> {

@@ -5,8 +5,12 @@
 
 use super::Threads;
 use super::run::{Landed, Watch};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use std::ops::Range;
+
+/// Chunks of a job that others look at or are to look at: enough that they are never without, few enough that other callers' checks, which come
+/// behind them, do not wait for long. (That many are enough was not measured on the H200; as many as came were.)
+const MOST: usize = 4;
 
 /// Where a job's chunks land.
 pub(super) struct Landing<'p, 's, W: Watch> {
@@ -17,8 +21,21 @@ pub(super) struct Landing<'p, 's, W: Watch> {
     pub(super) objections: &'s Objections<W::Error>,
 }
 
-/// What is wrong with chunks that landed: of the first of them, of which all before it are right.
-pub(super) struct Objections<E>(Mutex<Option<(usize, E)>>);
+/// What is wrong with chunks that landed.
+pub(super) struct Objections<E> {
+    state: Mutex<State<E>>,
+    looked: Condvar,
+}
+
+struct State<E> {
+    /// Of the first chunk that something is wrong with.
+    first: Option<(usize, E)>,
+    /// Chunks that others look at or are to look at.
+    under_way: usize,
+}
+
+/// Counts a chunk as looked at, also if that panicked.
+struct Looked<'s, E>(&'s Objections<E>);
 
 impl<W: Watch> Copy for Landing<'_, '_, W> {}
 
@@ -29,7 +46,7 @@ impl<W: Watch> Clone for Landing<'_, '_, W> {
 }
 
 impl<'s, W: Watch> Landing<'_, 's, W> {
-    /// Has somebody look at a chunk.
+    /// Has somebody look at a chunk; waits while too many are to be looked at.
     pub(super) fn lands(&self, range: Range<usize>, results: Landed<'s>) {
         let (watch, threads, objections) = (self.watch, self.threads, self.objections);
         let look = move || {
@@ -41,7 +58,13 @@ impl<'s, W: Watch> Landing<'_, 's, W> {
             }
         };
         match self.later {
-            Some(scope) => scope.spawn(|_| look()),
+            Some(scope) => {
+                let looked = objections.begin();
+                scope.spawn(move |_| {
+                    let _looked = looked;
+                    look();
+                });
+            }
             None => look(),
         }
     }
@@ -54,16 +77,24 @@ impl<'s, W: Watch> Landing<'_, 's, W> {
 
 impl<E> Objections<E> {
     pub(super) const fn new() -> Self {
-        Self(Mutex::new(None))
+        Self { state: Mutex::new(State { first: None, under_way: 0 }), looked: Condvar::new() }
+    }
+
+    /// Waits until there is room for one more chunk to be looked at. Only who looks at none may wait here.
+    fn begin(&self) -> Looked<'_, E> {
+        let mut state = self.state.lock();
+        self.looked.wait_while(&mut state, |state| state.under_way >= MOST);
+        state.under_way += 1;
+        Looked(self)
     }
 
     /// Whether there is one to a chunk that begins before an element.
     fn any_before(&self, start: usize) -> bool {
-        self.0.lock().as_ref().is_some_and(|(first, _)| *first < start)
+        self.state.lock().first.as_ref().is_some_and(|(first, _)| *first < start)
     }
 
     fn raise(&self, start: usize, error: E) {
-        let mut first = self.0.lock();
+        let first = &mut self.state.lock().first;
         if first.as_ref().is_none_or(|(first, _)| start < *first) {
             *first = Some((start, error));
         }
@@ -71,7 +102,14 @@ impl<E> Objections<E> {
 
     /// The one to the first chunk.
     pub(super) fn into_first(self) -> Result<(), E> {
-        self.0.into_inner().map_or(Ok(()), |(_, error)| Err(error))
+        self.state.into_inner().first.map_or(Ok(()), |(_, error)| Err(error))
+    }
+}
+
+impl<E> Drop for Looked<'_, E> {
+    fn drop(&mut self) {
+        self.0.state.lock().under_way -= 1;
+        self.0.looked.notify_one();
     }
 }
 
@@ -81,11 +119,14 @@ mod tests {
     use crate::Error;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-    /// Objects to chunks that begin here.
+    /// Objects to chunks that begin here; panics at one that begins at `PANICS`.
     struct To<'a> {
         starts: &'a [usize],
         looked: AtomicUsize,
+        at_once: AtomicUsize,
     }
+
+    const PANICS: usize = 200;
 
     impl Watch for To<'_> {
         type Error = Error;
@@ -107,8 +148,12 @@ mod tests {
         }
 
         fn lands(&self, range: Range<usize>, mut results: Landed, _: &Threads) -> Result<(), Error> {
+            assert!(self.at_once.fetch_add(1, Relaxed) < MOST, "too many at once");
             results.iter_mut().flatten().for_each(|bytes| bytes.fill(1));
             self.looked.fetch_add(1, Relaxed);
+            std::thread::yield_now();
+            self.at_once.fetch_sub(1, Relaxed);
+            assert!(range.start != PANICS || self.starts != [PANICS], "as it was asked to");
             match self.starts.contains(&range.start) {
                 true => Err(Error::OutOfMemory { during: "a test", needed: range.start as u64, available: 0 }),
                 false => Ok(()),
@@ -123,7 +168,7 @@ mod tests {
     /// Lands chunks of ten elements; what of the first one to which there was an objection, and how many were looked at.
     fn land(threads: &Threads, (chunks, later): (usize, bool), starts: &[usize]) -> (Option<u64>, usize) {
         let mut bytes = vec![0; 10 * chunks];
-        let watch = To { starts, looked: AtomicUsize::new(0) };
+        let watch = To { starts, looked: AtomicUsize::new(0), at_once: AtomicUsize::new(0) };
         let objections = Objections::new();
         threads.scope(later, |later| {
             assert!(later.is_some() || rayon::current_thread_index().is_some() || chunks == 1);
@@ -155,5 +200,12 @@ mod tests {
     fn a_rayon_worker_looks_itself_and_not_at_what_comes_behind_an_objection() {
         let (threads, pool) = (Threads::default(), rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap());
         pool.install(|| assert_eq!(land(&threads, (40, true), &[130, 70]), (Some(70), 8)));
+    }
+
+    #[test]
+    fn a_panic_of_who_looks_reaches_the_caller_when_all_have_looked() {
+        let threads = Threads::default();
+        let land = std::panic::AssertUnwindSafe(|| land(&threads, (40, true), &[PANICS]));
+        assert!(std::panic::catch_unwind(land).is_err());
     }
 }

@@ -12,6 +12,7 @@ struct Run {
     /// The commit that was measured, and by which command if not by `report`.
     name: String,
     head: String,
+    gpu: String,
     rows: Vec<(String, f64, String)>,
 }
 
@@ -30,6 +31,7 @@ impl Run {
         Ok(Self {
             name: format!("{commit}{part}"),
             head: format!("{commit}{part}: {}, {}, {}, {}", said("gpu")?, said("driver")?, said("cpu")?, said("date")?),
+            gpu: said("gpu")?.to_owned(),
             rows: rows.collect::<Result<_, _>>()?,
         })
     }
@@ -39,7 +41,7 @@ impl Run {
     }
 }
 
-/// Prints the rows of the first report that have a goal or that differ, by so many percent at least, from another one's.
+/// Prints the rows of the first report that have a goal or that differ from another one's by more than so many percent.
 pub(crate) fn print(paths: &[PathBuf], percent: f64) -> Result<(), Failure> {
     let runs = paths.iter().map(|path| Run::read(path)).collect::<Result<Vec<Run>, _>>()?;
     let Some((first, others)) = runs.split_first() else { return Ok(()) };
@@ -52,7 +54,7 @@ fn sheet<'a>(first: &'a Run, others: &'a [Run], percent: f64) -> Sheet<'a> {
     let differs = |value: f64, other: f64| (value - other).abs() > percent / 100.0 * value.abs().min(other.abs());
     let line = |(name, value, unit): &(String, f64, String)| {
         let values: Vec<Option<f64>> = others.iter().map(|run| run.value(name)).collect();
-        let goal = Goal::of(name);
+        let goal = Goal::of(name, &first.gpu);
         if goal.is_none() && !values.iter().flatten().any(|&other| differs(*value, other)) {
             return None;
         }
@@ -77,7 +79,7 @@ mod tests {
 
     fn run(name: &str, rows: &[(&str, f64)]) -> Run {
         let rows = rows.iter().map(|&(name, value)| (name.into(), value, "us".into())).collect();
-        Run { name: name.into(), head: String::new(), rows }
+        Run { name: name.into(), head: String::new(), gpu: "NVIDIA H200".into(), rows }
     }
 
     #[test]

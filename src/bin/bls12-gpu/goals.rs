@@ -1,4 +1,6 @@
-//! What rows of the report are to reach on an NVIDIA H200, and what others reach.
+//! What rows of the report are to reach on an NVIDIA H200, and what others reach. Of other devices nothing is known.
+
+const DEVICE: &str = "H200";
 
 /// Rows that are to be no less than this, in their units.
 const AT_LEAST: [(&str, f64); 26] = [
@@ -85,8 +87,11 @@ pub(crate) struct Goal {
 }
 
 impl Goal {
-    /// Of a row by its name.
-    pub(crate) fn of(name: &str) -> Option<Self> {
+    /// Of a row by its name, on a device.
+    pub(crate) fn of(name: &str, device: &str) -> Option<Self> {
+        if !device.contains(DEVICE) {
+            return None;
+        }
         let find = |goals: &[(&str, f64)], less| {
             let found = goals.iter().find(|goal| goal.0 == name);
             found.map(|&(_, goal)| Self { goal, less })
@@ -101,7 +106,8 @@ impl Goal {
     }
 }
 
-/// The best that others do in a row, and who.
-pub(crate) fn peer(name: &str) -> Option<(f64, &'static str)> {
-    PEERS.iter().find(|peer| peer.0 == name).map(|&(_, best, who)| (best, who))
+/// The best that others do in a row on a device, and who.
+pub(crate) fn peer(name: &str, device: &str) -> Option<(f64, &'static str)> {
+    let known = if device.contains(DEVICE) { &PEERS[..] } else { &[] };
+    known.iter().find(|peer| peer.0 == name).map(|&(_, best, who)| (best, who))
 }

@@ -51,6 +51,9 @@ enum Command {
         /// The device's index; by default the one the library would choose.
         #[arg(long)]
         device: Option<usize>,
+        /// What is checked, for the head; by default what git says.
+        #[arg(long)]
+        commit: Option<String>,
     },
     /// Prints how many milliseconds it took to make a backend and to make the first call; used by `report`.
     #[command(hide = true)]
@@ -140,7 +143,11 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
         }
         Command::Doctor { device } => doctor::examine(device)?,
         Command::Calibrate { device, seconds } => choices::calibrate(&on(device), Duration::from_secs(seconds))?,
-        Command::Check { device } => check::check(&on(device))?,
+        Command::Check { device, commit } => {
+            let head = report::head(&Backend::new(&on(device))?, commit.unwrap_or_else(report::commit_here), "check", false);
+            head.iter().for_each(|(name, value)| println!("{name}: {value}"));
+            check::check(&on(device))?;
+        }
         Command::FirstCall { cache, device } => {
             let (made, called) = engine::first_call(&on(device), &cache)?;
             println!("{} {}", made.as_secs_f64() * 1e3, called.as_secs_f64() * 1e3);

@@ -387,6 +387,11 @@ impl Report {
         self.rows.iter().cloned().chain(algebra)
     }
 
+    /// The device's name.
+    fn device(&self) -> &str {
+        self.head.iter().find(|(name, _)| *name == "gpu").map_or("", |(_, device)| device)
+    }
+
     /// The report as Markdown.
     pub(crate) fn markdown(&self) -> String {
         let mut text = String::from("# bls12-gpu report\n\n");
@@ -400,14 +405,14 @@ impl Report {
              repetition). Goals are for an NVIDIA H200, and so are, unless another GPU is named, the rates of others.\n",
         );
         self.tables.iter().for_each(|table| text.push_str(&table.sheet().to_string()));
-        self.algebra.sheets().iter().for_each(|sheet| text.push_str(&sheet.to_string()));
+        self.algebra.sheets(self.device()).iter().for_each(|sheet| text.push_str(&sheet.to_string()));
         for (title, lines) in &self.texts {
             let _ = write!(text, "\n## {title}\n\n```text\n{lines}\n```\n");
         }
         text.push_str("\n## Rows\n\n| name | value | unit | goal | best of others |\n|---|---:|---|---|---|\n");
         for row in self.rows() {
-            let goal = Goal::of(&row.name).map_or_else(|| "-".into(), |goal| goal.text(row.value));
-            let peer = peer(&row.name).map_or_else(|| "-".into(), |(best, who)| format!("{best} ({who})"));
+            let goal = Goal::of(&row.name, self.device()).map_or_else(|| "-".into(), |goal| goal.text(row.value));
+            let peer = peer(&row.name, self.device()).map_or_else(|| "-".into(), |(best, who)| format!("{best} ({who})"));
             let _ = writeln!(text, "| `{}` | {} | {} | {goal} | {peer} |", row.name, number(row.value), row.unit);
         }
         text
@@ -421,11 +426,11 @@ impl Report {
         }
         let row = |row: Row| {
             let mut object = json!({ "name": row.name, "value": rounded(row.value), "unit": row.unit });
-            if let Some(goal) = Goal::of(&row.name) {
+            if let Some(goal) = Goal::of(&row.name, self.device()) {
                 object["goal"] = json!(goal.goal);
                 object["better"] = json!(if goal.less { "lower" } else { "higher" });
             }
-            if let Some((best, who)) = peer(&row.name) {
+            if let Some((best, who)) = peer(&row.name, self.device()) {
                 object["peer"] = json!(best);
                 object["peer_is"] = json!(who);
             }

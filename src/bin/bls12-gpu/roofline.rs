@@ -90,7 +90,7 @@ impl<'a> Point<'a> {
         // Both multipliers work at the same time.
         let bound = |(count, rate): (u64, Option<f64>)| if count == 0 { None } else { Some(rate? / count as f64) };
         let multiplier = [count.wide, count.double].into_iter().zip(kernels.multipliers).filter_map(bound).reduce(f64::min);
-        let peer = if kernels.device.contains("H200") { goals::peer(&rate.name) } else { None };
+        let peer = goals::peer(&rate.name, &kernels.device);
         Self { rate, memory: flat.filter(|_| bytes > 0.0).map(|flat| flat / bytes), multiplier, count, peer }
     }
 }

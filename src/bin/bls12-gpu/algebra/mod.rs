@@ -227,16 +227,16 @@ impl Algebra {
         Ok(())
     }
 
-    /// As tables.
-    pub(crate) fn sheets(&self) -> [Sheet<'static>; 2] {
-        [self.table(), batches::sheet(&self.batches)]
+    /// As tables, measured on this device.
+    pub(crate) fn sheets(&self, device: &str) -> [Sheet<'static>; 2] {
+        [self.table(device), batches::sheet(&self.batches)]
     }
 
-    fn table(&self) -> Sheet<'static> {
+    fn table(&self, device: &str) -> Sheet<'static> {
         let line = |row: &Row| {
             let text = |text: Option<String>| text.unwrap_or_else(|| "-".into());
-            let goal = Goal::of(row.name).map(|goal| goal.text(row.value));
-            let peer = peer(row.name).map(|(best, who)| format!("{best} ({who})"));
+            let goal = Goal::of(row.name, device).map(|goal| goal.text(row.value));
+            let peer = peer(row.name, device).map(|(best, who)| format!("{best} ({who})"));
             let name = format!("`{}`", row.name);
             vec![name, number(row.value), row.unit.into(), text(goal), text(peer), row.detail.clone()]
         };
