@@ -2,6 +2,7 @@
 
 mod batch;
 mod budget;
+mod count;
 mod encode;
 #[cfg(feature = "test-faults")]
 mod faults;

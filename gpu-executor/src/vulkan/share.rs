@@ -1,10 +1,10 @@
 //! What the CPU computes of a job: chunks for the device are cut from the front, and helpers that have nothing to copy take pieces from the
 //! end, until there is nothing between them.
 
+use super::count::{Count, Done};
 use super::helpers::{Helpers, Work};
 use super::profiler::Timed;
 use super::run::Landed;
-use super::threads::{Done, wait_for_none};
 use crate::job::SLOTS;
 use parking_lot::Mutex;
 use std::marker::PhantomData;
@@ -73,7 +73,7 @@ struct Lent {
     /// Elements of a piece.
     piece: usize,
     /// Threads that take pieces.
-    busy: AtomicUsize,
+    busy: Count,
     /// Elements that the CPU has begun.
     begun: AtomicUsize,
     /// Where the first piece begins of which something may not go in; else the largest number.
@@ -109,7 +109,7 @@ impl<'a> Cutting<'a> {
         let lent = Arc::new(Lent {
             rest: Mutex::new(rest),
             piece: helpers.map_or(1, |(_, piece)| piece.max(1)),
-            busy: AtomicUsize::new(0),
+            busy: Count::new(0),
             begun: AtomicUsize::new(0),
             objection: AtomicUsize::new(usize::MAX),
             computer,
@@ -130,7 +130,7 @@ impl<'a> Cutting<'a> {
     /// not go in.
     pub(super) fn finish(&self) -> Result<usize, Range<usize>> {
         self.lent.work(&|| false);
-        wait_for_none(&self.lent.busy);
+        self.lent.busy.wait_for_none();
         match self.lent.objection.load(Relaxed) {
             usize::MAX => Ok(self.lent.begun.load(Relaxed)),
             start => Err(start..start + self.lent.piece),
@@ -144,7 +144,7 @@ impl Drop for Cutting<'_> {
         if let Some(helpers) = self.helpers {
             helpers.withdraw(&self.lent);
         }
-        wait_for_none(&self.lent.busy);
+        self.lent.busy.wait_for_none();
     }
 }
 
@@ -153,10 +153,7 @@ impl Lent {
     fn begin(&self) -> Option<Done<'_>> {
         // Under the lock: who has taken away what is left sees everybody who found something.
         let rest = self.rest.lock();
-        (!rest.range.is_empty()).then(|| {
-            self.busy.fetch_add(1, Relaxed);
-            Done(&self.busy)
-        })
+        (!rest.range.is_empty()).then(|| self.busy.begin())
     }
 }
 

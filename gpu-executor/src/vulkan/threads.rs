@@ -1,14 +1,11 @@
 //! The device's own threads, and copying between the caller's slices and memory that the device sees.
 
+use super::count::Count;
 use super::helpers::{Helpers, Work};
 use parking_lot::Mutex;
 use std::fmt;
-use std::sync::atomic::{
-    AtomicBool, AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release},
-};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
 
 /// Threads that copy between the caller's slices and memory that the device sees, and check results meanwhile.
 ///
@@ -124,7 +121,7 @@ impl Threads {
             return pieces.into_iter().fold(true, |all, piece| piece.take_in(copy, admits) & all);
         };
         let wanted = most.min(pieces.len() / 2);
-        let left = AtomicUsize::new(pieces.len());
+        let left = Count::new(pieces.len());
         // SAFETY: nobody touches what the pieces and `admits` borrow after this function has returned: pieces are taken out of
         // the heap only by those who then count them as done, this function waits, also if it panics, until all are counted,
         // and whoever comes later finds the heap empty.
@@ -183,7 +180,7 @@ impl Piece<'_> {
 struct Heap {
     pieces: Mutex<std::vec::IntoIter<Piece<'static>>>,
     /// Pieces that are not done.
-    left: AtomicUsize,
+    left: Count,
     admitted: AtomicBool,
     admits: *const Admits<'static>,
     copy: Copy,
@@ -194,17 +191,6 @@ unsafe impl Send for Heap {}
 // SAFETY: as above.
 unsafe impl Sync for Heap {}
 
-/// Counts what somebody is at as done, also if it panicked.
-pub(super) struct Done<'a>(pub(super) &'a AtomicUsize);
-
-/// Waits until all that is counted is done: what threads are at takes them microseconds.
-pub(super) fn wait_for_none(count: &AtomicUsize) {
-    let start = Instant::now();
-    while count.load(Acquire) > 0 {
-        if start.elapsed() < Duration::from_micros(50) { std::hint::spin_loop() } else { std::thread::yield_now() }
-    }
-}
-
 /// Waits until all pieces are done; those that nobody has taken are left.
 struct Finish<'a>(&'a Heap);
 
@@ -212,7 +198,7 @@ impl Work for Heap {
     fn work(&self, _: &dyn Fn() -> bool) -> bool {
         loop {
             let Some(piece) = self.pieces.lock().next() else { return true };
-            let _done = Done(&self.left);
+            let _done = self.left.counted();
             // SAFETY: `share_out` waits for this piece, and keeps what it was given until then.
             let admits = unsafe { &*self.admits };
             if !piece.take_in(self.copy, admits) {
@@ -222,17 +208,11 @@ impl Work for Heap {
     }
 }
 
-impl Drop for Done<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Release);
-    }
-}
-
 impl Drop for Finish<'_> {
     fn drop(&mut self) {
         let untaken = self.0.pieces.lock().by_ref().count();
-        self.0.left.fetch_sub(untaken, Release);
-        wait_for_none(&self.0.left);
+        self.0.left.less(untaken);
+        self.0.left.wait_for_none();
     }
 }
 
@@ -279,6 +259,7 @@ fn copy_past_caches(to: &mut [u8], from: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicUsize;
 
     #[test]
     fn every_piece_is_copied_and_looked_at_once() {
