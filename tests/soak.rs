@@ -24,7 +24,7 @@ const CALLS: usize = 200_000;
 /// hundred thousand calls (2 with a single arena), then nothing in three hundred thousand more.
 const PARTS: usize = 8;
 
-/// Three parts at least grow the process by no more than this. A leak of 11 bytes a call would be as much.
+/// Of the last parts, as many as these, three at least grow the process by no more than this. A leak of 11 bytes a call would be as much.
 const TOLERANCE: u64 = 256 << 10;
 
 /// As long as they have not, there are more parts, up to so many: what fragments comes to its end sooner or later, a leak does not.
@@ -116,7 +116,8 @@ fn soak(options: Options, calls: usize) {
         let start = 1000 + parts.len() * part;
         parts.push(run(start..start + part));
         process.extend(parts.last().map(|held: &Held| held.process));
-        let calm = process.windows(2).filter(|pair| pair[1] <= pair[0] + TOLERANCE).count();
+        let last = &process[process.len().saturating_sub(PARTS + 1)..];
+        let calm = last.windows(2).filter(|pair| pair[1] <= pair[0] + TOLERANCE).count();
         if calm >= 3 && parts.len() >= PARTS {
             break;
         }

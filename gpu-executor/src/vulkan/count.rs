@@ -1,7 +1,7 @@
 //! How many are at something that others wait for: what they have done by then is seen by who has waited.
 //!
 //! This is where threads meet without a lock: who waits for the pieces of a copy, or takes back what it lent to be computed, goes by it, and what
-//! was borrowed for them is gone afterwards. So the tests try every order of their steps that the memory model allows.
+//! was borrowed for them is gone afterwards. So the tests have a model checker (loom) try the orders of their steps, in models of both.
 
 use std::sync::atomic::{
     AtomicUsize,
@@ -134,11 +134,24 @@ mod tests {
         /// The pieces that nobody has begun.
         pieces: Mutex<Vec<usize>>,
         results: Results,
+        /// What is borrowed for those who are counted.
+        borrowed: UnsafeCell<bool>,
+    }
+
+    // SAFETY: as of `Results`.
+    unsafe impl Sync for Shared {}
+
+    impl Shared {
+        fn look_at_what_is_borrowed(&self) {
+            // SAFETY: as in `Results::write`.
+            self.borrowed.with(|there| assert!(unsafe { *there }));
+        }
     }
 
     fn shared(counted: usize) -> Arc<Shared> {
         let count = Count(Modelled::new(counted));
-        Arc::new(Shared { count, pieces: Mutex::new(vec![0, 1]), results: Results::new() })
+        let borrowed = UnsafeCell::new(true);
+        Arc::new(Shared { count, pieces: Mutex::new(vec![0, 1]), results: Results::new(), borrowed })
     }
 
     /// As threads.rs copies: all pieces are counted from the beginning, helpers and the caller take them, and the caller waits for all; those
@@ -174,32 +187,45 @@ mod tests {
         heap(1);
     }
 
-    /// As share.rs lends: helpers are counted under the lock under which they find something left, and the owner takes away what is left
-    /// before it waits.
-    #[test]
-    fn who_takes_back_what_it_lent_is_alone_with_it() {
-        loom::model(|| {
+    /// As share.rs lends: helpers are counted under the lock under which they find something left, and the owner, who computes some of it or none,
+    /// takes away what is left before it waits.
+    fn lent(finishes: bool) {
+        loom::model(move || {
             let all = shared(0);
-            let its = all.clone();
-            let helper = thread::spawn(move || {
+            let work = |all: &Shared| {
                 let _busy = {
-                    let pieces = its.pieces.lock().unwrap();
+                    let pieces = all.pieces.lock().unwrap();
                     if pieces.is_empty() {
                         return;
                     }
-                    its.count.begin()
+                    all.count.begin()
                 };
+                all.look_at_what_is_borrowed();
                 loop {
-                    let Some(piece) = its.pieces.lock().unwrap().pop() else { return };
-                    its.results.write(piece);
+                    let Some(piece) = all.pieces.lock().unwrap().pop() else { break };
+                    all.results.write(piece);
                 }
-            });
+                all.look_at_what_is_borrowed();
+            };
+            let its = all.clone();
+            let helper = thread::spawn(move || work(&its));
+            if finishes {
+                work(&all);
+            }
             let left = std::mem::take(&mut *all.pieces.lock().unwrap());
             all.count.wait_for_none();
             // Its own from here on.
+            // SAFETY: as in `Results::write`.
+            all.borrowed.with_mut(|there| unsafe { *there = false });
             left.iter().for_each(|&piece| all.results.write(piece));
             assert_eq!(all.results.read(), [1, 1]);
             helper.join().unwrap();
         });
+    }
+
+    #[test]
+    fn who_takes_back_what_it_lent_is_alone_with_it() {
+        lent(false);
+        lent(true);
     }
 }

@@ -7,10 +7,15 @@ use super::Threads;
 use super::run::{Landed, Watch};
 use parking_lot::{Condvar, Mutex};
 use std::ops::Range;
+use std::time::Duration;
 
 /// Chunks of a job that others look at or are to look at: enough that they are never without, few enough that other callers' checks, which come
 /// behind them, do not wait for long. (That many are enough was not measured on the H200; as many as came were.)
 const MOST: usize = 4;
+
+/// And more only if none was looked at for so long. Whom a thread wakes, with a ticket's result, may on that thread wait for memory that a job
+/// holds: so no job waits for the threads for ever.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Where a job's chunks land.
 pub(super) struct Landing<'p, 's, W: Watch> {
@@ -80,10 +85,10 @@ impl<E> Objections<E> {
         Self { state: Mutex::new(State { first: None, under_way: 0 }), looked: Condvar::new() }
     }
 
-    /// Waits until there is room for one more chunk to be looked at. Only who looks at none may wait here.
+    /// Waits, for a while, until there is room for one more chunk to be looked at. Only who looks at none may wait here.
     fn begin(&self) -> Looked<'_, E> {
         let mut state = self.state.lock();
-        self.looked.wait_while(&mut state, |state| state.under_way >= MOST);
+        self.looked.wait_while_for(&mut state, |state| state.under_way >= MOST, PATIENCE);
         state.under_way += 1;
         Looked(self)
     }
@@ -119,14 +124,12 @@ mod tests {
     use crate::Error;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-    /// Objects to chunks that begin here; panics at one that begins at `PANICS`.
+    /// Objects to chunks that begin here; or panics at all of them.
     struct To<'a> {
         starts: &'a [usize],
+        panics: bool,
         looked: AtomicUsize,
-        at_once: AtomicUsize,
     }
-
-    const PANICS: usize = 200;
 
     impl Watch for To<'_> {
         type Error = Error;
@@ -148,12 +151,9 @@ mod tests {
         }
 
         fn lands(&self, range: Range<usize>, mut results: Landed, _: &Threads) -> Result<(), Error> {
-            assert!(self.at_once.fetch_add(1, Relaxed) < MOST, "too many at once");
             results.iter_mut().flatten().for_each(|bytes| bytes.fill(1));
             self.looked.fetch_add(1, Relaxed);
-            std::thread::yield_now();
-            self.at_once.fetch_sub(1, Relaxed);
-            assert!(range.start != PANICS || self.starts != [PANICS], "as it was asked to");
+            assert!(!self.panics, "as it was asked to");
             match self.starts.contains(&range.start) {
                 true => Err(Error::OutOfMemory { during: "a test", needed: range.start as u64, available: 0 }),
                 false => Ok(()),
@@ -165,47 +165,69 @@ mod tests {
         }
     }
 
+    fn to(starts: &[usize]) -> To<'_> {
+        To { starts, panics: false, looked: AtomicUsize::new(0) }
+    }
+
     /// Lands chunks of ten elements; what of the first one to which there was an objection, and how many were looked at.
-    fn land(threads: &Threads, (chunks, later): (usize, bool), starts: &[usize]) -> (Option<u64>, usize) {
+    fn land(threads: &Threads, (chunks, later): (usize, bool), watch: &To) -> (Option<u64>, usize) {
         let mut bytes = vec![0; 10 * chunks];
-        let watch = To { starts, looked: AtomicUsize::new(0), at_once: AtomicUsize::new(0) };
         let objections = Objections::new();
         threads.scope(later, |later| {
             assert!(later.is_some() || rayon::current_thread_index().is_some() || chunks == 1);
-            let landing = Landing { watch: &watch, threads, later, objections: &objections };
+            let landing = Landing { watch, threads, later, objections: &objections };
             for (number, chunk) in bytes.chunks_mut(10).enumerate() {
                 landing.lands(10 * number..10 * (number + 1), [None, None, None, Some(chunk)]);
             }
         });
+        assert_eq!(objections.state.lock().under_way, 0);
         let first = match objections.into_first() {
             Err(Error::OutOfMemory { needed, .. }) => Some(needed),
             other => other.map(|()| None).unwrap(),
         };
         let sound = first.map_or(bytes.len(), |start| start as usize);
         assert!(bytes[..sound].iter().all(|&byte| byte == 1));
-        (first, watch.looked.into_inner())
+        (first, watch.looked.load(Relaxed))
+    }
+
+    #[test]
+    fn no_more_are_to_be_looked_at_than_the_bound() {
+        let objections = Objections::<()>::new();
+        let held: Vec<_> = (0..MOST).map(|_| objections.begin()).collect();
+        assert_eq!(objections.state.lock().under_way, MOST);
+        std::thread::scope(|scope| {
+            scope.spawn(|| drop(objections.begin()));
+            drop(held);
+        });
+        // Nobody has looked for too long.
+        let held: Vec<_> = (0..=MOST).map(|_| objections.begin()).collect();
+        assert_eq!(objections.state.lock().under_way, MOST + 1);
+        drop(held);
+        assert_eq!(objections.state.lock().under_way, 0);
     }
 
     #[test]
     fn of_several_chunks_the_first_objection_counts_whoever_comes_to_it_first() {
         let threads = Threads::default();
         for _ in 0..50 {
-            assert_eq!(land(&threads, (40, true), &[]), (None, 40));
-            assert_eq!(land(&threads, (40, true), &[130, 70, 390]).0, Some(70));
-            assert_eq!(land(&threads, (1, false), &[0]), (Some(0), 1));
+            assert_eq!(land(&threads, (40, true), &to(&[])), (None, 40));
+            assert_eq!(land(&threads, (40, true), &to(&[130, 70, 390])).0, Some(70));
+            assert_eq!(land(&threads, (1, false), &to(&[0])), (Some(0), 1));
         }
     }
 
     #[test]
     fn a_rayon_worker_looks_itself_and_not_at_what_comes_behind_an_objection() {
         let (threads, pool) = (Threads::default(), rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap());
-        pool.install(|| assert_eq!(land(&threads, (40, true), &[130, 70]), (Some(70), 8)));
+        pool.install(|| assert_eq!(land(&threads, (40, true), &to(&[130, 70])), (Some(70), 8)));
     }
 
     #[test]
     fn a_panic_of_who_looks_reaches_the_caller_when_all_have_looked() {
         let threads = Threads::default();
-        let land = std::panic::AssertUnwindSafe(|| land(&threads, (40, true), &[PANICS]));
+        let watch = To { panics: true, ..to(&[]) };
+        let land = std::panic::AssertUnwindSafe(|| land(&threads, (40, true), &watch));
         assert!(std::panic::catch_unwind(land).is_err());
+        assert_eq!(watch.looked.into_inner(), 40);
     }
 }

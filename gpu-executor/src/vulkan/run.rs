@@ -148,8 +148,8 @@ impl Shared {
         }
         let staged = self.settings.staged;
         let mut bytes = 0;
-        // Whether it will be checked or not.
-        for cut in [FINE, CHECKED] {
+        // Whether it will be checked, shared with the CPU, or neither.
+        for cut in [FINE, CHECKED, FINE.shared()] {
             let (chunk, most) =
                 self.chunks(elements, &widths, cost, (staged, self.settings.workgroup_size), (cut, usize::MAX, None))?;
             bytes = bytes.max(footprint(&widths, chunk) * most as u64);

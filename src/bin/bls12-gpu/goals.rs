@@ -1,6 +1,9 @@
 //! What rows of the report are to reach on an NVIDIA H200, and what others reach. Of other devices nothing is known.
 
-const DEVICE: &str = "H200";
+/// Whether a device's name is that of one. (There is a GH200, too.)
+fn is_known(device: &str) -> bool {
+    device.split_whitespace().any(|word| word == "H200")
+}
 
 /// Rows that are to be no less than this, in their units.
 const AT_LEAST: [(&str, f64); 26] = [
@@ -89,7 +92,7 @@ pub(crate) struct Goal {
 impl Goal {
     /// Of a row by its name, on a device.
     pub(crate) fn of(name: &str, device: &str) -> Option<Self> {
-        if !device.contains(DEVICE) {
+        if !is_known(device) {
             return None;
         }
         let find = |goals: &[(&str, f64)], less| {
@@ -108,6 +111,6 @@ impl Goal {
 
 /// The best that others do in a row on a device, and who.
 pub(crate) fn peer(name: &str, device: &str) -> Option<(f64, &'static str)> {
-    let known = if device.contains(DEVICE) { &PEERS[..] } else { &[] };
+    let known = if is_known(device) { &PEERS[..] } else { &[] };
     known.iter().find(|peer| peer.0 == name).map(|&(_, best, who)| (best, who))
 }
