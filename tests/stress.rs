@@ -131,6 +131,7 @@ fn stress() {
         assert!(lossy.is_lost() && !well.is_lost());
         let stats = well.stats();
         assert_eq!((stats.fallbacks, stats.cpu_calls), (0, 0));
+        assert!(stats.device.submits <= stats.device.dispatches + 3 * THREADS * ROUNDS as u64);
         // As good as new.
         let a = vec![Fr::from(3u64); 6000];
         assert_eq!(well.upload(&a).unwrap().download().unwrap(), a);

@@ -62,23 +62,32 @@ impl<A: Atomic> Drop for Done<'_, A> {
     }
 }
 
-impl Atomic for AtomicUsize {
-    fn load(&self, order: Ordering) -> usize {
-        self.load(order)
-    }
+/// Both have these functions, and no trait in common.
+macro_rules! atomic {
+    ($type:ty, $pause:expr) => {
+        impl Atomic for $type {
+            fn load(&self, order: Ordering) -> usize {
+                self.load(order)
+            }
 
-    fn fetch_add(&self, by: usize, order: Ordering) {
-        self.fetch_add(by, order);
-    }
+            fn fetch_add(&self, by: usize, order: Ordering) {
+                self.fetch_add(by, order);
+            }
 
-    fn fetch_sub(&self, by: usize, order: Ordering) {
-        self.fetch_sub(by, order);
-    }
+            fn fetch_sub(&self, by: usize, order: Ordering) {
+                self.fetch_sub(by, order);
+            }
 
-    fn pause(waiting: Duration) {
-        if waiting < Duration::from_micros(50) { std::hint::spin_loop() } else { std::thread::yield_now() }
-    }
+            fn pause(waiting: Duration) {
+                $pause(waiting);
+            }
+        }
+    };
 }
+
+atomic!(AtomicUsize, |waiting| {
+    if waiting < Duration::from_micros(50) { std::hint::spin_loop() } else { std::thread::yield_now() }
+});
 
 #[cfg(test)]
 mod tests {
@@ -89,23 +98,7 @@ mod tests {
 
     type Modelled = loom::sync::atomic::AtomicUsize;
 
-    impl Atomic for Modelled {
-        fn load(&self, order: Ordering) -> usize {
-            self.load(order)
-        }
-
-        fn fetch_add(&self, by: usize, order: Ordering) {
-            self.fetch_add(by, order);
-        }
-
-        fn fetch_sub(&self, by: usize, order: Ordering) {
-            self.fetch_sub(by, order);
-        }
-
-        fn pause(_: Duration) {
-            thread::yield_now();
-        }
-    }
+    atomic!(Modelled, |_| thread::yield_now());
 
     /// What is written by others while they are counted. The checker objects if two touch it at a time, or in no certain order.
     struct Results([UnsafeCell<u32>; 2]);

@@ -332,11 +332,13 @@ impl<'a> Stream<'a> {
         // What needs no buffers needs no memory.
         let mut needed = *widths;
         bound.iter().filter(|bound| bound.pinned.is_some() && !staged).for_each(|bound| needed[bound.slot] = 0);
-        let cut = match needed.iter().any(|&width| width > 0) {
-            _ if checks => CHECKED,
-            true => FINE,
-            // Nothing to copy.
-            false => COARSE,
+        let copies = needed.iter().any(|&width| width > 0);
+        let cut = if checks {
+            CHECKED
+        } else if copies {
+            FINE
+        } else {
+            COARSE
         };
         let (cut, elements) = match share {
             None => (cut, job.elements),

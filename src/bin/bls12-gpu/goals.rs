@@ -109,6 +109,13 @@ impl Goal {
     }
 }
 
+/// A row's goal on a device, and the best of others, in words.
+pub(crate) fn texts(name: &str, value: f64, device: &str) -> [String; 2] {
+    let goal = Goal::of(name, device).map(|goal| goal.text(value));
+    let peer = peer(name, device).map(|(best, who)| format!("{best} ({who})"));
+    [goal, peer].map(|text| text.unwrap_or_else(|| "-".into()))
+}
+
 /// The best that others do in a row on a device, and who.
 pub(crate) fn peer(name: &str, device: &str) -> Option<(f64, &'static str)> {
     let known = if is_known(device) { &PEERS[..] } else { &[] };

@@ -292,10 +292,7 @@ impl Kernels {
         }
         // What two multiplications take and a b + c d takes.
         for field in Field::ALL {
-            let chosen = |what: &str| {
-                let name = format!("{}_{what}_chain", name(field));
-                self.rates.iter().find(|rate| rate.name == name && rate.chosen).map(|rate| rate.formulation)
-            };
+            let chosen = |what: &str| Some(self.chosen(&format!("{}_{what}_chain", name(field)))?.formulation);
             let trial = |kernel| Trial::new(kernel, field, length, steps).ok_or("no chain");
             let (mul, mul2) = (trial(Kernel::MulChain)?, trial(Kernel::Mul2Chain)?);
             if let (Some(one), Some(two)) = (chosen("mul"), chosen("mul2"))
@@ -313,7 +310,11 @@ impl Kernels {
 
     /// The rate of what is chosen.
     pub(crate) fn rate(&self, name: &str) -> Option<f64> {
-        self.rates.iter().find(|rate| rate.name == name && rate.chosen).map(|rate| rate.rate)
+        self.chosen(name).map(|rate| rate.rate)
+    }
+
+    fn chosen(&self, name: &str) -> Option<&Rate> {
+        self.rates.iter().find(|rate| rate.name == name && rate.chosen)
     }
 
     /// Adds the rows and tables about kernels to a report.

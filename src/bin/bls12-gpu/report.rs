@@ -1,7 +1,7 @@
 //! The report: a fixed set of cases, each checked against the CPU reference, as tables and as rows of name, value and unit.
 
 use crate::algebra::{Algebra, Outcome};
-use crate::goals::{Goal, peer};
+use crate::goals::{self, Goal};
 use crate::kernels::Kernels;
 use crate::measure::{Effort, Inputs, median, on_threads, text_variables, warming};
 use ark_bls12_381::Fq;
@@ -411,8 +411,7 @@ impl Report {
         }
         text.push_str("\n## Rows\n\n| name | value | unit | goal | best of others |\n|---|---:|---|---|---|\n");
         for row in self.rows() {
-            let goal = Goal::of(&row.name, self.device()).map_or_else(|| "-".into(), |goal| goal.text(row.value));
-            let peer = peer(&row.name, self.device()).map_or_else(|| "-".into(), |(best, who)| format!("{best} ({who})"));
+            let [goal, peer] = goals::texts(&row.name, row.value, self.device());
             let _ = writeln!(text, "| `{}` | {} | {} | {goal} | {peer} |", row.name, number(row.value), row.unit);
         }
         text
@@ -430,7 +429,7 @@ impl Report {
                 object["goal"] = json!(goal.goal);
                 object["better"] = json!(if goal.less { "lower" } else { "higher" });
             }
-            if let Some((best, who)) = peer(&row.name, self.device()) {
+            if let Some((best, who)) = goals::peer(&row.name, self.device()) {
                 object["peer"] = json!(best);
                 object["peer_is"] = json!(who);
             }

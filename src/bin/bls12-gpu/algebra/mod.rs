@@ -8,7 +8,7 @@ mod matrices;
 mod movement;
 mod scans;
 
-use crate::goals::{Goal, peer};
+use crate::goals;
 use crate::kernels::Kernels;
 use crate::measure::keep_busy;
 use crate::report::{Sheet, number};
@@ -234,11 +234,9 @@ impl Algebra {
 
     fn table(&self, device: &str) -> Sheet<'static> {
         let line = |row: &Row| {
-            let text = |text: Option<String>| text.unwrap_or_else(|| "-".into());
-            let goal = Goal::of(row.name, device).map(|goal| goal.text(row.value));
-            let peer = peer(row.name, device).map(|(best, who)| format!("{best} ({who})"));
+            let [goal, peer] = goals::texts(row.name, row.value, device);
             let name = format!("`{}`", row.name);
-            vec![name, number(row.value), row.unit.into(), text(goal), text(peer), row.detail.clone()]
+            vec![name, number(row.value), row.unit.into(), goal, peer, row.detail.clone()]
         };
         Sheet {
             title: "Vector algebra",
