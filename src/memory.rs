@@ -195,17 +195,24 @@ pub(crate) struct Mirror {
 impl Mirror {
     /// Copies, all zero so far, of the buffers that have these places, from the first byte that is in one to the last.
     pub(crate) fn of(places: impl Iterator<Item = Place>) -> Result<Self, Error> {
+        let copy = |(buffer, hull): (usize, Range<u64>)| Ok((buffer, (hull.start, Host::new(hull.end - hull.start)?)));
+        Ok(Self { copies: Self::hulls(places).into_iter().map(copy).collect::<Result<_, Error>>()? })
+    }
+
+    /// Bytes of such copies.
+    pub(crate) fn required(places: impl Iterator<Item = Place>) -> u64 {
+        Self::hulls(places).into_values().map(|hull| hull.end - hull.start).sum()
+    }
+
+    /// By buffer, what all its places lie in, from a whole limb on.
+    fn hulls(places: impl Iterator<Item = Place>) -> HashMap<usize, Range<u64>> {
         let mut hulls: HashMap<usize, Range<u64>> = HashMap::new();
         for Place { buffer, bytes } in places {
-            let hull = hulls.entry(buffer).or_insert(bytes.clone());
-            *hull = hull.start.min(bytes.start)..hull.end.max(bytes.end);
+            let start = bytes.start & !7;
+            let hull = hulls.entry(buffer).or_insert(start..bytes.end);
+            *hull = hull.start.min(start)..hull.end.max(bytes.end);
         }
-        // Whole limbs.
-        let copy = |(buffer, hull): (usize, Range<u64>)| {
-            let first = hull.start & !7;
-            Ok((buffer, (first, Host::new(hull.end - first)?)))
-        };
-        Ok(Self { copies: hulls.into_iter().map(copy).collect::<Result<_, Error>>()? })
+        hulls
     }
 
     /// The memory as the CPU sees it; `None` if it has no bytes, or no copy.

@@ -1,7 +1,9 @@
 //! How much memory calls and vectors take.
 
 use crate::on_device::slots;
-use crate::{Backend, Error, Field, Operation};
+use crate::step::Lowered;
+use crate::task::Scratch;
+use crate::{Backend, Error, Field, Operation, Recording};
 
 /// How much memory something takes, beside the caller's own slices. See [`Backend::memory_required`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,5 +63,139 @@ impl Backend {
             }
             Some(vulkan) => MemoryRequired { device: 0, host: vulkan.device().region_required(bytes) },
         }
+    }
+}
+
+impl Recording {
+    /// How much memory [`Recording::submit`] takes until the recording has been done and its ticket waited for, beside that of the vectors and
+    /// masks in it, which have theirs already: scratch memory of sums, scans and other operations in several steps, memory to stage
+    /// what is written and downloaded, and the downloads themselves. As things stand: where the device has less left, operations
+    /// share scratch memory, and wait for each other. Where the CPU computes, what it computes in is not counted.
+    ///
+    /// On a device this makes and tests the kernels that are not there yet, as submitting does.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let vector = backend.zeros::<Fr>(1 << 16)?;
+    /// let mut recording = backend.record();
+    /// let sum = recording.sum(&vector)?;
+    /// recording.download(&sum)?;
+    /// let required = recording.memory_required()?;
+    /// println!("{} bytes on the device, {} of the host", required.device, required.host);
+    /// assert!(required.host >= 32);
+    /// recording.submit()?.wait()?;
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Device`]; [`Error::SelfTestFailed`].
+    pub fn memory_required(&self) -> Result<MemoryRequired, Error> {
+        self.required_as(false)
+    }
+
+    /// The same for [`Recording::submit_verified`], with what is fetched to be verified, and what it is replayed in.
+    ///
+    /// ```
+    /// # use ark_bls12_381::Fr;
+    /// # let backend = bls12_field_gpu::backend()?;
+    /// let vector = backend.zeros::<Fr>(1 << 10)?;
+    /// let mut recording = backend.record();
+    /// recording.square(&vector)?;
+    /// assert!(recording.memory_required_verified()?.host >= recording.memory_required()?.host);
+    /// # Ok::<(), bls12_field_gpu::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Recording::memory_required`].
+    pub fn memory_required_verified(&self) -> Result<MemoryRequired, Error> {
+        self.required_as(true)
+    }
+
+    fn required_as(&self, verified: bool) -> Result<MemoryRequired, Error> {
+        let downloads = self.fetches().map(|fetch| fetch.from.bytes()).sum::<u64>();
+        let Some(vulkan) = self.backend.vulkan() else { return Ok(MemoryRequired { device: 0, host: downloads }) };
+        let (verification, steps) = (self.verification(verified), self.steps.clone());
+        let checked = verification.as_ref().map(|verification| (verification, &self.steps[..]));
+        let Lowered { batch, scratch, .. } = Lowered::new(Scratch::counted(), steps, (&self.backend, vulkan), checked)?;
+        let device = vulkan.device();
+        let (constants, staging) = device.batch_required(&batch);
+        let scratch = scratch.count() + constants;
+        let checks = verification.map_or(0, |verification| verification.required(&self.steps));
+        let host = downloads + staging + checks;
+        Ok(if device.is_staged() {
+            MemoryRequired { device: scratch, host }
+        } else {
+            MemoryRequired { device: 0, host: host + scratch }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+    use crate::{Backend, CacheDirectory, MemoryMode, MemoryRequired, Options, Recording, Scan, Verify, Zeros};
+    use ark_bls12_381::Fr;
+
+    const LENGTH: usize = 40_000;
+
+    /// Everything that takes scratch memory, constants or staging.
+    fn recording(backend: &Backend) -> Recording {
+        let numbers: Vec<Fr> = (1..=LENGTH as u64).map(Fr::from).collect();
+        let (a, b) = (backend.upload(&numbers).unwrap(), backend.upload(&numbers[..LENGTH / 2]).unwrap());
+        let mut recording = backend.record();
+        let product = recording.mul(&a, &a).unwrap();
+        let sums = recording.scan(Scan::sum(), &product).unwrap();
+        let inverses = recording.batch_inverse(&product, Zeros::Keep).unwrap();
+        let value = recording.evaluate_point(&inverses, &numbers[6]).unwrap();
+        let dot = recording.inner_product(&a, &sums).unwrap();
+        let (quotient, _) = recording.divide_by_linear(&b, &numbers[1]).unwrap();
+        recording.write(&b, &numbers[LENGTH / 2..]).unwrap();
+        recording.write(&b.slice(0..2).unwrap(), &numbers[..2]).unwrap();
+        let selected = (a.expression() * numbers[4] + &product).pow(5) - &sums;
+        let selected = recording.evaluate(&selected).unwrap();
+        for vector in [&value, &dot, &quotient, &selected] {
+            recording.download(vector).unwrap();
+        }
+        recording
+    }
+
+    #[test]
+    fn a_recording_takes_what_is_said() {
+        for (memory, verify) in [(MemoryMode::DeviceLocal, Verify::Off), (MemoryMode::Host, Verify::Proofs)] {
+            let options = Options::new().cache(CacheDirectory::Off).memory(memory).verify(verify);
+            let backend = Backend::new(&options).unwrap();
+            let Some(vulkan) = backend.vulkan() else { panic!("no device") };
+            let recording = recording(&backend);
+            let required = recording.memory_required().unwrap();
+            let verified = recording.memory_required_verified().unwrap();
+            let allocations = || backend.stats().device.allocations;
+            let (left, before) = (vulkan.device().memory_left(), allocations());
+            assert_eq!(recording.memory_required().unwrap(), required);
+            assert_eq!((vulkan.device().memory_left(), allocations()), (left, before));
+            // What is in flight is there until somebody looks.
+            let ticket = recording.clone().submit().unwrap();
+            let taken = left - vulkan.device().memory_left();
+            let downloads = (2 + LENGTH / 2 - 1 + LENGTH) as u64 * 32;
+            let staging = |bytes: &[u64]| bytes.iter().map(|bytes| vulkan.device().region_required(*bytes)).sum::<u64>();
+            let (short, half, long) = (32, LENGTH as u64 / 2 * 32, LENGTH as u64 * 32);
+            let host = downloads + staging(&[half, short, short, half - 32, long]);
+            assert!(taken > 0);
+            match memory {
+                MemoryMode::Host => assert_eq!(required, MemoryRequired { device: 0, host: host + taken }),
+                _ => assert_eq!(required, MemoryRequired { device: taken, host }),
+            }
+            ticket.wait().unwrap();
+            assert_eq!(verified.device, required.device);
+            // Fetched, staged, and replayed: twelve vectors at least.
+            assert!(verified.host > required.host + 3 * 6 * long, "{verified:?} {required:?}");
+            recording.submit_verified().unwrap().wait().unwrap();
+        }
+        let cpu = Backend::new(&Options::new().device(crate::DeviceChoice::Cpu)).unwrap();
+        let downloads = (2 + LENGTH / 2 - 1 + LENGTH) as u64 * 32;
+        let required = MemoryRequired { device: 0, host: downloads };
+        assert_eq!(recording(&cpu).memory_required().unwrap(), required);
+        assert_eq!(recording(&cpu).memory_required_verified().unwrap(), required);
+        assert_eq!(cpu.record().memory_required().unwrap(), MemoryRequired::default());
     }
 }

@@ -7,6 +7,7 @@ use crate::on_device::{Vulkan, arranged};
 use crate::operation::Operation;
 use crate::task::{Scratch, Task, Values};
 use crate::ticket::Landed;
+use crate::verification::Verification;
 use crate::{Backend, Error, Field, Form};
 use cpu_reference::{Positions, Results};
 use gpu_executor::{Batch, Program, Region};
@@ -95,18 +96,38 @@ impl Item {
 }
 
 /// Steps as a device's work.
-#[derive(Default)]
 pub(crate) struct Lowered {
     pub(crate) batch: Batch,
-    scratch: Scratch,
+    pub(crate) scratch: Scratch,
     /// Those of operations so far. There are few, and most steps ask for one again.
     programs: Vec<((Operation, Field), Program)>,
 }
 
 impl Lowered {
-    /// Nothing, with room for so many steps of one launch each.
-    pub(crate) fn with_capacity(steps: usize) -> Self {
-        Self { batch: Batch::with_capacity(steps), ..Self::default() }
+    /// All steps, and what is fetched to verify them, each in its place.
+    pub(crate) fn new(
+        scratch: Scratch,
+        steps: Vec<Step>,
+        (backend, vulkan): (&Backend, &Vulkan),
+        verified: Option<(&Verification, &[Step])>,
+    ) -> Result<Self, Error> {
+        // Most steps are one launch each.
+        let mut lowered = Self { batch: Batch::with_capacity(steps.len()), scratch, programs: Vec::new() };
+        if let Some((verification, _)) = verified {
+            verification.fetch_inputs(&mut lowered.batch);
+        }
+        for (number, step) in steps.into_iter().enumerate() {
+            step.add_to(&mut lowered, backend, vulkan)?;
+            if let Some((verification, step)) =
+                verified.and_then(|(verification, kept)| Some((verification, kept.get(number)?)))
+            {
+                verification.fetch_said(number, step, &mut lowered.batch);
+            }
+        }
+        if let Some((verification, _)) = verified {
+            verification.fetch_outputs(&mut lowered.batch);
+        }
+        Ok(lowered)
     }
 
     fn apply(
@@ -251,7 +272,7 @@ impl Step {
     }
 
     /// Adds the step to a device's work; a costly operation on a long vector as several launches.
-    pub(crate) fn add_to(self, lowered: &mut Lowered, backend: &Backend, vulkan: &Vulkan) -> Result<(), Error> {
+    fn add_to(self, lowered: &mut Lowered, backend: &Backend, vulkan: &Vulkan) -> Result<(), Error> {
         match self {
             Step::Write { bytes, to: Memory::Device(to), .. } => lowered.batch.upload(&to, bytes),
             Step::Copy { from: Memory::Device(from), to: Memory::Device(to), .. } => lowered.batch.copy(&from, &to),

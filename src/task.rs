@@ -199,6 +199,8 @@ pub(crate) struct Scratch {
     bytes: Cell<u64>,
     /// So many are given out before any are given out again.
     apart: OnceCell<u64>,
+    /// If nothing is to be computed in it, how many bytes of the device's memory it would be.
+    counted: Option<Cell<u64>>,
 }
 
 impl Scratch {
@@ -209,6 +211,22 @@ impl Scratch {
     /// Of what is shorter there is enough.
     const SHORT: u64 = 1 << 12;
 
+    /// Placeholders, which take no memory and are counted.
+    pub(crate) fn counted() -> Self {
+        Self { counted: Some(Cell::default()), ..Self::default() }
+    }
+
+    /// How many bytes of the device's memory what was taken would be, if it is counted.
+    pub(crate) fn count(&self) -> u64 {
+        self.counted.as_ref().map_or(0, Cell::get)
+    }
+
+    fn allocate(&self, vulkan: &Vulkan, bytes: u64) -> Result<Region, gpu_executor::Error> {
+        let Some(counted) = &self.counted else { return vulkan.device().allocate(bytes) };
+        counted.set(counted.get() + vulkan.device().region_required(bytes));
+        vulkan.device().placeholder(bytes)
+    }
+
     /// What was taken so far is that of tasks before.
     fn next(&self) {
         self.task.set(self.task.get() + 1);
@@ -216,7 +234,7 @@ impl Scratch {
 
     fn take(&self, vulkan: &Vulkan, bytes: u64) -> Result<Region, Error> {
         if bytes < Self::SHORT {
-            return Ok(vulkan.device().allocate(bytes)?);
+            return Ok(self.allocate(vulkan, bytes)?);
         }
         let (most_bytes, most_buffers) = Self::APART;
         let most_bytes = *self.apart.get_or_init(|| most_bytes.min(vulkan.device().memory_left() / 4));
@@ -224,7 +242,7 @@ impl Scratch {
         if let Some(region) = if apart { None } else { self.again(bytes, Self::BESIDE) } {
             return Ok(region);
         }
-        match vulkan.device().allocate(bytes) {
+        match self.allocate(vulkan, bytes) {
             Ok(region) => {
                 self.given.borrow_mut().push((self.task.get(), region.clone()));
                 self.bytes.set(self.bytes.get() + bytes);

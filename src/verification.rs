@@ -155,6 +155,16 @@ impl Verification {
         })
     }
 
+    /// Bytes of host memory that [`Verification::room`] and [`Verification::check`] take, beside what is computed in.
+    pub(crate) fn required(&self, steps: &[Step]) -> u64 {
+        let bytes = |memory: &Memory| memory.bytes();
+        let behind = steps.iter().zip(&self.proofs).filter(|(_, proof)| **proof == Proof::Behind);
+        let said: u64 = behind.flat_map(|(step, _)| step.writes()).map(|output| output.memory.bytes()).sum();
+        let fetched = self.inputs.iter().chain(self.outputs.iter().map(|(memory, _)| memory)).map(bytes).sum::<u64>();
+        let replayed = steps.iter().map(|step| if let Step::Fetch(fetch) = step { fetch.from.bytes() } else { 0 });
+        fetched + said + replayed.sum::<u64>() + Mirror::required(places(steps))
+    }
+
     /// Computes the recording from its inputs, or takes what is proved, and compares all that it downloaded and wrote.
     pub(crate) fn check(
         &self,
@@ -164,8 +174,7 @@ impl Verification {
         landed: &[Landed],
     ) -> Result<(), Error> {
         let _timed = backend.vulkan().map(|vulkan| vulkan.device().timed(Stage::Verify, 0));
-        let memories = steps.iter().flat_map(|step| step.reads().iter().chain(step.writes().map(|output| output.memory)));
-        let mirror = Mirror::of(memories.filter_map(Memory::place))?;
+        let mirror = Mirror::of(places(steps))?;
         for (memory, bytes) in self.inputs.iter().zip(inputs) {
             if let Some(host) = mirror.host(memory) {
                 host.store(bytes);
@@ -216,6 +225,12 @@ impl Verification {
         backend.count_verified(verified);
         Ok(())
     }
+}
+
+/// Where steps read and write.
+fn places(steps: &[Step]) -> impl Iterator<Item = Place> {
+    let memories = steps.iter().flat_map(|step| step.reads().iter().chain(step.writes().map(|output| output.memory)));
+    memories.filter_map(Memory::place)
 }
 
 /// The last of the steps that wrote a byte of some memory, and the error that says so; if none did, it was not

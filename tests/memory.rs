@@ -136,6 +136,32 @@ fn a_small_budget_means_smaller_chunks_and_refused_vectors() {
     }
 }
 
+#[test]
+fn what_is_available_is_no_more_than_the_driver_gives() {
+    let _alone = alone();
+    for memory in MEMORIES {
+        let faults = Faults::default();
+        let backend = Watched::new(Options::new().memory(memory).vulkan_faults(&faults));
+        let none = || {
+            faults.inject(Injection {
+                class: CallClass::Allocate,
+                at: 0,
+                times: u64::MAX,
+                failure: Failure::OutOfDeviceMemory,
+            });
+            let (needed, available) = out_of_memory(backend.zeros::<Fr>(1000));
+            faults.clear();
+            assert!(needed >= 32_000);
+            available
+        };
+        assert!(none() > 32_000);
+        faults.set_budget(Some(faults.memory() + 1234));
+        assert_eq!(none(), 1234);
+        faults.set_budget(None);
+        backend.zeros::<Fr>(1000).unwrap();
+    }
+}
+
 /// Each call that makes buffers for a long job finds no memory, nor does it when it is tried again.
 #[test]
 fn where_the_driver_has_no_memory_chunks_get_smaller() {

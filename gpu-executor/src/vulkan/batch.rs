@@ -226,6 +226,22 @@ impl Device {
             .min(settings.chunk_elements)
     }
 
+    /// How much memory a batch takes beside the regions that it was given: bytes of its constants, where regions lie, and of
+    /// host memory to stage what is written and fetched.
+    pub fn batch_required(&self, batch: &Batch) -> (u64, u64) {
+        let constants = batch.constants.iter().map(|(region, _)| region.whole()).sum();
+        let of_constants = batch.constants.iter().map(|(_, bytes)| bytes.len());
+        let uploads = batch
+            .work
+            .iter()
+            .filter_map(|work| if let Work::Upload { bytes, .. } = work { Some(bytes.len()) } else { None });
+        let staged =
+            of_constants.chain(uploads).filter(|bytes| !self.shared.writes_inline(*bytes)).map(|bytes| bytes as u64);
+        let downloads =
+            batch.work.iter().filter_map(|work| if let Work::Download { from } = work { Some(from.bytes()) } else { None });
+        (constants, staged.chain(downloads).map(|bytes| self.region_required(bytes)).sum())
+    }
+
     /// Submits a batch: one command buffer, one submission. Batches that touch the same regions run in the order in which
     /// they are submitted.
     ///
@@ -240,8 +256,7 @@ impl Device {
         let mut staging = Staged { shared, buffers: Vec::new() };
         let mut downloads = Staged { shared, buffers: Vec::new() };
         let mut uploads: Vec<&[u8]> = Vec::new();
-        // Command buffers are not wiped.
-        let inline = |bytes: &[u8]| !shared.settings.wipe && bytes.len() <= MOST_INLINE && bytes.len().is_multiple_of(4);
+        let inline = |bytes: &[u8]| shared.writes_inline(bytes.len());
         let mut upload = |bytes| {
             if inline(bytes) {
                 count(&shared.counters.uploaded, bytes.len() as u64);
@@ -324,6 +339,13 @@ impl Device {
         shared.in_flight.lock().push(InFlight { until, lanes: vec![lane], held, staging: staging.keep() });
         drop(timed);
         Ok(Ticket { shared: shared.clone(), until, downloads: downloads.keep(), awaited: None })
+    }
+}
+
+impl Shared {
+    /// Whether what is written lies in the command buffer, and need not be staged. Command buffers are not wiped.
+    fn writes_inline(&self, bytes: usize) -> bool {
+        !self.settings.wipe && bytes <= MOST_INLINE && bytes.is_multiple_of(4)
     }
 }
 

@@ -1,4 +1,4 @@
-use super::budget::{self, Budget};
+use super::budget::{self, Budget, Room};
 use super::{Counters, Gpu, count, driver_error};
 use crate::{Error, plan};
 use ash::vk;
@@ -301,17 +301,17 @@ impl Memory {
             info = info.sharing_mode(vk::SharingMode::CONCURRENT).queue_family_indices(&self.families);
         }
         // SAFETY: a live device; the size is not zero.
-        let raw =
-            unsafe { gpu.raw.create_buffer(&info, None) }.map_err(|result| self.refused("vkCreateBuffer", size, result))?;
+        let raw = unsafe { gpu.raw.create_buffer(&info, None) }
+            .map_err(|result| self.refused(gpu, "vkCreateBuffer", (place, size), result))?;
         // SAFETY: the buffer was just made.
         let requirements = unsafe { gpu.raw.get_buffer_memory_requirements(raw) };
-        let allocation = self.allocate(place, raw, requirements).and_then(|allocation| {
+        let allocation = self.allocate(gpu, place, raw, requirements).and_then(|allocation| {
             // SAFETY: the memory was allocated for this buffer's requirements and nothing else is bound to its range.
             match unsafe { gpu.raw.bind_buffer_memory(raw, allocation.memory(), allocation.offset()) } {
                 Ok(()) => Ok(allocation),
                 Err(result) => {
                     self.free(allocation);
-                    Err(self.refused("vkBindBufferMemory", size, result))
+                    Err(self.refused(gpu, "vkBindBufferMemory", (place, size), result))
                 }
             }
         });
@@ -330,7 +330,13 @@ impl Memory {
         Ok(Buffer { raw, size, address, place, dirty: true, allocation, descriptor: Mutex::new(None) })
     }
 
-    fn allocate(&self, place: Place, raw: vk::Buffer, requirements: vk::MemoryRequirements) -> Result<Allocation, Error> {
+    fn allocate(
+        &self,
+        gpu: &Gpu,
+        place: Place,
+        raw: vk::Buffer,
+        requirements: vk::MemoryRequirements,
+    ) -> Result<Allocation, Error> {
         let description = AllocationCreateDesc {
             name: "vector",
             requirements,
@@ -346,6 +352,7 @@ impl Memory {
                 AllocationScheme::GpuAllocatorManaged
             },
         };
+        let refused = |call, result| self.refused(gpu, call, (place, requirements.size), result);
         let mut allocator = self.allocator.lock();
         let allocator = allocator.as_mut().ok_or(Error::Lost { during: "allocation" })?;
         allocator.allocate(&description).map_err(|error| {
@@ -353,7 +360,7 @@ impl Memory {
                 AllocationError::OutOfMemory => vk::Result::ERROR_OUT_OF_DEVICE_MEMORY,
                 // For want of memory or of addresses: `vkMapMemory` has no other errors.
                 AllocationError::FailedToMap(_) => {
-                    return self.refused("vkMapMemory", requirements.size, vk::Result::ERROR_OUT_OF_HOST_MEMORY);
+                    return refused("vkMapMemory", vk::Result::ERROR_OUT_OF_HOST_MEMORY);
                 }
                 // gpu-allocator gives these on by name only.
                 AllocationError::Internal(text) if text.contains("ERROR_OUT_OF_HOST_MEMORY") => {
@@ -366,15 +373,17 @@ impl Memory {
                 }
                 _ => return Error::Driver { call: "gpu-allocator", code: error.to_string() },
             };
-            self.refused("vkAllocateMemory", requirements.size, result)
+            refused("vkAllocateMemory", result)
         })
     }
 
-    /// The error of a call that was to give memory: where there is none, with how much was asked for.
-    fn refused(&self, call: &'static str, needed: u64, result: vk::Result) -> Error {
+    /// The error of a call that was to give memory: where there is none, with how much was asked for, and how much is left of the limit
+    /// and, if the driver tells it, of the budget.
+    fn refused(&self, gpu: &Gpu, call: &'static str, (place, needed): (Place, u64), result: vk::Result) -> Error {
         match driver_error(call)(result) {
             Error::OutOfMemory { during, .. } => {
-                Error::OutOfMemory { during, needed, available: self.limit.saturating_sub(self.used()) }
+                let room = self.budget.room(gpu, place).map_or(u64::MAX, Room::left);
+                Error::OutOfMemory { during, needed, available: room.min(self.limit.saturating_sub(self.used())) }
             }
             other => other,
         }

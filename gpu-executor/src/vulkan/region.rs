@@ -32,7 +32,7 @@ pub(super) struct Allocated {
 /// A buffer that regions share. Submissions in flight hold it too, and are held by the device: hence the weak reference.
 pub(super) struct Held {
     device: Weak<Shared>,
-    /// Taken out when it goes back to the pool.
+    /// Taken out when it goes back to the pool; a placeholder has none.
     buffer: Option<Buffer>,
     /// The timeline value of the last submission that touched it: the next one that does waits for it, on the device.
     pub(super) last_use: AtomicU64,
@@ -87,6 +87,11 @@ impl Region {
         self.range.clone()
     }
 
+    /// How many bytes the buffer has that the region is part of.
+    pub(super) fn whole(&self) -> u64 {
+        self.memory.held.buffer.as_ref().map_or(0, |buffer| buffer.size)
+    }
+
     pub(super) fn span(&self) -> Result<Span<'_>, Error> {
         let buffer = self.memory.held.buffer.as_ref().ok_or(Error::Lost { during: "an earlier job" })?;
         Ok(Span { whole: self.memory.constants, ..Span::new(buffer, self.range.start, self.bytes()) })
@@ -108,6 +113,23 @@ impl Device {
         self.allocate_for(bytes, false)
     }
 
+    /// A region of `bytes` bytes that has no memory: what a batch would take is found with it, but the batch cannot be submitted
+    /// ([`Error::Lost`]).
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if the device's largest allocation does not allow it.
+    pub fn placeholder(&self, bytes: u64) -> Result<Region, Error> {
+        self.shared.fits_one_allocation(bytes)?;
+        Ok(self.region(None, bytes, false))
+    }
+
+    fn region(&self, buffer: Option<Buffer>, bytes: u64, constants: bool) -> Region {
+        let held =
+            Held { device: Arc::downgrade(&self.shared), buffer, last_use: AtomicU64::new(0), listed: AtomicU64::new(0) };
+        let memory = Allocated { held: Arc::new(held), shared: self.shared.clone(), constants };
+        Region { memory: Arc::new(memory), range: 0..bytes }
+    }
+
     pub(super) fn allocate_for(&self, bytes: u64, constants: bool) -> Result<Region, Error> {
         let shared = &self.shared;
         shared.fits_one_allocation(bytes)?;
@@ -115,13 +137,6 @@ impl Device {
         let size = shared.memory.size(bytes);
         shared.with_memory(|| shared.memory.reserve_resident(size))?;
         let buffer = shared.buffer(shared.settings.resident, bytes).inspect_err(|_| shared.memory.release_resident(size))?;
-        let held = Held {
-            device: Arc::downgrade(shared),
-            buffer: Some(buffer),
-            last_use: AtomicU64::new(0),
-            listed: AtomicU64::new(0),
-        };
-        let memory = Allocated { held: Arc::new(held), shared: shared.clone(), constants };
-        Ok(Region { memory: Arc::new(memory), range: 0..bytes })
+        Ok(self.region(Some(buffer), bytes, constants))
     }
 }
