@@ -288,6 +288,10 @@ impl Backend {
     /// Begins a profile of everything that this backend and its clones do; one that was begun before is dropped. Costs some
     /// microseconds a call. Where the CPU computes alone, nothing is recorded.
     ///
+    /// The same spans go to `tracing` at its level `TRACE`, target `bls12_field_gpu`, name `stage`: those of threads always, as they
+    /// happen; those of the device while a profile is under way, when it is known that they are over, with the field `nanos` for how
+    /// long they took.
+    ///
     /// # Errors
     /// [`Error::Device`] if the device is lost.
     ///

@@ -7,7 +7,7 @@ mod support;
 use ark_bls12_381::Fr;
 use bls12_field_gpu::{
     Backend, CacheDirectory, CallClass, DeviceError, Engine, Error, ErrorKind, Failure, Faults, Field, Form, Injection,
-    MemoryMode, Operation, Options, Validation, Vector, Width,
+    MemoryMode, Operation, Options, Validation, Vector, Verify, Width, Zeros,
 };
 use std::collections::BTreeMap;
 use std::thread;
@@ -92,6 +92,35 @@ fn record(backend: &Backend) -> Result<(), Error> {
     ticket.wait().map(drop)
 }
 
+/// A recording of operations that take several steps, scratch memory and constants, verified and proved: each once, and what it downloads.
+fn record_more(backend: &Backend) -> Result<(), Error> {
+    let a = numbers(3);
+    let va = backend.upload(&a)?;
+    let mut recording = backend.record();
+    let products = recording.prefix_product(&va)?;
+    let inverses = recording.batch_inverse(&products, Zeros::Keep)?;
+    let dot = recording.inner_product(&products, &inverses)?;
+    let selected = recording.evaluate(&(&va * &inverses - Fr::from(5u64)))?;
+    let turned = recording.reverse(&selected)?;
+    let value = recording.evaluate_point(&turned, &Fr::from(2u64))?;
+    let downloads = [recording.download(&dot)?, recording.download(&turned)?, recording.download(&value)?];
+    recording.memory_required()?;
+    let mut landed = recording.submit_verified()?.wait()?;
+    let [dot, turned, value] = downloads.map(|download| landed.take(&download));
+    assert_eq!(dot?, [Fr::from(20u64)]);
+    let (turned, two) = (turned?, Fr::from(2u64));
+    let mut product = Fr::from(1u64);
+    let selected = a.iter().map(|a| {
+        product *= a;
+        a / &product - Fr::from(5u64)
+    });
+    let mut selected: Vec<Fr> = selected.collect();
+    selected.reverse();
+    assert_eq!(turned, selected);
+    assert_eq!(value?, [selected.iter().rev().fold(Fr::from(0u64), |sum, x| sum * two + x)]);
+    Ok(())
+}
+
 /// Nothing lives any more.
 fn assert_gone(faults: &Faults) {
     assert_eq!((faults.live(), faults.memory()), (BTreeMap::new(), 0), "{:?}", faults.failed());
@@ -163,17 +192,19 @@ fn every_call_of_a_first_recording_fails() {
     in_time(LIMIT, || first_use(|backend, _| record(backend)));
 }
 
+/// Work of a backend, given what its call is to give.
+type Work = fn(&Backend, &[u64]) -> Result<(), Error>;
+
 /// By class, on one backend, in use: what fails is over when the call is, and leaves nothing behind.
-#[test]
-fn a_backend_outlives_what_fails() {
-    in_time(LIMIT, || {
+fn outlives(works: &[Work], limited: impl Fn(Options) -> Options + Send + 'static) {
+    let works = works.to_vec();
+    in_time(LIMIT, move || {
         let expected = case().answer().0;
         for (options, faults) in engines() {
-            // So little that a share of it that does not come back is soon missed.
-            let backend = Watched::new(options.device_memory(256 << 10));
+            let backend = Watched::new(limited(options));
             let kept = backend.upload(&numbers(9)).unwrap();
-            let works: [&dyn Fn() -> Result<(), Error>; 2] = [&|| compute(&backend, &expected), &|| record(&backend)];
-            works.iter().for_each(|work| work().unwrap());
+            let works = works.iter().map(|work| || work(&backend, &expected));
+            works.clone().for_each(|work| work().unwrap());
             backend.trim();
             let live = faults.live();
             for work in works {
@@ -204,6 +235,17 @@ fn a_backend_outlives_what_fails() {
             assert_gone(&faults);
         }
     });
+}
+
+#[test]
+fn a_backend_outlives_what_fails() {
+    // So little memory that a share of it that does not come back is soon missed.
+    outlives(&[compute, |backend, _| record(backend)], |options| options.device_memory(256 << 10));
+}
+
+#[test]
+fn a_backend_outlives_what_fails_in_recordings_of_several_steps() {
+    outlives(&[|backend, _| record_more(backend)], |options| options.verify(Verify::Proofs));
 }
 
 /// No memory at all, and then some again.
@@ -380,6 +422,38 @@ fn vectors_of_a_lost_device_answer_nothing_but_that() {
                 assert_eq!(log.messages(), Vec::<String>::new());
                 assert_gone(&faults);
             }
+        }
+    });
+}
+
+/// The same of recordings whose operations take several steps, where the device goes when they are made and tested, or later.
+#[test]
+fn recordings_of_several_steps_lose_their_device() {
+    in_time(LIMIT, || {
+        // Each engine at every eighth call: some 300 are made, most of them for the tests of kernels.
+        for (number, (options, faults)) in engines().enumerate() {
+            let options = options.verify(Verify::Proofs);
+            let backend = Watched::new(options.clone());
+            let calls = calls(&faults, CallClass::Any, || record_more(&backend));
+            drop(backend);
+            let mut noticed = 0;
+            for at in (number as u64..calls).step_by(8) {
+                let failure = LOSSES[at as usize % 2];
+                faults.clear();
+                let backend = Watched::not_required(options.clone(), Validation::On);
+                inject(&faults, CallClass::Any, at, 1, failure);
+                if let Err(error) = record_more(&backend) {
+                    assert!(suits(&error, failure), "{failure:?} at {:?}: {error:?}", faults.failed());
+                    noticed += 1;
+                }
+                let _ = record_more(&backend);
+                assert!(backend.is_lost());
+                assert!(is_lost(record_more(&backend)));
+                drop(backend);
+                assert_gone(&faults);
+            }
+            // All but some of the last.
+            assert!(8 * noticed + 24 > calls, "{noticed} of {calls}");
         }
     });
 }

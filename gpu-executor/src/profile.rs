@@ -22,7 +22,7 @@ pub enum Stage {
     Share,
     /// Copies from the device's memory to the host's, or within it.
     Download,
-    /// A thread waits for the device.
+    /// A thread waits for the device, or until others have checked enough of what came from it.
     Wait,
     /// The CPU copies to the caller's slices.
     CopyOut,

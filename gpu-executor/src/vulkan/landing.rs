@@ -4,7 +4,9 @@
 //! products of Fq were checked in 83 ms in one piece, in 98 to 103 in eight, 16 or 64 of them.
 
 use super::Threads;
+use super::profiler::Profiler;
 use super::run::{Landed, Watch};
+use crate::Stage;
 use parking_lot::{Condvar, Mutex};
 use std::ops::Range;
 use std::time::Duration;
@@ -24,6 +26,7 @@ pub(super) struct Landing<'p, 's, W: Watch> {
     /// Who looks at them later; if nobody does, the caller does at once.
     pub(super) later: Option<&'p rayon::Scope<'s>>,
     pub(super) objections: &'s Objections<W::Error>,
+    pub(super) profiler: &'s Profiler,
 }
 
 /// What is wrong with chunks that landed.
@@ -64,7 +67,7 @@ impl<'s, W: Watch> Landing<'_, 's, W> {
         };
         match self.later {
             Some(scope) => {
-                let looked = objections.begin();
+                let looked = objections.begin(self.profiler);
                 scope.spawn(move |_| {
                     let _looked = looked;
                     look();
@@ -86,9 +89,12 @@ impl<E> Objections<E> {
     }
 
     /// Waits, for a while, until there is room for one more chunk to be looked at. Only who looks at none may wait here.
-    fn begin(&self) -> Looked<'_, E> {
+    fn begin(&self, profiler: &Profiler) -> Looked<'_, E> {
         let mut state = self.state.lock();
-        self.looked.wait_while_for(&mut state, |state| state.under_way >= MOST, PATIENCE);
+        if state.under_way >= MOST {
+            let _timed = profiler.timed(Stage::Wait, 0);
+            self.looked.wait_while_for(&mut state, |state| state.under_way >= MOST, PATIENCE);
+        }
         state.under_way += 1;
         Looked(self)
     }
@@ -172,10 +178,10 @@ mod tests {
     /// Lands chunks of ten elements; what of the first one to which there was an objection, and how many were looked at.
     fn land(threads: &Threads, (chunks, later): (usize, bool), watch: &To) -> (Option<u64>, usize) {
         let mut bytes = vec![0; 10 * chunks];
-        let objections = Objections::new();
+        let (objections, profiler) = (Objections::new(), Profiler::default());
         threads.scope(later, |later| {
             assert!(later.is_some() || rayon::current_thread_index().is_some() || chunks == 1);
-            let landing = Landing { watch, threads, later, objections: &objections };
+            let landing = Landing { watch, threads, later, objections: &objections, profiler: &profiler };
             for (number, chunk) in bytes.chunks_mut(10).enumerate() {
                 landing.lands(10 * number..10 * (number + 1), [None, None, None, Some(chunk)]);
             }
@@ -192,15 +198,15 @@ mod tests {
 
     #[test]
     fn no_more_are_to_be_looked_at_than_the_bound() {
-        let objections = Objections::<()>::new();
-        let held: Vec<_> = (0..MOST).map(|_| objections.begin()).collect();
+        let (objections, profiler) = (Objections::<()>::new(), Profiler::default());
+        let held: Vec<_> = (0..MOST).map(|_| objections.begin(&profiler)).collect();
         assert_eq!(objections.state.lock().under_way, MOST);
         std::thread::scope(|scope| {
-            scope.spawn(|| drop(objections.begin()));
+            scope.spawn(|| drop(objections.begin(&profiler)));
             drop(held);
         });
         // Nobody has looked for too long.
-        let held: Vec<_> = (0..=MOST).map(|_| objections.begin()).collect();
+        let held: Vec<_> = (0..=MOST).map(|_| objections.begin(&profiler)).collect();
         assert_eq!(objections.state.lock().under_way, MOST + 1);
         drop(held);
         assert_eq!(objections.state.lock().under_way, 0);

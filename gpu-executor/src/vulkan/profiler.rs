@@ -48,6 +48,12 @@ impl std::fmt::Debug for Timed<'_> {
 }
 
 impl Profiler {
+    pub(super) fn timed(&self, stage: Stage, bytes: u64) -> Timed<'_> {
+        let span = tracing::trace_span!(target: "bls12_field_gpu", "stage", stage = stage.name(), bytes).entered();
+        let profiler = self.on.load(Relaxed).then(|| (self, Instant::now()));
+        Timed { profiler, stage, bytes, _span: span }
+    }
+
     fn push(
         &self,
         stage: Stage,
@@ -107,9 +113,7 @@ impl Device {
 
 impl Shared {
     pub(super) fn timed(&self, stage: Stage, bytes: u64) -> Timed<'_> {
-        let span = tracing::trace_span!(target: "bls12_field_gpu", "stage", stage = stage.name(), bytes).entered();
-        let profiler = self.profiler.on.load(Relaxed).then(|| (&self.profiler, Instant::now()));
-        Timed { profiler, stage, bytes, _span: span }
+        self.profiler.timed(stage, bytes)
     }
 
     /// Finds how far the device's clock is ahead of the CPU's: the shortest of a few round trips of one stamp.
@@ -244,7 +248,9 @@ impl Shared {
             self.profiler.push(stage, name, track, times, bytes);
             let nanos = pair[1].wrapping_sub(pair[0]) as f64 * self.settings.limits.tick;
             let queue = format_args!("{:?}", lane.role);
-            tracing::trace!(target: "bls12_field_gpu", stage = stage.name(), name, bytes, %queue, nanos, "device stage finished");
+            // It is over: how long it took, a field says.
+            tracing::trace_span!(target: "bls12_field_gpu", "stage", stage = stage.name(), name, bytes, %queue, nanos)
+                .in_scope(|| ());
         }
     }
 }

@@ -88,7 +88,8 @@ impl Program {
         let later = stream.most > 1 && watch.checks();
         let objections = Objections::new();
         let streamed = shared.threads.scope(later, |later| {
-            let landing = Landing { watch, threads: &shared.threads, later, objections: &objections };
+            let landing =
+                Landing { watch, threads: &shared.threads, later, objections: &objections, profiler: &shared.profiler };
             // Its memory is others' before the last chunks are checked, and while the CPU computes what is left.
             stream.all(&job, &cutting, landing)
         });

@@ -4,8 +4,8 @@ use crate::measure::Inputs;
 use ark_bls12_381::{Fq, Fr};
 use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::{
-    Backend, Error, Field, Form, Formulation, MemoryMode, Operation, Options, REDUCTIONS, TABLE, Track, Vector, Verify,
-    Width,
+    Backend, DeviceError, DeviceKind, Engine, Error, Field, Form, Formulation, MemoryMode, Operation, Options, REDUCTIONS,
+    TABLE, Track, Vector, Verify, Width,
 };
 use cpu_reference::LimbField as _;
 use field_kernels::permutations;
@@ -48,6 +48,51 @@ pub(crate) fn check(options: &Options) -> Result<(), Error> {
             chunks(&Backend::new(&options.chunk_elements(9000))?)?;
         }
     }
+    for limit in [None, Some(u64::MAX)] {
+        nearly_full(options, limit)?;
+    }
+    Ok(())
+}
+
+/// A call that needs several times what resident vectors leave of the device's memory, or of three quarters of it, which is what a
+/// backend keeps to by itself. Where a device shares the CPU's memory, that is left alone.
+fn nearly_full(options: &Options, limit: Option<u64>) -> Result<(), Error> {
+    let staged = options.clone().memory(MemoryMode::DeviceLocal).verify(Verify::All);
+    let backend = Backend::new(&limit.map_or(staged.clone(), |limit| staged.device_memory(limit)))?;
+    let Engine::Vulkan { device, .. } = backend.engine() else { return Ok(()) };
+    let memory = device.memory;
+    if device.kind != DeviceKind::Discrete {
+        println!("a full device: skipped on a device that is {:?}", device.kind);
+        return Ok(());
+    }
+    let inputs = Inputs::new(Operation::Add, Field::Fq, 1 << 22);
+    let call = || inputs.call(Form::Canonical, |call| backend.execute(call)).map(|outcome| outcome.report.dispatches);
+    let usual = call()?;
+    let (mut resident, mut refused) = (Vec::new(), None);
+    // 3 GiB, half of that where it is refused, and so on.
+    let mut length = 1 << 26;
+    while length > 1 << 16 {
+        match backend.zeros::<Fq>(length) {
+            Ok(vector) => resident.push(vector),
+            Err(error @ Error::Device(DeviceError::OutOfMemory { .. })) => {
+                length /= 2;
+                refused = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let full = call()?;
+    let bytes = resident.iter().map(|vector| vector.len() * Field::Fq.bytes()).sum::<usize>();
+    drop(resident);
+    let again = call()?;
+    println!(
+        "a full device: with {:.2} of {:.2} GB resident, {} additions right in {full} dispatches, {usual} before and {again} \
+         afterwards; {}",
+        bytes as f64 / 1e9,
+        memory as f64 / 1e9,
+        1 << 22,
+        refused.map_or_else(String::new, |error| error.to_string())
+    );
     Ok(())
 }
 

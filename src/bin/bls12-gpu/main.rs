@@ -9,10 +9,11 @@ mod engine;
 mod goals;
 mod kernels;
 mod measure;
+mod profile;
 mod report;
 mod roofline;
 
-use bls12_field_gpu::{Backend, DeviceChoice, Options, Placement, survey};
+use bls12_field_gpu::{Backend, DeviceChoice, Options, Placement, Verify, survey};
 use clap::{Parser, Subcommand};
 use kernels::Kernels;
 use std::path::PathBuf;
@@ -54,6 +55,27 @@ enum Command {
         /// What is checked, for the head; by default what git says.
         #[arg(long)]
         commit: Option<String>,
+    },
+    /// Profiles one call on elements in host memory: where its time went, and a trace that opens in Perfetto.
+    Profile {
+        /// The operation.
+        #[arg(default_value = "mul")]
+        operation: String,
+        /// The field, fq or fr.
+        #[arg(long, default_value = "fq")]
+        field: String,
+        /// How many elements.
+        #[arg(long, default_value_t = 1 << 22)]
+        length: usize,
+        /// Has no result checked, so that the CPU may compute a part of them.
+        #[arg(long)]
+        unverified: bool,
+        /// Where the trace goes.
+        #[arg(long, default_value = "bls12-gpu-trace.json")]
+        out: PathBuf,
+        /// The device's index; by default the one the library would choose.
+        #[arg(long)]
+        device: Option<usize>,
     },
     /// Prints how many milliseconds it took to make a backend and to make the first call; used by `report`.
     #[command(hide = true)]
@@ -147,6 +169,10 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
             let head = report::head(&Backend::new(&on(device))?, commit.unwrap_or_else(report::commit_here), "check", false);
             head.iter().for_each(|(name, value)| println!("{name}: {value}"));
             check::check(&on(device))?;
+        }
+        Command::Profile { operation, field, length, unverified, out, device } => {
+            let options = if unverified { on(device).verify(Verify::Off).placement(Placement::Auto) } else { on(device) };
+            profile::profile(&options, (&operation, &field, length), &out)?;
         }
         Command::FirstCall { cache, device } => {
             let (made, called) = engine::first_call(&on(device), &cache)?;
