@@ -84,6 +84,15 @@ Fe fe_neg(Fe a) {
     return fe_select(fe_is_zero(a), a, negated);
 }
 
+// The second half of a round of Montgomery multiplication: adds the multiple m p of p that clears t's lowest word, and drops that word.
+// What is carried is returned: with what the first half carried it makes the highest word, which is left to the caller.
+uint fe_drop_word(inout Fe t) {
+    uint m = t.w[0] * N0, carry = 0u;
+    carrying_mul_add(m, P[0], t.w[0], carry); // the low word is zero by the choice of m
+    [[unroll]] for (int j = 1; j < WORDS; ++j) { t.w[j - 1] = carrying_mul_add(m, P[j], t.w[j], carry); }
+    return carry;
+}
+
 // Montgomery product a * b / R mod p.
 //
 // Coarsely integrated operand scanning (C. K. Koc, T. Acar, B. S. Kaliski, "Analyzing and Comparing Montgomery
@@ -101,13 +110,7 @@ Fe fe_mul(Fe a, Fe b) {
         [[unroll]] for (int j = 0; j < WORDS; ++j) {
             t.w[j] = carrying_mul_add(a.w[j], b.w[i], t.w[j], high);
         }
-        uint m = t.w[0] * N0;
-        uint carry = 0u;
-        carrying_mul_add(m, P[0], t.w[0], carry); // the low word is zero by the choice of m
-        [[unroll]] for (int j = 1; j < WORDS; ++j) {
-            t.w[j - 1] = carrying_mul_add(m, P[j], t.w[j], carry);
-        }
-        t.w[WORDS - 1] = high + carry;
+        t.w[WORDS - 1] = high + fe_drop_word(t);
     }
     return fe_reduce_once(t);
 }

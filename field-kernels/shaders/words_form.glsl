@@ -44,15 +44,13 @@ Op op_square(Op a) {
     }
     uint above = 0u;
     [[unroll]] for (int i = 0; i < WORDS; ++i) {
-        uint high = 0u, carry = 0u;
+        uint high = 0u;
         t.w[i] = carrying_mul_add(a.w[i], a.w[i], t.w[i], high);
         [[unroll]] for (int j = i + 1; j < WORDS; ++j) {
             // The lowest of the words above begins with a zero, not with a bit of word i.
             t.w[j] = carrying_mul_add(a.w[i], j == i + 1 ? a.w[j] << 1 : twice.w[j], t.w[j], high);
         }
-        uint m = t.w[0] * N0;
-        carrying_mul_add(m, P[0], t.w[0], carry); // the low word is zero by the choice of m
-        [[unroll]] for (int j = 1; j < WORDS; ++j) { t.w[j - 1] = carrying_mul_add(m, P[j], t.w[j], carry); }
+        uint carry = fe_drop_word(t);
         if (FITS) {
             t.w[WORDS - 1] = high + carry;
         } else {
@@ -75,12 +73,10 @@ Op op_mul2(Op a, Op b, Op c, Op d) {
     [[unroll]] for (int j = 0; j < WORDS; ++j) { t.w[j] = 0u; }
     uint above = 0u;
     [[unroll]] for (int i = 0; i < WORDS; ++i) {
-        uint first = 0u, second = 0u, carry = 0u;
+        uint first = 0u, second = 0u;
         [[unroll]] for (int j = 0; j < WORDS; ++j) { t.w[j] = carrying_mul_add(a.w[j], b.w[i], t.w[j], first); }
         [[unroll]] for (int j = 0; j < WORDS; ++j) { t.w[j] = carrying_mul_add(c.w[j], d.w[i], t.w[j], second); }
-        uint m = t.w[0] * N0;
-        carrying_mul_add(m, P[0], t.w[0], carry); // the low word is zero by the choice of m
-        [[unroll]] for (int j = 1; j < WORDS; ++j) { t.w[j - 1] = carrying_mul_add(m, P[j], t.w[j], carry); }
+        uint carry = fe_drop_word(t);
         // Together with what is above, below 2^33.
         uint over = 0u, more = 0u, last = 0u;
         uint sum = carrying_add(above, first, over);
