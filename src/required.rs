@@ -3,7 +3,7 @@
 use crate::on_device::slots;
 use crate::step::Lowered;
 use crate::task::Scratch;
-use crate::{Backend, Error, Field, Operation, Recording};
+use crate::{Backend, Error, Field, Form, Operation, Place, Recording};
 
 /// How much memory something takes, beside the caller's own slices. See [`Backend::memory_required`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,9 +16,10 @@ pub struct MemoryRequired {
 }
 
 impl Backend {
-    /// How much memory a call on `length` elements in host memory takes while it runs, if none of its slices is
-    /// [pinned](crate::Pinned): as things stand, that is with the chunks that it would be cut into now. With less it would be cut
-    /// finer: the least that will do is what a call of one element takes. Where the CPU computes, it takes none.
+    /// How much memory a call on `length` canonical elements in host memory takes while it runs, if none of its slices is
+    /// [pinned](crate::Pinned): as things stand, that is where [`Backend::explain`] says that it would be computed now, with the chunks that it
+    /// would be cut into. With less it would be cut finer: the least that will do is what a call of one element takes. Where the CPU
+    /// computes, it takes none.
     ///
     /// ```
     /// use bls12_field_gpu::{Field, Operation};
@@ -37,7 +38,11 @@ impl Backend {
             return Err(Error::NotAvailable { operation: row.name, field });
         }
         let Some(vulkan) = self.vulkan() else { return Ok(MemoryRequired::default()) };
-        let (device, host) = vulkan.device().memory_required(&slots(row, field), length, row.cost)?;
+        let how = match self.explain(operation, field, Form::Canonical, length).place {
+            Place::Cpu => return Ok(MemoryRequired::default()),
+            Place::Device(setting) => (setting.staged(), setting.chunk_elements),
+        };
+        let (device, host) = vulkan.device().memory_required(&slots(row, field), (length, row.cost), how)?;
         // Flags are words until they are the caller's.
         let flags = if row.has_mask() { length.saturating_mul(size_of::<u32>()) as u64 } else { 0 };
         Ok(MemoryRequired { device, host: host.saturating_add(flags) })
@@ -58,7 +63,7 @@ impl Backend {
         match self.vulkan() {
             _ if bytes == 0 => MemoryRequired::default(),
             None => MemoryRequired { device: 0, host: bytes },
-            Some(vulkan) if vulkan.device().is_staged() => {
+            Some(vulkan) if vulkan.device().is_device_local() => {
                 MemoryRequired { device: vulkan.device().region_required(bytes), host: 0 }
             }
             Some(vulkan) => MemoryRequired { device: 0, host: vulkan.device().region_required(bytes) },
@@ -123,7 +128,7 @@ impl Recording {
         let scratch = scratch.count() + constants;
         let checks = verification.map_or(0, |verification| verification.required(&self.steps));
         let host = downloads + staging + checks;
-        Ok(if device.is_staged() {
+        Ok(if device.is_device_local() {
             MemoryRequired { device: scratch, host }
         } else {
             MemoryRequired { device: 0, host: host + scratch }

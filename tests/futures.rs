@@ -357,3 +357,41 @@ fn what_takes_too_long_loses_the_device() {
         }
     });
 }
+
+/// A recording of so many powers.
+fn powers(vector: &Vector<Fr>, count: u32, backend: &Backend) -> Ticket {
+    let mut recording = backend.record();
+    (0..count).for_each(|_| recording.pow_into(vector, &[u64::MAX; 6], vector).unwrap());
+    recording.submit().unwrap()
+}
+
+#[test]
+fn only_who_waits_loses_the_device_and_only_if_it_stands_still() {
+    in_time(LIMIT, || {
+        let numbers = numbers::<Fr>(20_000, 1);
+        let each = {
+            let backend = unwatched(Options::new());
+            let vector = backend.upload(&numbers).unwrap();
+            powers(&vector, 1, &backend).wait().unwrap();
+            let begin = Instant::now();
+            powers(&vector, 8, &backend).wait().unwrap();
+            begin.elapsed() / 8
+        };
+        let timeout = (6 * each).max(Duration::from_millis(300));
+        let within = |time: Duration| (time.as_secs_f64() / each.as_secs_f64()).ceil() as u32;
+        let backend = Watched::not_required(Options::new().timeout(timeout), Validation::On);
+        let vector = backend.upload(&numbers).unwrap();
+        powers(&vector, 1, &backend).wait().unwrap();
+        // Much is queued, and something finishes all the time: for who waits, and who awaits.
+        let queued = || (0..12).map(|_| powers(&vector, within(timeout / 6), &backend)).next_back().unwrap();
+        queued().wait().unwrap();
+        block_on(queued()).0.unwrap();
+        // Nobody waits any more.
+        let mut ticket = powers(&vector, within(3 * timeout), &backend);
+        assert!(!poll_once(&mut ticket));
+        drop(ticket);
+        thread::sleep(4 * timeout);
+        assert!(!backend.is_lost());
+        assert_eq!(vector.download().unwrap().len(), numbers.len());
+    });
+}

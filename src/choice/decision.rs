@@ -34,18 +34,22 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// As jobs are told: whether staged, in chunks of how many elements, and what the CPU computes.
-    pub(crate) fn for_a_job(self, prepared: &Prepared) -> (Option<bool>, Option<usize>, Option<Share>) {
-        let staged = match self.memory {
+    /// Whether vectors are staged, if that is decided.
+    pub(crate) fn staged(self) -> Option<bool> {
+        match self.memory {
             MemoryMode::Auto => None,
             MemoryMode::DeviceLocal => Some(true),
             MemoryMode::Host => Some(false),
-        };
+        }
+    }
+
+    /// As jobs are told: whether staged, in chunks of how many elements, and what the CPU computes.
+    pub(crate) fn for_a_job(self, prepared: &Prepared) -> (Option<bool>, Option<usize>, Option<Share>) {
         let key = Key::new(prepared.row.operation, prepared.field, prepared.form);
         let whole = 64 * prepared.field.limbs() as u64;
         let bits = if key.operation == Operation::Pow { prepared.exponent_bits().clamp(1, whole) } else { whole };
         let share = Share { elements: self.cpu_elements, piece: guesses::piece(key, bits as f64 / whole as f64) };
-        (staged, self.chunk_elements, (self.cpu_elements > 0).then_some(share))
+        (self.staged(), self.chunk_elements, (self.cpu_elements > 0).then_some(share))
     }
 }
 

@@ -21,8 +21,8 @@ use crate::{Error, Field, Form, Operation, Verify};
 use gpu_executor::Validation;
 use model::{Asked, Key, Measurements, Model, Query, is_small, undecided};
 use parking_lot::RwLock;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 /// What a backend knows about time.
 #[derive(Debug, Default)]
@@ -100,7 +100,18 @@ impl Chooser {
 /// The name of the notes that calibrations are kept in: what else times depend on is part of it.
 fn name(vulkan: &Vulkan) -> String {
     let tiled = if vulkan.tiled { "-tiled" } else { "" };
-    format!("calibration-{}{tiled}-{}-threads", vulkan.width.name(), rayon::current_num_threads())
+    format!("calibration-{}{tiled}-{}-threads{}", vulkan.width.name(), rayon::current_num_threads(), processor())
+}
+
+/// The kind of CPU, as a part of a file's name, if the system tells: machines may share a cache directory.
+fn processor() -> &'static str {
+    static PROCESSOR: OnceLock<String> = OnceLock::new();
+    PROCESSOR.get_or_init(|| {
+        let told = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let name = told.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+        let words = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        words.map(|word| format!("-{word}")).collect::<String>().chars().take(80).collect()
+    })
 }
 
 fn kept(vulkan: &Vulkan) -> Option<Measurements> {

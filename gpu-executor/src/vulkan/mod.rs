@@ -220,12 +220,6 @@ impl Device {
     pub fn is_device_local(&self) -> bool {
         self.shared.settings.resident == Place::Device
     }
-
-    /// Whether jobs' vectors pass through device-local memory, rather than that kernels reach for them in host memory.
-    pub fn is_staged(&self) -> bool {
-        self.shared.settings.staged
-    }
-
     /// Invocations per workgroup.
     pub fn workgroup_size(&self) -> u32 {
         self.shared.settings.workgroup_size

@@ -122,22 +122,17 @@ impl<W: Watch> Compute for OnTheCpu<'_, W> {
 
 impl Device {
     /// How much device memory a job of `elements` elements takes while it runs, in bytes, and how much host memory beside the
-    /// caller's slices, if none of these is pinned; for a program with these slots.
+    /// caller's slices, if none of these is pinned; for a program with these slots, staged or not, in chunks of so many elements: as
+    /// [`Job::staged`](crate::Job::staged) and [`Job::chunk_elements`](crate::Job::chunk_elements).
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] if the device's limits do not allow even one element.
-    pub fn memory_required(&self, slots: &[SlotUse], elements: usize, cost: u64) -> Result<(u64, u64), Error> {
-        self.shared.memory_required(slots, elements, cost)
-    }
-
-    /// How much memory a region of `bytes` bytes takes.
-    pub fn region_required(&self, bytes: u64) -> u64 {
-        self.shared.memory.size(bytes)
-    }
-}
-
-impl Shared {
-    fn memory_required(&self, slots: &[SlotUse], elements: usize, cost: u64) -> Result<(u64, u64), Error> {
+    pub fn memory_required(
+        &self,
+        slots: &[SlotUse],
+        (elements, cost): (usize, u64),
+        (staged, chunk_elements): (Option<bool>, Option<usize>),
+    ) -> Result<(u64, u64), Error> {
         let mut widths = [0; SLOTS];
         for (width, slot) in widths.iter_mut().zip(slots) {
             if let SlotUse::Reads(bytes) | SlotUse::Writes(bytes) = slot {
@@ -147,15 +142,21 @@ impl Shared {
         if elements == 0 {
             return Ok((0, 0));
         }
-        let staged = self.settings.staged;
+        let settings = &self.shared.settings;
+        let staged = staged.unwrap_or(settings.staged);
         let mut bytes = 0;
         // Whether it will be checked, shared with the CPU, or neither.
         for cut in [FINE, CHECKED, FINE.shared()] {
-            let (chunk, most) =
-                self.chunks(elements, &widths, cost, (staged, self.settings.workgroup_size), (cut, usize::MAX, None))?;
+            let how = (cut, usize::MAX, chunk_elements);
+            let (chunk, most) = self.shared.chunks(elements, &widths, cost, (staged, settings.workgroup_size), how)?;
             bytes = bytes.max(footprint(&widths, chunk) * most as u64);
         }
         Ok(if staged { (bytes, bytes) } else { (0, bytes) })
+    }
+
+    /// How much memory a region of `bytes` bytes takes.
+    pub fn region_required(&self, bytes: u64) -> u64 {
+        self.shared.memory.size(bytes)
     }
 }
 
@@ -199,7 +200,7 @@ const FINE: Cut = Cut { chunks: 16, elements: 1, beside_first: true, most: UNDER
 
 /// For what the CPU checks when it has come out: others look at a chunk while more come. H200, Fq mul of 2^24 pinned elements, where the
 /// CPU's check alone takes 107 to 111 ms: 108 in 32 chunks (33, since the first is cut in two), 110 in 16; 115 and 111 if all threads wait for the
-/// last of a chunk. Pageable ones were not compared.
+/// last of a chunk. Pageable ones: 148 in 32, 144 in 64.
 const CHECKED: Cut = Cut { chunks: 32, ..FINE };
 
 /// For what lies in pinned memory and is at most looked at there. H200, Fq add of 2^24 elements: 0.498 G a second in 16 chunks, 0.511

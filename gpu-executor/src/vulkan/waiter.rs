@@ -45,18 +45,26 @@ struct State {
 struct Awaited {
     id: u64,
     value: u64,
-    /// When it has taken too long, which loses the device; never, if that is out of the clock's range.
-    deadline: Option<Instant>,
+    /// Since when.
+    since: Instant,
     /// Taken when it is woken.
     waker: Option<Waker>,
     /// Why it will not be heard of any more.
     failed: Option<Error>,
 }
 
+impl State {
+    /// Nobody will hear of what he awaits, but for this.
+    fn fail(&mut self, error: &Error) {
+        self.awaited.iter_mut().for_each(|entry| entry.failed = Some(error.clone()));
+    }
+}
+
 impl Inner {
     /// The thread's work.
     fn serve(&self) {
-        let mut finished = 0;
+        // How far the timeline has got, and when it was seen to.
+        let (mut finished, mut advanced) = (0, Instant::now());
         let mut state = self.state.lock();
         loop {
             let done = |entry: &&mut Awaited| entry.value <= finished || entry.failed.is_some();
@@ -75,23 +83,33 @@ impl Inner {
             if state.stop {
                 return;
             }
-            let open = || state.awaited.iter().filter(|entry| entry.waker.is_some());
-            if open().next().is_none() {
+            if state.awaited.iter().all(|entry| entry.waker.is_none()) {
                 self.changed.wait(&mut state);
                 continue;
             }
-            let deadline = open().filter_map(|entry| entry.deadline).min();
+            let deadline = self.deadline(&state, advanced);
             match MutexGuard::unlocked(&mut state, || self.next_after(finished, deadline)) {
-                Ok(value) => finished = value,
-                // As whoever waits is told.
-                Err(error) => state.awaited.iter_mut().for_each(|entry| entry.failed = Some(error.clone())),
+                Ok(Some(value)) => (finished, advanced) = (value, Instant::now()),
+                // If whoever it was that waited for so long still does, that loses the device.
+                Ok(None) if self.deadline(&state, advanced).is_none_or(|now| Some(now) > deadline) => {}
+                Ok(None) => {
+                    self.lost.store(true, Relaxed);
+                    state.fail(&Error::TimedOut { after: self.timeout });
+                }
+                Err(error) => state.fail(&error),
             }
         }
     }
 
-    /// Sleeps until the timeline has passed `finished`; how far it has got. Whoever comes meanwhile awaits nothing that is
-    /// done sooner, so that nobody needs to wake the thread. Past the deadline the device is lost.
-    fn next_after(&self, finished: u64, deadline: Option<Instant>) -> Result<u64, Error> {
+    /// Until when the timeline must have advanced for those that await something; never, if nobody does or that is out of the clock's range.
+    fn deadline(&self, state: &State, advanced: Instant) -> Option<Instant> {
+        let open = state.awaited.iter().filter(|entry| entry.waker.is_some());
+        open.map(|entry| entry.since.max(advanced)).min()?.checked_add(self.timeout)
+    }
+
+    /// Sleeps until the timeline has passed `finished`; how far it has got, or `None` at the deadline. Whoever comes meanwhile awaits nothing
+    /// that is done sooner, so that nobody needs to wake the thread.
+    fn next_after(&self, finished: u64, deadline: Option<Instant>) -> Result<Option<u64>, Error> {
         let (semaphores, values) = ([self.timeline], [finished + 1]);
         let info = vk::SemaphoreWaitInfo::default().semaphores(&semaphores).values(&values);
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()).as_nanos());
@@ -104,11 +122,8 @@ impl Inner {
             waited.and_then(|()| counter().map_err(|result| ("vkGetSemaphoreCounterValue", result)))
         };
         match reached {
-            Ok(value) => Ok(value.max(finished + 1)),
-            Err((_, vk::Result::TIMEOUT)) => {
-                self.lost.store(true, Relaxed);
-                Err(Error::TimedOut { after: self.timeout })
-            }
+            Ok(value) => Ok(Some(value.max(finished + 1))),
+            Err((_, vk::Result::TIMEOUT)) => Ok(None),
             Err((call, result)) => {
                 let error = driver_error(call)(result);
                 if error.is_loss() {
@@ -129,9 +144,9 @@ impl Inner {
                 (entry.id, entry.waker.replace(waker))
             }
             None => {
-                let (id, deadline) = (state.next, Instant::now().checked_add(self.timeout));
+                let id = state.next;
                 state.next += 1;
-                state.awaited.push(Awaited { id, value, deadline, waker: Some(waker), failed: None });
+                state.awaited.push(Awaited { id, value, since: Instant::now(), waker: Some(waker), failed: None });
                 (id, None)
             }
         };
@@ -194,8 +209,8 @@ impl Waiter {
 }
 
 impl Ticket {
-    /// As [`Ticket::wait_timeout`], for futures: whoever polls last is woken when the batch has finished, or has not within
-    /// the device's timeout, counted from the first poll.
+    /// As [`Ticket::wait_timeout`], for futures: whoever polls last is woken when the batch has finished, or nothing has for as long as
+    /// the device's timeout since the first poll.
     ///
     /// # Errors
     /// [`Error::TimedOut`] and [`Error::Lost`]; what the driver answers to waiting.
