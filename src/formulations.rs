@@ -226,3 +226,43 @@ impl fmt::Display for Multiplication {
         write!(f, "{}, {because}", self.formulation.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Formulation::{Adic, Digits, Doubles, Words};
+
+    const NVIDIA: u32 = 0x10de;
+
+    fn device(name: &str, vendor: u32, kind: DeviceKind, float64: bool) -> DeviceInfo {
+        let (driver, vulkan) = (String::new(), String::new());
+        DeviceInfo { index: 0, name: name.into(), kind, driver, vulkan, memory: 1 << 30, vendor, int64: true, float64 }
+    }
+
+    /// What is guessed of what a device can run, of kernels like the multiplication and like powers, for Fq and Fr.
+    fn guesses(info: &DeviceInfo, width: Width) -> [Formulation; 4] {
+        let able = |all: &[Formulation]| all.iter().copied().filter(|which| can(info, width, *which)).collect::<Vec<_>>();
+        [
+            guess(info, Field::Fq, &able(&[Words, Digits, Doubles])),
+            guess(info, Field::Fq, &able(&[Words, Doubles, Adic])),
+            guess(info, Field::Fr, &able(&[Words, Digits])),
+            guess(info, Field::Fr, &able(&[Words, Adic])),
+        ]
+    }
+
+    #[test]
+    fn guesses_are_what_the_kind_of_device_can_do() {
+        let of = |name, kind, float64| guesses(&device(name, NVIDIA, kind, float64), Width::Int64);
+        let discrete = DeviceKind::Discrete;
+        assert_eq!(of("NVIDIA H200", discrete, true), [Doubles, Doubles, Digits, Adic]);
+        assert_eq!(of("NVIDIA A100-SXM4-80GB", discrete, true), [Doubles, Doubles, Digits, Adic]);
+        // Its doubles are slow, or it has none.
+        assert_eq!(of("NVIDIA GeForce RTX 4090", discrete, true), [Digits, Adic, Digits, Adic]);
+        assert_eq!(of("NVIDIA H200", discrete, false), [Digits, Adic, Digits, Adic]);
+        // Of others nothing is known.
+        assert_eq!(of("NVIDIA Tegra", DeviceKind::Integrated, true), [Words; 4]);
+        assert_eq!(guesses(&device("AMD Instinct MI300X", 0x1002, discrete, true), Width::Int64), [Words; 4]);
+        assert_eq!(guesses(&device("llvmpipe", 0x10005, DeviceKind::Software, true), Width::Int64), [Words; 4]);
+        assert_eq!(guesses(&device("NVIDIA H200", NVIDIA, discrete, true), Width::Int32), [Words; 4]);
+    }
+}

@@ -198,15 +198,15 @@ pub(crate) fn first_zero(word: u32) -> Option<usize> {
 }
 
 #[derive(Clone, Debug)]
-struct Inversion {
-    field: Field,
-    zeros: Zeros,
+pub(crate) struct Inversion {
+    pub(crate) field: Field,
+    pub(crate) zeros: Zeros,
     /// The most invocations of a launch, if not what suits the device.
-    invocations: Option<usize>,
+    pub(crate) invocations: Option<usize>,
 }
 
 /// Multiplications per element, or about, an invocation's inversion included.
-const COST: u64 = 4;
+pub(crate) const COST: u64 = 4;
 
 /// The most invocations of a launch, which each have as many elements as it takes: enough to keep a device busy, and no more, since
 /// each inverts. On the H200, which has room for 384 on each of its 132 parts, 2^22 Fq elements take 615 us with 2^15, 569 with

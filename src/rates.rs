@@ -2,11 +2,12 @@
 //! for the command-line program only.
 
 use crate::call::{Call, Prepared};
+use crate::inversion::{self, Inversion};
 use crate::on_device::{Groups, Unwatched, Vulkan, arranged};
 use crate::operation::{Parameter, Row, TABLE};
 use crate::reduction::Reduce;
-use crate::task::Scratch;
-use crate::{Backend, DeviceError, Error, Field, Form, REDUCTIONS, ReductionRow};
+use crate::task::{Scratch, Task};
+use crate::{Backend, DeviceError, Error, Field, Form, REDUCTIONS, ReductionRow, Zeros};
 use cpu_reference::probes;
 use field_kernels::{Formulation, Kernel, permutations};
 use gpu_executor::{Batch, DeviceKind, Job, Program, Region, Slot, SlotUse};
@@ -20,6 +21,8 @@ type Fr = ark_bls12_381::Fr;
 /// Lengths of the vectors that formulations are compared on; the shortest of what costs one multiplication.
 const SHORTEST: usize = 1 << 14;
 const LONGEST: usize = 1 << 22;
+/// Different elements of a trial's inputs.
+const DISTINCT: usize = 1 << 14;
 /// How long a device is kept at work before it is measured.
 const WARM_UP: Duration = Duration::from_millis(30);
 
@@ -28,6 +31,7 @@ const WARM_UP: Duration = Duration::from_millis(30);
 enum Measured {
     Operation(&'static Row),
     Reduction(&'static ReductionRow),
+    BatchInverse,
 }
 
 impl Measured {
@@ -35,6 +39,7 @@ impl Measured {
         match self {
             Measured::Operation(row) => row.cost,
             Measured::Reduction(row) => row.cost,
+            Measured::BatchInverse => inversion::COST,
         }
     }
 }
@@ -65,7 +70,8 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Random inputs of `length` elements, and the answers after so many steps; `None` for kernels that do more than to measure.
+    /// Inputs of `length` elements, random but for that they repeat after [`DISTINCT`] of them, so that the CPU is done soon, and the answers after
+    /// so many steps; `None` for kernels that do more than to measure.
     pub fn new(kernel: Kernel, field: Field, length: usize, steps: u32) -> Option<Self> {
         let probe = match (kernel, field) {
             (Kernel::Xor, _) => probes::XOR,
@@ -79,11 +85,13 @@ impl Trial {
             (Kernel::FmaRate, _) => probes::FMA,
             _ => return None,
         };
-        let inputs = [381, 255].map(|seed| random(field, length, seed));
-        let mut answers = vec![0; length * field.limbs()];
+        let distinct = length.min(DISTINCT);
+        let inputs = [381, 255].map(|seed| random(field, distinct, seed));
+        let mut answers = vec![0; distinct * field.limbs()];
         let elements = inputs[0].par_chunks(field.limbs()).zip(inputs[1].par_chunks(field.limbs()));
         answers.par_chunks_mut(field.limbs()).zip(elements).for_each(|(r, (a, b))| probe(a, b, steps, r));
-        Some(Self { kernel, field, steps, inputs, answers })
+        let all = |some: Vec<u64>| some.into_iter().cycle().take(length * field.limbs()).collect::<Vec<u64>>();
+        Some(Self { kernel, field, steps, inputs: inputs.map(all), answers: all(answers) })
     }
 
     fn length(&self) -> usize {
@@ -152,6 +160,11 @@ impl Backend {
     /// The formulation that is chosen for a kernel.
     pub fn formulation_of(&self, kernel: Kernel, field: Field) -> Option<Formulation> {
         self.vulkan().map(|vulkan| vulkan.formulations.choose(kernel, field).formulation)
+    }
+
+    /// The kernels of the pipelines that were built, and how long each took.
+    pub fn built(&self) -> Vec<(&'static str, Duration)> {
+        self.vulkan().map(|vulkan| vulkan.device().build_times()).unwrap_or_default()
     }
 
     /// Builds a pipeline for every kernel that operations of the device can use, in both forms, and says how long each took. Cold
@@ -340,7 +353,9 @@ impl Vulkan {
         let reductions = REDUCTIONS
             .iter()
             .flat_map(|row| Field::ALL.into_iter().map(move |field| (Measured::Reduction(row), row.first, field)));
-        let mut measured: Vec<(Measured, Kernel, Field)> = operations.chain(reductions).filter(several).collect();
+        let inverses = Field::ALL.map(|field| (Measured::BatchInverse, Kernel::BatchInverse, field));
+        let mut measured: Vec<(Measured, Kernel, Field)> =
+            operations.chain(reductions).chain(inverses).filter(several).collect();
         // Operations that share a kernel share its formulation.
         let mut seen = HashSet::new();
         measured.retain(|&(_, kernel, field)| seen.insert((kernel, field)));
@@ -353,7 +368,14 @@ impl Vulkan {
             let mut length = (SHORTEST / what.cost() as usize).max(64);
             let rate = |formulation, length| match what {
                 Measured::Operation(row) => self.rate(backend, (row, field), formulation, length),
-                Measured::Reduction(row) => self.reduction_rate(backend, (row, field), formulation, length),
+                Measured::Reduction(row) => {
+                    let task = Reduce { reduction: row.reduction, field, segment: length, steps: None };
+                    self.task_rate(backend, (&task, row.vectors, 1), formulation, length)
+                }
+                Measured::BatchInverse => {
+                    let task = Inversion { field, zeros: Zeros::Keep, invocations: None };
+                    self.task_rate(backend, (&task, 1, length), formulation, length)
+                }
             };
             'lengths: loop {
                 let mut at_length = Vec::new();
@@ -414,27 +436,19 @@ impl Vulkan {
         Ok(length as f64 / seconds)
     }
 
-    /// Elements a second of a reduction.
-    fn reduction_rate(
+    /// Elements a second of a task on so many vectors, of a result of so many elements.
+    fn task_rate(
         &self,
         backend: &Backend,
-        (row, field): (&'static ReductionRow, Field),
+        (task, vectors, results): (&dyn Task, usize, usize),
         formulation: Formulation,
         length: usize,
     ) -> Result<f64, Error> {
-        let task = Reduce { reduction: row.reduction, field, segment: length, steps: None };
-        let input = self.uploaded(&random(field, length, 2))?;
-        let output = Some(self.device().allocate(field.bytes() as u64)?);
-        let inputs = vec![Some(input); row.vectors];
-        let add = |batch: &mut Batch| {
-            self.lower_in(
-                backend,
-                &task,
-                formulation,
-                (batch, &Scratch::default()),
-                (&inputs, std::slice::from_ref(&output)),
-            )
-        };
+        let field = task.field();
+        let inputs = vec![Some(self.uploaded(&random(field, length, 2))?); vectors];
+        let outputs = [Some(self.device().allocate((results * field.bytes()) as u64)?)];
+        let add =
+            |batch: &mut Batch| self.lower_in(backend, task, formulation, (batch, &Scratch::default()), (&inputs, &outputs));
         Ok(length as f64 / self.seconds_each(5, add)?)
     }
 

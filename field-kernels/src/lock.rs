@@ -112,6 +112,8 @@ mod tests {
         let mut listed: Vec<String> = permutations().map(|made| format!("{}.spv", made.shader.name)).collect();
         listed.sort();
         assert_eq!(on_disk, listed);
+        // What a clone and a binary may be asked to carry.
+        assert!(permutations().map(|made| made.shader.spirv.len()).sum::<usize>() < 4 << 20);
     }
 
     /// `OpCapability` instructions of a module: opcode 17, two words, right after the five words of the header.

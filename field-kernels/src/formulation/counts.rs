@@ -68,13 +68,22 @@ impl Program {
         for node in &self.nodes {
             let ty = |x: super::program::Value| self.nodes[x.0].ty;
             let wide = matches!(node.ty, Type::I64 | Type::U64);
+            // Compilers make shifts of products by powers of two: what is left is a shifted addition.
+            let shifts =
+                |x: super::program::Value| matches!(self.nodes[x.0].op, Op::Constant(c) if c > 0 && c & (c - 1) == 0);
             let kind = match node.op {
+                Op::WideAdd(a, b, _) if shifts(a) || shifts(b) => &mut counts.add64,
                 Op::WideAdd(..) => &mut counts.wide,
                 Op::Fma(..) | Op::FmaRounded(..) => &mut counts.double,
                 Op::Add(..) | Op::Sub(..) | Op::Mul(..) if node.ty == Type::F64 => &mut counts.double,
                 Op::Add(..) | Op::Sub(..) if wide => &mut counts.add64,
+                // The low half of one: two products for its high word.
+                Op::Mul(..) if wide => {
+                    counts.multiply += 2;
+                    &mut counts.wide
+                }
                 Op::Mul(..) => &mut counts.multiply,
-                Op::Shr(_, 32) if wide => continue,
+                Op::Shl(_, 32) | Op::Shr(_, 32) if wide => continue,
                 Op::Shl(..) | Op::Shr(..) if wide => &mut counts.shift64,
                 Op::Add(..) | Op::Sub(..) | Op::Shl(..) | Op::Shr(..) | Op::And(..) | Op::Or(..) => &mut counts.simple,
                 Op::Convert(_) if node.ty == Type::F64 => &mut counts.convert,

@@ -220,6 +220,7 @@ impl Device {
     pub fn is_device_local(&self) -> bool {
         self.shared.settings.resident == Place::Device
     }
+
     /// Invocations per workgroup.
     pub fn workgroup_size(&self) -> u32 {
         self.shared.settings.workgroup_size
@@ -238,6 +239,11 @@ impl Device {
     /// Bytes that regions and jobs may still take together.
     pub fn memory_left(&self) -> u64 {
         self.shared.memory.left()
+    }
+
+    /// The kernels of the pipelines that were built, and how long each took, in that order.
+    pub fn build_times(&self) -> Vec<(&'static str, Duration)> {
+        self.shared.pipelines.times()
     }
 
     /// Where compiled pipelines and [notes](Self::recall) are kept, if anywhere.

@@ -6,6 +6,7 @@ use ash::vk;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Pipelines by the SHA-256 of what they are made from, and the driver's cache behind them.
 pub(crate) struct Pipelines {
@@ -19,6 +20,8 @@ pub(crate) struct Pipelines {
     /// One lock per key, so that threads that want the same pipeline wait for one to make it, and others do not.
     made: Mutex<HashMap<[u8; 32], Built>>,
     feedback: bool,
+    /// What was built, and how long each took.
+    times: Mutex<Vec<(&'static str, Duration)>>,
 }
 
 type Built = Arc<Mutex<Option<vk::Pipeline>>>;
@@ -35,6 +38,7 @@ impl Pipelines {
             by_descriptor: vk::PipelineLayout::null(),
             made: Mutex::default(),
             feedback,
+            times: Mutex::default(),
         };
         pipelines.create(gpu).inspect_err(|_| pipelines.destroy(gpu))?;
         Ok(pipelines)
@@ -85,11 +89,18 @@ impl Pipelines {
             count(&counters.pipeline_hits, 1);
             return Ok(pipeline);
         }
+        let begin = Instant::now();
         let pipeline = self.build(gpu, counters, kernel, size)?;
+        self.times.lock().push((kernel.name, begin.elapsed()));
         *entry = Some(pipeline);
         count(&counters.pipeline_builds, 1);
         self.save(gpu);
         Ok(pipeline)
+    }
+
+    /// What was built, and how long each took, in that order.
+    pub(crate) fn times(&self) -> Vec<(&'static str, Duration)> {
+        self.times.lock().clone()
     }
 
     fn build(&self, gpu: &Gpu, counters: &Counters, kernel: &Kernel, size: u32) -> Result<vk::Pipeline, Error> {

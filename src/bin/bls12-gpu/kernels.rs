@@ -66,9 +66,9 @@ pub(crate) struct Rate {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// An operation on long vectors, or one that folds so many vectors.
+    /// An operation on long vectors, or one that folds them.
     Stream(Operation),
-    Fold(usize),
+    Fold(Reduction),
     /// 256 steps that depend on one another.
     Chain(Kernel),
 }
@@ -78,7 +78,7 @@ impl Rate {
     pub(crate) fn bytes(&self) -> usize {
         match self.work {
             Work::Stream(operation) => (operation.row().vectors + 1) * self.field.bytes(),
-            Work::Fold(vectors) => vectors * self.field.bytes(),
+            Work::Fold(reduction) => reduction.row().vectors * self.field.bytes(),
             Work::Chain(_) => 0,
         }
     }
@@ -123,7 +123,7 @@ impl Kernels {
             let seconds = backend.seconds(&trial, Formulation::Words, repetitions)?;
             self.flat.extend(seconds.map(|seconds| (field, length as f64 / seconds / 1e9)));
         }
-        let (length, steps) = if quick { (1 << 8, 2) } else { (1 << 18, 128) };
+        let (length, steps) = if quick { (1 << 8, 2) } else { (1 << 20, STEPS) };
         let multipliers = [(Kernel::WideRate, Formulation::Words), (Kernel::FmaRate, Formulation::Doubles)];
         for (found, (kernel, formulation)) in self.multipliers.iter_mut().zip(multipliers) {
             let trial = Trial::new(kernel, Field::Fq, length, steps).ok_or("no kernel of multiplications")?;
@@ -228,7 +228,7 @@ impl Kernels {
                 self.rates.push(Rate {
                     name: format!("{}_{}_stream", name(field), row.name),
                     field,
-                    work: Work::Fold(row.vectors),
+                    work: Work::Fold(row.reduction),
                     formulation,
                     chosen: backend.formulation_of(kernel, field) == Some(formulation),
                     rate: length as f64 / each / 1e9,
@@ -387,6 +387,6 @@ pub(crate) fn name(field: Field) -> &'static str {
     }
 }
 
-fn millis(time: Duration) -> f64 {
+pub(crate) fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }

@@ -15,7 +15,7 @@ mod roofline;
 
 use bls12_field_gpu::{Backend, DeviceChoice, Options, Placement, Verify, survey};
 use clap::{Parser, Subcommand};
-use kernels::Kernels;
+use kernels::{Kernels, millis};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -192,11 +192,17 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
             let tell = |what: &str| eprintln!("{:6.1} s: {what}", begin.elapsed().as_secs_f64());
             let (mut report, kernels) = report::measure(&on(device), device, commit, quick, &save, &tell)?;
             let bench = algebra::Bench::new(&on(device), Some(&kernels), quick)?;
+            let mut slowest = None;
             let measured = algebra::parts().try_for_each(|(part, name)| {
                 report.algebra.measure(&bench, part)?;
+                slowest = slowest.max(bench.slowest_build().map(|(_, time)| time));
                 tell(name);
                 save(&report, &kernels)
             });
+            if let Some(time) = slowest {
+                report.row("pipeline_worst_algebra_ms", millis(time), "ms");
+                save(&report, &kernels)?;
+            }
             print!("{}", report.markdown());
             measured?;
         }

@@ -4,7 +4,7 @@
 use crate::goals;
 use crate::kernels::{Kernels, Rate, Work, name};
 use crate::report::number;
-use bls12_field_gpu::{Field, Operation};
+use bls12_field_gpu::{Field, Operation, Reduction};
 use field_kernels::Kernel;
 use field_kernels::formulation::{Routine, counts};
 use std::fmt::Write as _;
@@ -71,6 +71,9 @@ impl Count {
             Work::Chain(Kernel::MulChain) => &[(Routine::Mul, 1)],
             Work::Chain(Kernel::SquareChain) => &[(Routine::Square, 1)],
             Work::Chain(Kernel::Mul2Chain) => &[(Routine::Mul2, 1)],
+            Work::Fold(Reduction::Product) => &[(Routine::Left, 1), (Routine::Mul, 1)],
+            // Reduced once for many.
+            Work::Fold(Reduction::InnerProduct | Reduction::SumOfSquares) => &[(Routine::SumAdd, 1)],
             _ => &[],
         };
         let counts = routines.iter().map(|&(routine, times)| Self::of(rate, routine, times));
@@ -118,8 +121,9 @@ pub(crate) fn markdown(kernels: &Kernels, head: &[(&'static str, String)], chart
         "- multipliers' limits, in the same run: wide multiply-adds {wide} G/s, double multiply-adds {fma} G/s"
     );
     text.push_str(
-        "\nMultiply-adds, wide ones and doubles', and all instructions where they are known, are counted from the formulations; \
-         of a stream the bytes are those of inputs and output. What a device uses, and the quickest chain, is in bold. Chains are \
+        "\nMultiply-adds, wide ones and doubles', and all instructions where they are known, are counted from the formulations, in which products \
+         by powers of two are additions; loads, stores, addresses and sums of elements are not counted. Of a stream the bytes are those of \
+         inputs and output. What a device uses, and the quickest chain, is in bold. Chains are \
          256 dependent operations an invocation; the rest are vectors that no cache holds.\n\n\
          | kernel | formulation | G elem/s | bytes | of memory | wide | double | all | of multiplier | best of others | ratio |\n\
          |---|---|---:|---:|---:|---:|---:|---:|---:|---|---:|\n",

@@ -15,7 +15,7 @@ use crate::report::{Sheet, number};
 use ark_bls12_381::Fr;
 use batches::Batch;
 use bls12_field_gpu::ark::Element;
-use bls12_field_gpu::{Backend, Error, Field, Options, Recording, Track, Vector, Verify};
+use bls12_field_gpu::{Backend, CacheDirectory, Error, Field, Options, Recording, Track, Vector, Verify};
 use rayon::prelude::*;
 use serde_json::Value;
 use std::cell::Cell;
@@ -96,9 +96,15 @@ impl Bench {
     /// Shares are of what the kernels were measured to do.
     pub(crate) fn new(options: &Options, kernels: Option<&Kernels>, quick: bool) -> Outcome<Self> {
         let limits = kernels.map_or(Limits::H200, Limits::measured);
-        let backend = Backend::new(&options.clone().verify(Verify::Proofs))?;
+        // What is built is built anew, and timed.
+        let backend = Backend::new(&options.clone().verify(Verify::Proofs).cache(CacheDirectory::Off))?;
         let light = backend.zeros(if quick { 1 } else { 1 << 22 })?;
         Ok(Self { backend, quick, limits, worked: Cell::new(None), light, launches: false })
+    }
+
+    /// The slowest of the pipelines that were built so far.
+    pub(crate) fn slowest_build(&self) -> Option<(&'static str, Duration)> {
+        self.backend.built().into_iter().max_by_key(|(_, time)| *time)
     }
 
     /// A size: the full one, or a small one.
