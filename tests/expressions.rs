@@ -7,7 +7,8 @@ mod support;
 
 use ark_bls12_381::{Fq, Fr};
 use bls12_field_gpu::ark::Element;
-use bls12_field_gpu::{Backend, Error, Expression, Formulation, Mask, Options, Validation, Vector, Width};
+use bls12_field_gpu::{Backend, Error, Expression, Field, Formulation, Mask, Options, Validation, Vector, Width};
+use field_kernels::Kernel;
 use proptest::prelude::*;
 use std::sync::LazyLock;
 use support::{Watched, cpu, engines, numbers};
@@ -139,15 +140,45 @@ proptest! {
     }
 }
 
+/// The formulations that the device can run.
+fn usable() -> impl Iterator<Item = (Formulation, Backend)> {
+    Formulation::ALL.into_iter().filter_map(|formulation| {
+        match Backend::new(&support::alone(Options::new().formulation(formulation))) {
+            Ok(backend) => Some((formulation, backend)),
+            Err(Error::InvalidOption { option: "formulation", .. }) if formulation == Formulation::Doubles => None,
+            Err(error) => panic!("{formulation:?}: {error}"),
+        }
+    })
+}
+
+/// A backend for each that expressions of a field have.
+fn of_expressions(field: Field) -> Vec<Backend> {
+    let exists = |formulation| Kernel::Expression.shader(field, Width::Int64, formulation).is_some();
+    let backends = usable().filter(|(formulation, _)| exists(*formulation)).map(|(formulation, backend)| {
+        // Expressions multiply as this kernel does.
+        assert_eq!(backend.formulation_of(Kernel::MulAdd, field), Some(formulation));
+        backend
+    });
+    backends.collect()
+}
+
+static FORMULATIONS: LazyLock<[Vec<Backend>; 2]> = LazyLock::new(|| [Field::Fq, Field::Fr].map(of_expressions));
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4))]
+
+    #[test]
+    fn and_so_they_are_in_every_formulation(steps in prop::collection::vec(step(), 1..12), length in 1usize..700) {
+        let [of_fq, of_fr] = &*FORMULATIONS;
+        of_fq.iter().for_each(|backend| agrees::<Fq>(backend, length, &steps));
+        of_fr.iter().for_each(|backend| agrees::<Fr>(backend, length, &steps));
+    }
+}
+
 /// In one kernel and in every formulation that the device can run.
 #[test]
 fn worked_examples_in_every_formulation() {
-    for formulation in Formulation::ALL {
-        let backend = match Backend::new(&support::alone(Options::new().formulation(formulation))) {
-            Ok(backend) => backend,
-            Err(Error::InvalidOption { .. }) if formulation == Formulation::Doubles => continue,
-            Err(error) => panic!("{error}"),
-        };
+    for (_, backend) in usable() {
         for length in [1, 255, 257, 1031] {
             gate::<Fr>(&backend, length);
             gate::<Fq>(&backend, length);

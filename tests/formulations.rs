@@ -10,6 +10,7 @@ use bls12_field_gpu::{
     Backend, Because, CacheDirectory, Calibrate, Error, Field, Form, Formulation, Operation, Options, Parameter, Placement,
     Reduction, Validation, Width,
 };
+use field_kernels::Kernel;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use support::{Case, FORMS, Watched, alone, case_of, edges, rows, unwatched};
@@ -74,19 +75,38 @@ fn each_gives_the_right_answer() {
     }
 }
 
+/// Products have kernels in several formulations; those of inner products are in words, whatever is asked for.
 #[test]
-fn inner_products_in_each() {
+fn reductions_in_each() {
     fn check<F: Element>(backend: &Backend, formulation: Formulation) {
-        // As many edges as there are, against one another; two passes.
-        let all: Vec<F> = edges(F::FIELD).iter().flat_map(|limbs| F::elements(limbs).to_vec()).collect();
-        let a: Vec<F> = all.iter().flat_map(|&x| all.iter().map(move |_| x)).collect();
-        let b: Vec<F> = all.iter().flat_map(|_| all.iter().copied()).collect();
-        let expected = a.iter().zip(&b).fold(F::ZERO, |sum, (&x, &y)| sum + x * y);
-        let (a, b, one) = (backend.upload(&a).unwrap(), backend.upload(&b).unwrap(), backend.zeros::<F>(1).unwrap());
-        let mut recording = backend.record();
-        recording.reduce_into(Reduction::InnerProduct, &[&a, &b], &one).unwrap();
-        recording.submit().unwrap().wait().unwrap();
-        assert_eq!(one.download().unwrap(), [expected], "{formulation:?} {}", F::FIELD);
+        // As many edges as there are, against one another, but for 0, which all products with it are; whole in two passes.
+        let some: Vec<F> =
+            edges(F::FIELD).iter().flat_map(|limbs| F::elements(limbs).to_vec()).filter(|x| *x != F::ZERO).collect();
+        let (a, b): (Vec<F>, Vec<F>) = some.iter().flat_map(|x| some.iter().map(move |y| (*x, *y))).unzip();
+        let (there, other) = (backend.upload(&a).unwrap(), backend.upload(&b).unwrap());
+        for segment in [a.len(), some.len()] {
+            let [products, sums] = [(); 2].map(|()| backend.zeros::<F>(a.len() / segment).unwrap());
+            let mut recording = backend.record();
+            recording.reduce_segments_into(Reduction::Product, &[&there], &products).unwrap();
+            recording.reduce_segments_into(Reduction::InnerProduct, &[&there, &other], &sums).unwrap();
+            backend.start_profile().unwrap();
+            recording.submit().unwrap().wait().unwrap();
+            let profile = backend.take_profile();
+            let what = format!("{formulation:?} {} by {segment}", F::FIELD);
+            let expected: Vec<F> = a.chunks(segment).map(|a| a.iter().fold(F::ONE, |product, x| product * x)).collect();
+            assert_eq!(products.download().unwrap(), expected, "{what}");
+            let inner = |a: &[F], b: &[F]| a.iter().zip(b).fold(F::ZERO, |sum, (x, y)| sum + *x * y);
+            let expected: Vec<F> = a.chunks(segment).zip(b.chunks(segment)).map(|(a, b)| inner(a, b)).collect();
+            assert_eq!(sums.download().unwrap(), expected, "{what}");
+            // What was asked for was chosen and, where the device stamps times, seen to be launched.
+            if Kernel::Scan.shader(F::FIELD, Width::Int64, formulation).is_some() {
+                assert_eq!(backend.formulation_of(Kernel::Scan, F::FIELD), Some(formulation), "{what}");
+                let names =
+                    Width::ALL.map(|width| Kernel::Scan.shader(F::FIELD, width, formulation).map(|shader| shader.name));
+                let launched = profile.spans.iter().map(|span| span.name).filter(|name| name.contains("_scan_"));
+                launched.for_each(|name| assert!(names.contains(&Some(name)), "{name}: {what}"));
+            }
+        }
     }
     for (formulation, backend) in usable() {
         check::<Fq>(&backend, formulation);
