@@ -73,6 +73,16 @@ impl Lowering<'_> {
     }
 }
 
+/// Limbs of so many random elements below 2^254 for Fr, below 2^380 for Fq, from the operating system, if it has any.
+fn random(field: Field, length: usize) -> Option<Vec<u64>> {
+    let limbs = field.limbs();
+    let mut random = vec![0u64; length * limbs];
+    getrandom::fill(bytemuck::cast_slice_mut(&mut random)).ok()?;
+    let top = (1 << ((field.bits() - 1) % 64)) - 1;
+    random.chunks_exact_mut(limbs).for_each(|element| element[limbs - 1] &= top);
+    Some(random)
+}
+
 impl Product {
     /// The base-2 logarithm of how many invocations share an output.
     fn log_parts(&self) -> u32 {
@@ -100,16 +110,13 @@ impl Product {
             // Of no rows, however long.
             return None;
         }
-        let mut random = vec![0u64; self.columns * limbs];
-        let known = getrandom::fill(bytemuck::cast_slice_mut(&mut random)).is_ok();
-        if !known || self.rows * self.inner * self.columns == 0 {
+        let random = random(self.field, self.columns).filter(|_| self.rows * self.inner * self.columns > 0);
+        let Some(random) = random else {
             let mut again = [Values::Limbs(vec![0; c.len()])];
             self.compute(inputs, &mut again);
             let differs = again[0].limbs().iter().zip(c).position(|(right, got)| right != got);
             return differs.map(|limb| (0, limb / limbs));
-        }
-        let top = (1 << ((self.field.bits() - 1) % 64)) - 1;
-        random.chunks_exact_mut(limbs).for_each(|element| element[limbs - 1] &= top);
+        };
         let wrong = match self.field {
             Field::Fq => wrong::<Fq>(self, inputs, c, &random),
             Field::Fr => wrong::<Fr>(self, inputs, c, &random),

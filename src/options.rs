@@ -29,12 +29,13 @@ pub enum Verify {
     /// | square roots | r^2 = a, each element; which of the two roots it is, is not checked | 1 for 460 | 0 |
     /// | scans, and division by X - z | each element from the one before it, in parallel segments | 1 for 2 | 0 |
     /// | products of two matrices, k x l and l x m | Freivalds': both sides times a random vector | kl + lm + km for klm | 2^-254 (Fr), 2^-380 (Fq) |
+    /// | products of a sparse matrix that was uploaded with `Proofs`, k x l with n values, and a vector | a secret random combination of the rows, made once: r y = (r A) x | k + l for n | 2^-254, 2^-380 |
     /// | all others | computed again, on all cores (scatters, compactions and copies on one) | 1 for 1 | 0 |
     ///
     /// Of the others, none has a check that is cheaper: an element-wise operation and a fused expression are one pass over what
-    /// would have to be read to check them; a movement is compared by copying; a sum, an inner product, a polynomial's value or a sparse
-    /// product is folded again in parallel segments, and a random linear combination of its results would cost a
-    /// multiplication per input as well.
+    /// would have to be read to check them; a movement is compared by copying; a sum, an inner product or a polynomial's value is folded again
+    /// in parallel segments, and a random linear combination of its inputs would cost a multiplication for each of them as well, as would one
+    /// of the rows of a dense matrix, if it is not kept.
     ///
     /// ```
     /// # use bls12_field_gpu::*;

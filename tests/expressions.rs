@@ -325,3 +325,25 @@ fn in_place_where_it_is_safe_and_refused_where_not() {
     let (mine, theirs) = (CPU.upload(&[Fr::from(1u64)]).unwrap(), other.upload(&[Fr::from(1u64)]).unwrap());
     assert!(matches!(CPU.record().evaluate(&(&mine + &theirs)), Err(Error::ForeignVector { .. })));
 }
+
+/// What one kernel leaves for the next is memory for the one after that.
+#[test]
+fn a_long_expression_takes_no_more_memory_than_a_short_one() {
+    let length = 1 << 14;
+    let bytes = 32 * length as u64;
+    // For a, b, the result, and two between.
+    let backend = Watched::new(Options::new().device_memory(5 * bytes + (64 << 10)));
+    let (a, b) = (numbers::<Fr>(length, 1), numbers::<Fr>(length, 2));
+    let (x, y) = (backend.upload(&a).unwrap(), backend.upload(&b).unwrap());
+    let mut expression = x.expression();
+    for _ in 0..150 {
+        expression = expression * &x + &y;
+    }
+    let mut recording = backend.record();
+    let out = recording.evaluate(&expression).unwrap();
+    let required = recording.memory_required().unwrap();
+    assert!(required.device + required.host <= 2 * bytes + (64 << 10), "{required:?}");
+    recording.submit().unwrap().wait().unwrap();
+    let expected = zip(&a, &b, |a, b| (0..150).fold(a, |sum, _| sum * a + b));
+    assert!(out.download().unwrap() == expected);
+}

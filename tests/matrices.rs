@@ -7,7 +7,9 @@ mod support;
 
 use ark_bls12_381::{Fq, Fr};
 use bls12_field_gpu::ark::Element;
-use bls12_field_gpu::{Backend, DeviceError, Error, Field, Formulation, Options, SparseMatrix, Validation, Verify, Width};
+use bls12_field_gpu::{
+    Backend, DeviceError, Error, Fault, Field, Formulation, Options, SparseMatrix, Validation, Verify, Width,
+};
 use proptest::prelude::*;
 use std::sync::LazyLock;
 use support::{Watched, cpu, edges, engines, numbers, unwatched};
@@ -176,6 +178,39 @@ fn a_proof_of_nothing_takes_no_memory() {
     let square = recording.matrix_product(&a, &a, (2, 3, 2)).unwrap();
     recording.submit_verified().unwrap().wait().unwrap();
     assert_eq!(square.download().unwrap(), naive(&numbers::<Fr>(6, 1), &numbers(6, 1), (2, 3, 2)));
+}
+
+/// By a combination of the rows that only the host knows.
+#[test]
+fn sparse_products_are_proved() {
+    fn product<F: Element>(backend: &Backend, wide: bool) -> Result<(), Error> {
+        // Short rows, one without values, and one that is shared.
+        let lengths = [3, 0, 1, 200, 2];
+        let offsets: Vec<u32> = (0..=5).map(|row| lengths[..row].iter().sum()).collect();
+        let values = numbers::<F>(206, 1);
+        let width = if wide { 500 } else { 30 };
+        let columns: Vec<u32> = (0..206).map(|n| n * n % width).collect();
+        let matrix = backend.upload_sparse(&offsets, &columns, &values, width as usize)?;
+        let x = backend.upload(&numbers::<F>(width as usize, 2))?;
+        let mut recording = backend.record();
+        recording.sparse_vector(&matrix, &x)?;
+        recording.submit_verified()?.wait().map(drop)
+    }
+    let right = Watched::new(Options::new().verify(Verify::Proofs));
+    for wide in [false, true] {
+        product::<Fq>(&right, wide).unwrap();
+        product::<Fr>(&right, wide).unwrap();
+    }
+    assert_eq!(right.stats().verified_elements, 20);
+    for row in 0..5 {
+        let wrong = Options::new().verify(Verify::Proofs).fault(Fault::FlipBit(256 * row + 77));
+        match product::<Fr>(&Watched::new(wrong), row % 2 == 0) {
+            Err(Error::VerificationFailed { operation: "sparse_vector", index, .. }) => assert_eq!(index as u64, row),
+            other => panic!("{other:?}"),
+        }
+    }
+    // Where nobody could have a vector for it, there is nothing to prove.
+    assert_eq!(right.upload_sparse::<Fr>(&[0, 0], &[], &[], usize::MAX).unwrap().rows(), 1);
 }
 
 #[test]

@@ -80,6 +80,13 @@ pub(crate) struct Piece {
     program: OnceLock<Program>,
 }
 
+impl Piece {
+    /// The terms of which it reads what other kernels computed.
+    fn cuts(&self) -> impl Iterator<Item = usize> {
+        self.sources.iter().filter_map(|source| if let Source::Cut(term) = source { Some(*term) } else { None })
+    }
+}
+
 /// What it takes to compute a term, from where the expression is cut on.
 #[derive(Clone, Default)]
 struct Cone {
@@ -323,12 +330,16 @@ impl Task for Fused {
         let element = field.bytes() as u64;
         let scalars = if scalars.is_empty() { None } else { Some(device.constants(bytemuck::cast_slice(scalars))?) };
         let mut cut: HashMap<usize, Region> = HashMap::default();
-        for piece in device.vulkan.pieces(&self.graph, device.formulation).iter() {
+        let pieces = device.vulkan.pieces(&self.graph, device.formulation);
+        let readers = pieces.iter().enumerate().flat_map(|(number, piece)| piece.cuts().map(move |term| (term, number)));
+        // The last of them.
+        let last: HashMap<usize, usize> = readers.collect();
+        for (number, piece) in pieces.iter().enumerate() {
             let program = device.vulkan.fused(piece, *field, device.formulation)?;
             let out = match piece.cut {
                 Some(term) => match cut.entry(term) {
                     Entry::Occupied(known) => known.get().clone(),
-                    Entry::Vacant(new) => new.insert(device.scratch(self.length as u64 * element)?).clone(),
+                    Entry::Vacant(new) => new.insert(device.spare(self.length as u64 * element)?).clone(),
                 },
                 None => outputs.iter().flatten().next().cloned().ok_or(Error::NoSuchDownload)?,
             };
@@ -353,6 +364,10 @@ impl Task for Fused {
                 let params: SmallVec<[u32; 8]> = length.into_iter().chain(shifted).collect();
                 device.batch.launch(&program, slots, (end - start) as u32, &params);
             }
+            // What no later kernel reads another may write.
+            let read = piece.cuts().filter(|term| last.get(term) == Some(&number));
+            let unread: Vec<Region> = read.filter_map(|term| cut.remove(&term)).collect();
+            device.give_back(unread);
         }
         Ok(())
     }

@@ -1,15 +1,15 @@
 //! Sparse matrices, compressed by rows.
 
-use super::{Dots, LOG_FOLD};
+use super::{Dots, LOG_FOLD, random};
 use crate::ark::Element;
 use crate::mask::FLAG;
-use crate::memory::Memory;
+use crate::memory::{Memory, zeroed_elements};
 use crate::movement::{ANYWHERE, QUAD, part, told_apart};
 use crate::recording::Recording;
 use crate::step::{Item, Step};
-use crate::task::{Lowering, Task, Trial, Values};
+use crate::task::{Lowering, Proof, Task, Trial, Values};
 use crate::vector::Vector;
-use crate::{Backend, Error, Field};
+use crate::{Backend, Error, Field, Verify};
 use ark_bls12_381::{Fq, Fr};
 use cpu_reference::LimbField;
 use field_kernels::Kernel;
@@ -83,6 +83,56 @@ struct SparseProduct {
     places: usize,
     coded: bool,
     shared: Vec<SharedRows>,
+    /// What proves products, if that is wanted.
+    check: Option<Arc<Combination>>,
+}
+
+/// A random combination r of a matrix's rows, and r A: y = A x has r y = (r A) x. Limbs of elements in Montgomery form.
+struct Combination {
+    rows: Vec<u64>,
+    columns: Vec<u64>,
+}
+
+impl fmt::Debug for Combination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Nobody is to know it.
+        f.write_str("Combination")
+    }
+}
+
+impl Combination {
+    /// Of elements below 2^254 for Fr, below 2^380 for Fq, from the operating system; `None` if that has none, or there is no memory. Takes a
+    /// multiplication for each value of the matrix.
+    fn new<F: Element>(offsets: &[u32], columns: &[u32], values: &[F], width: usize) -> Option<Self> {
+        let rows = random(F::FIELD, offsets.len().saturating_sub(1))?;
+        let r = F::elements(&rows);
+        // Sums of no more elements, together, than the matrix has values.
+        let parts = rayon::current_num_threads().min(values.len() / width.max(1)).max(1);
+        let each = r.len().div_ceil(parts).max(1);
+        let parts = r.par_chunks(each).enumerate().map(|(part, r)| {
+            let mut sums = zeroed_elements::<F>(width).ok()?;
+            for (row, r) in (part * each..).zip(r) {
+                let range = offsets[row] as usize..offsets[row + 1] as usize;
+                let terms = columns[range.clone()].iter().zip(&values[range]);
+                terms.for_each(|(column, value)| sums[*column as usize] += *r * value);
+            }
+            Some(sums)
+        });
+        let add = |sums: Option<Vec<F>>, others: Option<Vec<F>>| {
+            let (mut sums, others) = (sums?, others?);
+            sums.iter_mut().zip(others).for_each(|(sum, other)| *sum += other);
+            Some(sums)
+        };
+        let sums = parts.reduce_with(add).unwrap_or_else(|| zeroed_elements::<F>(width).ok())?;
+        let columns = F::limbs(&sums).to_vec();
+        Some(Self { rows, columns })
+    }
+
+    /// Whether y, of which all elements are below the modulus, is as the matrix times x.
+    fn agrees<F: LimbField>(&self, x: &[u64], y: &[u64]) -> bool {
+        let dot = |a: &[u64], b: &[u64]| F::elements(a).par_iter().zip(F::elements(b)).map(|(a, b)| *a * b).sum::<F>();
+        self.rows.len() == y.len() && self.columns.len() == x.len() && dot(&self.rows, y) == dot(&self.columns, x)
+    }
 }
 
 /// Rows of which each is shared by 2^log_parts invocations.
@@ -98,7 +148,8 @@ impl Backend {
     /// Copies a sparse matrix to the device: row i has the values from `row_offsets[i]` to `row_offsets[i + 1]`, in these `columns`, of which
     /// there are `width`. Values may be zero, columns of a row in any order, and the same column come twice, whose values add up.
     ///
-    /// Everything is read once or twice; values that repeat are looked up in a table.
+    /// Everything is read once or twice; values that repeat are looked up in a table. With [`Verify::Proofs`] a random combination of the rows
+    /// is made as well, and kept in host memory (an element for each row and each column), which proves products.
     ///
     /// # Errors
     /// [`Error::RowOffset`] if the offsets do not begin with 0, fall, or do not end with the number of values;
@@ -122,13 +173,16 @@ impl Backend {
         values: &[F],
         width: usize,
     ) -> Result<SparseMatrix<F>, Error> {
-        let (product, values, words) = compressed(row_offsets, columns, values, width)?;
+        let (mut product, placed_values, words) = compressed(row_offsets, columns, values, width)?;
+        if self.verify() == Verify::Proofs && self.vulkan().is_some() {
+            product.check = Combination::new(row_offsets, columns, values, width).map(Arc::new);
+        }
         let placed = |bytes: &[u8], item| -> Result<(Memory, Option<Step>), Error> {
             let memory = Memory::new(self, bytes.len() as u64)?;
             let write = |to| Step::Write { bytes: bytes.into(), to, item };
             Ok((memory.clone(), (!bytes.is_empty()).then(|| write(memory))))
         };
-        let (values, write_values) = placed(bytemuck::cast_slice(F::limbs(&values)), Item::Element(F::FIELD))?;
+        let (values, write_values) = placed(bytemuck::cast_slice(F::limbs(&placed_values)), Item::Element(F::FIELD))?;
         let (words, write_words) = placed(bytemuck::cast_slice(&words), Item::Index)?;
         let mut recording = self.record();
         recording.steps.extend(write_values.into_iter().chain(write_words));
@@ -205,7 +259,8 @@ fn compressed<F: Element>(offsets: &[u32], columns: &[u32], values: &[F], width:
     shared.iter_mut().for_each(|shared| shared.begin += words.len());
     words.extend(lists);
     let values = table.unwrap_or_else(|| placed.copied().collect());
-    let product = SparseProduct { field: F::FIELD, rows, columns: width, nonzeros, short, places, coded, shared };
+    let product =
+        SparseProduct { field: F::FIELD, rows, columns: width, nonzeros, short, places, coded, shared, check: None };
     Ok((product, values, words))
 }
 
@@ -286,8 +341,30 @@ impl Task for SparseProduct {
         Ok(())
     }
 
-    /// (Random combinations of the rows, r A x = (r A) x, would take as many multiplications as the product itself: it is computed again
-    /// to be checked.)
+    /// By a multiplication for each row and each column, instead of one for each value: a wrong product agrees with the combination with a
+    /// chance of 2^-254 or 2^-380. The matrix that it is proved of is the one that was uploaded, whatever the device holds of it.
+    fn proof(&self) -> Option<Proof<'_>> {
+        let check = self.check.as_ref()?;
+        Some(Box::new(|inputs, outputs| {
+            let (x, y) = (inputs[2].limbs(), outputs[0].limbs());
+            let limbs = self.field.limbs();
+            if let Some(position) = y.chunks_exact(limbs).position(|element| !self.field.is_canonical(element)) {
+                return Some((0, position));
+            }
+            let agrees = match self.field {
+                Field::Fq => check.agrees::<Fq>(x, y),
+                Field::Fr => check.agrees::<Fr>(x, y),
+            };
+            if agrees {
+                return None;
+            }
+            // Which it is: the first, if what the device holds of the matrix is wrong.
+            let mut again = [Values::Limbs(vec![0; y.len()])];
+            self.compute(inputs, &mut again);
+            Some((0, again[0].limbs().iter().zip(y).position(|(right, got)| right != got).map_or(0, |limb| limb / limbs)))
+        }))
+    }
+
     fn compute(&self, inputs: &[Values], outputs: &mut [Values]) {
         fn product<F: LimbField>(of: &SparseProduct, inputs: &[Values], outputs: &mut [Values]) {
             let (values, words, x) = (F::elements(inputs[0].limbs()), inputs[1].words(), F::elements(inputs[2].limbs()));
