@@ -162,6 +162,11 @@ impl Backend {
         self.vulkan().map(|vulkan| vulkan.formulations.choose(kernel, field).formulation)
     }
 
+    /// How long the driver took to make the Vulkan instance and the device.
+    pub fn driver_time(&self) -> Duration {
+        self.vulkan().map(|vulkan| vulkan.device().driver_time()).unwrap_or_default()
+    }
+
     /// The kernels of the pipelines that were built, and how long each took.
     pub fn built(&self) -> Vec<(&'static str, Duration)> {
         self.vulkan().map(|vulkan| vulkan.device().build_times()).unwrap_or_default()

@@ -49,7 +49,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 pub use threads::Threads;
 use waiter::Waiter;
 
@@ -81,6 +81,8 @@ struct Gpu {
     raw: ash::Device,
     physical: vk::PhysicalDevice,
     instance: Instance,
+    /// How long it took to make it and the instance.
+    took: Duration,
 }
 
 struct Shared {
@@ -241,6 +243,11 @@ impl Device {
         self.shared.memory.left()
     }
 
+    /// How long the driver took to make the Vulkan instance and the device.
+    pub fn driver_time(&self) -> Duration {
+        self.shared.gpu.took
+    }
+
     /// The kernels of the pipelines that were built, and how long each took, in that order.
     pub fn build_times(&self) -> Vec<(&'static str, Duration)> {
         self.shared.pipelines.times()
@@ -352,6 +359,7 @@ impl Shared {
         limit: u64,
     ) -> Result<Self, Error> {
         let physical = candidate.physical_in(&instance)?;
+        let begin = Instant::now();
         let make = || logical_device(&instance, physical, candidate);
         #[cfg(feature = "test-faults")]
         let raw = match &settings.faults {
@@ -360,7 +368,7 @@ impl Shared {
         };
         #[cfg(not(feature = "test-faults"))]
         let raw = make()?;
-        let gpu = Gpu { raw, physical, instance };
+        let gpu = Gpu { raw, physical, took: instance.took + begin.elapsed(), instance };
         // SAFETY: these are the queues that the device was made with.
         let queues = unsafe { Queues::new(&gpu, candidate.compute, candidate.others) }?;
         let parts = Pipelines::new(&gpu, file, candidate.feedback).and_then(|pipelines| {

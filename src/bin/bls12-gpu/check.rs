@@ -1,6 +1,7 @@
 //! Every operation in every variant on one device, every result compared with the CPU reference.
 
 use crate::measure::Inputs;
+use crate::tasks;
 use ark_bls12_381::{Fq, Fr};
 use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::{
@@ -12,7 +13,7 @@ use field_kernels::permutations;
 use std::collections::BTreeSet;
 
 /// Lengths around workgroups, and one of many workgroups.
-const LENGTHS: [usize; 6] = [1, 63, 64, 127, 129, 100_003];
+pub(crate) const LENGTHS: [usize; 6] = [1, 63, 64, 127, 129, 100_003];
 
 /// Walks the tables; prints a line per variant.
 pub(crate) fn check(options: &Options) -> Result<(), Error> {
@@ -42,9 +43,9 @@ pub(crate) fn check(options: &Options) -> Result<(), Error> {
                     }
                 }
             }
-            reductions::<Fq>(&backend)?;
-            reductions::<Fr>(&backend)?;
-            println!("{name}: {} elements right; {}", backend.stats().verified_elements, backend.engine());
+            let recordings = tasks::check::<Fq>(&backend)? + tasks::check::<Fr>(&backend)?;
+            let verified = backend.stats().verified_elements;
+            println!("{name}: {verified} elements right, of calls and {recordings} recordings; {}", backend.engine());
             chunks(&Backend::new(&options.chunk_elements(9000))?)?;
         }
     }

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 type Failure = Box<dyn std::error::Error>;
 
-/// How long the parts of a first call took: making the backend, the call.
-pub(crate) fn first_call(options: &Options, cache: &Path) -> Result<(Duration, Duration), Failure> {
+/// How long the parts of a first call took: what the driver took of making the backend, the rest of it, the call.
+pub(crate) fn first_call(options: &Options, cache: &Path) -> Result<[Duration; 3], Failure> {
     let options = options.clone().cache(CacheDirectory::At(cache.into())).verify(Verify::Off);
     let begin = Instant::now();
     let backend = Backend::new(&options)?;
@@ -26,7 +26,8 @@ pub(crate) fn first_call(options: &Options, cache: &Path) -> Result<(Duration, D
     let called = begin.elapsed();
     let (a, b) = (Fq::elements(inputs.vector(0)), Fq::elements(inputs.vector(1)));
     let right = Fq::elements(&outcome.elements).iter().zip(a).zip(b).all(|((r, a), b)| *r == *a * b);
-    if right { Ok((made, called)) } else { Err("a first multiplication is wrong".into()) }
+    let driver = backend.driver_time();
+    if right { Ok([driver, made.saturating_sub(driver), called]) } else { Err("a first multiplication is wrong".into()) }
 }
 
 impl Report {
@@ -35,6 +36,7 @@ impl Report {
         self.long_calls(options, quick)?;
         self.chain(&Backend::new(&options.clone().verify(Verify::Off))?, quick)?;
         self.steady_state(&Backend::new(options)?)?;
+        self.together(&Backend::new(&options.clone().verify(Verify::Off))?, quick)?;
         self.first_calls(device)
     }
 
@@ -214,12 +216,44 @@ impl Report {
         Ok(())
     }
 
+    /// Small calls of sixteen threads at a time, which share submissions.
+    fn together(&mut self, backend: &Backend, quick: bool) -> Result<(), Failure> {
+        const THREADS: usize = 16;
+        let calls = if quick { 2 } else { 2000 };
+        let (a, b) = ([Fq::from(7u64); 64], [Fq::from(5u64); 64]);
+        let work = |calls: usize| -> Result<(), Error> {
+            (0..calls).try_for_each(|_| {
+                let sums = backend.add(&a, &b)?;
+                if sums.iter().all(|sum| *sum == Fq::from(12u64)) {
+                    return Ok(());
+                }
+                let (operation, device) = (Operation::Add.name(), backend.to_string());
+                Err(Error::VerificationFailed { operation, field: Field::Fq, index: 0, device })
+            })
+        };
+        work(1)?;
+        let before = backend.stats().device.submits;
+        let begin = Instant::now();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(|| work(calls))).collect();
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().map_err(|_| "a thread has panicked")?.map_err(Failure::from))
+        })?;
+        let elapsed = begin.elapsed();
+        let submits = (backend.stats().device.submits - before) as f64;
+        self.row("add_64_16_threads_us", micros(elapsed) / calls as f64, "us");
+        self.row("add_64_16_threads_calls_per_submit", (THREADS * calls) as f64 / submits, "ratio");
+        Ok(())
+    }
+
     /// First calls of processes that share a cache directory: the first fills it.
     fn first_calls(&mut self, device: Option<usize>) -> Result<(), Failure> {
         let directory = std::env::temp_dir().join(format!("bls12-gpu-first-{}", std::process::id()));
         let title =
             "First Fq mul of a process, this library's cache filled by another one, the driver's own off: milliseconds";
-        let mut table = Table { title, columns: vec!["backend made", "first call"], lines: Vec::new() };
+        let columns = vec!["instance and device", "the rest of the backend", "first call"];
+        let mut table = Table { title, columns, lines: Vec::new() };
         let mut warm = Vec::new();
         for process in 0..6 {
             let mut command = std::process::Command::new(std::env::current_exe()?);
@@ -229,20 +263,21 @@ impl Report {
             }
             let output = command.output()?;
             let text = String::from_utf8(output.stdout)?;
-            let mut numbers = text.split_whitespace().map(str::parse::<f64>);
-            let (Some(Ok(made)), Some(Ok(called))) = (numbers.next(), numbers.next()) else {
+            let numbers: Vec<f64> = text.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+            let [driver, rest, called] = numbers[..] else {
                 return Err(format!("a process failed: {}", String::from_utf8_lossy(&output.stderr)).into());
             };
-            table.lines.push((if process == 0 { "cold" } else { "warm" }.into(), vec![Some(made), Some(called)]));
+            let line = [driver, rest, called].map(Some).to_vec();
+            table.lines.push((if process == 0 { "cold" } else { "warm" }.into(), line));
             if process > 0 {
-                warm.push((called, made));
+                warm.push((rest + called, driver));
             }
         }
         std::fs::remove_dir_all(directory)?;
         warm.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let (called, made) = warm[warm.len() / 2];
-        self.row("warm_start_ms", called, "ms");
-        self.row("backend_made_ms", made, "ms");
+        let (library, driver) = warm[warm.len() / 2];
+        self.row("warm_start_ms", library, "ms");
+        self.row("instance_and_device_ms", driver, "ms");
         self.tables.push(table);
         Ok(())
     }
