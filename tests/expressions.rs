@@ -347,3 +347,21 @@ fn a_long_expression_takes_no_more_memory_than_a_short_one() {
     let expected = zip(&a, &b, |a, b| (0..150).fold(a, |sum, _| sum * a + b));
     assert!(out.download().unwrap() == expected);
 }
+
+/// More of them than a kernel has parameters.
+#[test]
+fn any_number_of_rotations() {
+    for backend in &engines(Validation::On) {
+        for (length, count) in [(1usize, 40usize), (2, 9), (63, 16), (700, 40)] {
+            let a = numbers::<Fr>(length, 1);
+            let (x, scalar) = (backend.upload(&a).unwrap(), Fr::from(5u64));
+            let mut recording = backend.record();
+            let parts: Vec<Expression<Fr>> = (0..count as isize).map(|by| x.rotate(by - 7)).collect();
+            let out = recording.evaluate(&Expression::linear_combination(parts, scalar)).unwrap();
+            recording.submit().unwrap().wait().unwrap();
+            let at = |index: usize, by: usize| a[(index + by + 7 * length - 7) % length];
+            let expected = |index| (0..count).rev().fold(Fr::from(0u64), |sum, by| sum * scalar + at(index, by));
+            assert_eq!(out.download().unwrap(), (0..length).map(expected).collect::<Vec<Fr>>(), "{length} {count}");
+        }
+    }
+}

@@ -205,6 +205,7 @@ fn piece(graph: &Graph, cuts: &BTreeSet<usize>, root: Root, cut: Option<usize>) 
         }
     }
     let mut nodes: HashMap<usize, usize> = HashMap::default();
+    let mut rotated: Vec<u32> = Vec::new();
     for (at, term) in graph.terms.iter().enumerate().filter(|(at, _)| needed[*at]) {
         let mut slot = |source: Source| {
             let found = piece.sources.iter().position(|known| *known == source).unwrap_or_else(|| {
@@ -218,9 +219,14 @@ fn piece(graph: &Graph, cuts: &BTreeSet<usize>, root: Root, cut: Option<usize>) 
             Term::Vector(input) => Node::Vector { slot: slot(Source::Vector(input)) },
             Term::Rotated { input, by } => {
                 let slot = slot(Source::Rotated(input, by));
-                piece.rotations.push(by);
+                // What is read through one slot is rotated by one number.
+                let number = rotated.iter().position(|known| *known == slot).unwrap_or_else(|| {
+                    rotated.push(slot);
+                    piece.rotations.push(by);
+                    rotated.len() - 1
+                });
                 // After the length.
-                Node::Rotated { slot, shift: piece.rotations.len() as u32 }
+                Node::Rotated { slot, shift: number as u32 + 1 }
             }
             Term::Entry(input) => Node::Element { slot: slot(Source::Entry(input)), at: 0 },
             Term::Scalar(scalar) => Node::Element { slot: slot(Source::Scalars), at: scalar as u32 },
@@ -378,9 +384,12 @@ impl Task for Fused {
         }
     }
 
-    /// The same expression, of one position and of a few hundred, of edges.
+    /// The same expression, of a few positions and of a few hundred, of edges.
     fn trials(&self) -> Vec<Trial> {
         let edges = edges(self.graph.field);
+        let rotation = |term: &Term| if let Term::Rotated { by, .. } = term { Some(*by) } else { None };
+        // So many that what is rotated by other numbers is so here, too: else this would be another kernel's.
+        let few = 1 + self.graph.terms.iter().filter_map(rotation).collect::<BTreeSet<usize>>().len();
         let trial = |length: usize| {
             let mut graph = self.graph.clone();
             // By little, and as differently as they are: what is the same is read once.
@@ -419,6 +428,6 @@ impl Task for Fused {
             };
             Trial { task: Arc::new(Fused { graph, length }), inputs, outputs: vec![(item, length)] }
         };
-        vec![trial(1), trial(edges.len() * edges.len() + 1)]
+        vec![trial(few), trial(edges.len() * edges.len() + 1)]
     }
 }

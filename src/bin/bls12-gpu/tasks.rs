@@ -20,13 +20,17 @@ pub(crate) fn check<F: Element>(backend: &Backend) -> Result<usize, Error> {
     Ok(5 * LENGTHS.len())
 }
 
+/// The largest number up to `most` that divides a length.
+fn divisor(length: usize, most: usize) -> usize {
+    (1..=most).rev().find(|number| length.is_multiple_of(*number)).unwrap_or(1)
+}
+
 fn folds<F: Element>(backend: &Backend, a: &Vector<F>, b: &Vector<F>) -> Result<(), Error> {
     let mut recording = backend.record();
     for row in &REDUCTIONS {
         let inputs: Vec<&Vector<F>> = [a, b].into_iter().take(row.vectors).collect();
         recording.reduce_into(row.reduction, &inputs, &backend.zeros(1)?)?;
-        let segments = (1..=40).rev().find(|segments| a.len().is_multiple_of(*segments)).unwrap_or(1);
-        recording.reduce_segments_into(row.reduction, &inputs, &backend.zeros(segments)?)?;
+        recording.reduce_segments_into(row.reduction, &inputs, &backend.zeros(divisor(a.len(), 40))?)?;
     }
     recording.extents(a, 1)?;
     recording.any_nonzero(a, 1)?;
@@ -39,7 +43,7 @@ fn scans<F: Element>(backend: &Backend, a: &Vector<F>) -> Result<(), Error> {
     for scan in [Scan::sum(), Scan::product()] {
         for scan in [scan, scan.exclusive(), scan.reversed(), scan.exclusive().reversed()] {
             recording.scan(scan, a)?;
-            recording.scan(scan.segments(100), a)?;
+            recording.scan(scan.segments(divisor(a.len(), 100)), a)?;
             recording.scan_from_heads(scan, a, &heads)?;
         }
     }
@@ -75,7 +79,7 @@ fn movements<F: Element>(backend: &Backend, a: &Vector<F>) -> Result<(), Error> 
     recording.reverse(a)?;
     let whole = 1 << length.ilog2();
     recording.bit_reverse(&a.slice(0..whole)?)?;
-    let rows = (1..=40).rev().find(|rows| length.is_multiple_of(*rows)).unwrap_or(1);
+    let rows = divisor(length, 40);
     recording.transpose(a, rows, length / rows)?;
     recording.strided(a, 0, 3, length.div_ceil(3))?;
     recording.concatenate(&[a, &a.slice(0..length / 2)?])?;
@@ -91,7 +95,7 @@ fn movements<F: Element>(backend: &Backend, a: &Vector<F>) -> Result<(), Error> 
 fn matrices<F: Element>(backend: &Backend, a: &Vector<F>, b: &Vector<F>, values: &[F]) -> Result<(), Error> {
     let mut recording = backend.record();
     let length = a.len();
-    let inner = (1..=300).rev().find(|inner| length.is_multiple_of(*inner)).unwrap_or(1);
+    let inner = divisor(length, 300);
     let some = length.min(7 * inner) / inner;
     let (left, right) = (a.slice(0..some * inner)?, b.slice(0..some * inner)?);
     recording.matrix_product(&left, &right, (some, inner, some))?;
