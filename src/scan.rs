@@ -326,6 +326,9 @@ impl Task for Scanned {
             if let Some(copy) = aligned.slice(0..flags.bytes()) {
                 device.batch.copy(flags, &copy);
             }
+            if let Some(behind) = aligned.slice(flags.bytes()..aligned.bytes()) {
+                device.batch.zero(&behind);
+            }
             return self.scan(device, (a, Some(&aligned), out), self.walk, (0, 0));
         }
         // The last factor that is asked for is m to the power of what a chunk of the highest level but one holds.

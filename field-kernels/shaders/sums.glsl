@@ -100,7 +100,7 @@ Long long_add(Long s, Fe a, Fe b) {
 }
 
 // Bound: p < 2^BITS, so what lies above bit 2 BITS of a sum of less than 2^32 products fits a word, h. FOLD = 2^(2 BITS) mod p; with h FOLD
-// in its stead t is below 2^(2 BITS) + 2^32 p. Montgomery reduction (as in op_square) adds less than R p and divides by R: what is left is
+// in its stead t is below 2^(2 BITS) + 2^32 p. Montgomery reduction (wide_cleared) adds less than R p and divides by R: what is left is
 // below 2^(2 BITS) / R + p and a little, less than 2p, since 2^BITS is less than R / 2 and than 2p.
 Fe long_result(Long s) {
     const int SHIFT = 2 * BITS - 32 * (2 * WORDS - 1);

@@ -5,8 +5,7 @@ use crate::{Field, Formulation};
 /// A kernel: what it computes from its slots a, b, c into r.
 ///
 /// Most are element-wise (`shaders/elementwise.comp`): one invocation computes one r. Reductions (`shaders/reduce.comp`) fold
-/// the elements of one workgroup into one r, and have slots a, b and r only. So have those that only measure
-/// (`shaders/probe.comp`), which are element-wise. Movements (`shaders/movement.comp`, `shaders/compact.comp`) and dot products
+/// the elements of one workgroup into one r, and have slots a, b and r only. Movements (`shaders/movement.comp`, `shaders/compact.comp`) and dot products
 /// (`shaders/dot.comp`), and inverses of many elements (`shaders/inversion.comp`), say there what their invocations do, and what their
 /// constants and parameters are. Scans (`shaders/scan.comp`) fold elements too, or pass through them one after another. Those that only
 /// measure (`shaders/probe.comp`) are element-wise, with slots a, b and r.

@@ -1,5 +1,5 @@
 //! What is assumed of a machine on which nothing was measured: times of an NVIDIA H200 over PCIe 5 with a quick host, and of one core of
-//! it. (`benches/reports/h200.md` is of a slower one.)
+//! it. (Hosts differ: see the rows of other runs in `benches/reports/h200.md`.)
 
 use super::model::{Curve, Entry, Key, LEAST_SHARED, SHARES, Way, like};
 use crate::{Field, Form, Operation};

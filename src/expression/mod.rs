@@ -272,8 +272,10 @@ impl Recording {
     /// Records an expression, into new memory. Its length is that of its vectors; of an expression without any, 1.
     ///
     /// On a device one kernel computes it, in one pass over the operands. An expression of very many operands or multiplications is
-    /// cut: what costs most is computed before and kept in memory of the device until the recording is done. Sums of two products
-    /// share one reduction. The first evaluation of an expression has the driver build its kernel, for some hundred milliseconds at
+    /// cut where one kernel would have more operands than slots, twelve multiplications or 64 terms: what is heaviest is computed before, into
+    /// memory of the device that is given back, for what comes later, when its last reader is done. What two kernels need and neither leaves in
+    /// memory both compute. An operand is read once, and once more for each number that it is rotated by. Sums of up to six products (in
+    /// doubles and digits of 30 bits, of two) share one reduction. The first evaluation of an expression has the driver build its kernel, for some hundred milliseconds at
     /// most; this is kept, also on disk, whatever the scalars and rotations are.
     ///
     /// # Errors

@@ -65,7 +65,7 @@ pub(crate) const LONG_SUM: usize = 6;
 /// How modular multiplication is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Formulation {
-    /// On 32-bit words with carries: written by hand, in shaders/field.glsl.
+    /// On 32-bit words with carries: written by hand, in shaders/field.glsl and shaders/words_form.glsl.
     Words,
     /// On signed digits: Fq on such of 30 bits, in 64-bit columns without carries; Fr on words, two products to a 64-bit sum.
     Digits,
