@@ -40,13 +40,20 @@ fn inject(faults: &Faults, class: CallClass, at: u64, times: u64, failure: Failu
     faults.inject(Injection { class, at, times, failure });
 }
 
-/// Whether an error is what this failure should come to.
-fn suits(error: &Error, failure: Failure) -> bool {
+/// Calls that give memory: all of their class but those that make it visible.
+const ALLOCATING: [&str; 5] =
+    ["vkCreateBuffer", "vkAllocateMemory", "vkBindBufferMemory", "vkBindBufferMemory2", "vkMapMemory"];
+
+/// Whether an error is what this failure, injected with `faults`, should come to. If memory was asked for, it tells how much.
+fn suits(error: &Error, failure: Failure, faults: &Faults) -> bool {
     let Error::Device(error) = error else { return false };
+    let allocating = faults.failed().iter().all(|call| ALLOCATING.contains(call));
+    let out_of_memory =
+        |error: &DeviceError| matches!(error, DeviceError::OutOfMemory { needed, .. } if *needed > 0 || !allocating);
     match failure {
-        Failure::OutOfDeviceMemory | Failure::OutOfHostMemory => matches!(error, DeviceError::OutOfMemory { .. }),
+        Failure::OutOfDeviceMemory | Failure::OutOfHostMemory => out_of_memory(error),
         // To gpu-allocator, what cannot be mapped is want of memory.
-        Failure::Unknown => matches!(error, DeviceError::Driver { .. } | DeviceError::OutOfMemory { .. }),
+        Failure::Unknown => matches!(error, DeviceError::Driver { .. }) || out_of_memory(error),
         Failure::DeviceLost => matches!(error, DeviceError::Lost { .. }),
         Failure::Hang => matches!(error, DeviceError::TimedOut { .. } | DeviceError::Lost { .. }),
     }
@@ -166,7 +173,7 @@ fn first_use(work: fn(&Backend, &[u64]) -> Result<(), Error>) {
             for (times, count) in [(1, &mut errors), (u64::MAX, &mut refused)] {
                 inject(&faults, CallClass::Any, at, times, failure);
                 if let Err(error) = work(&backend, &expected) {
-                    assert!(suits(&error, failure), "{failure:?} at {:?}: {error:?}", faults.failed());
+                    assert!(suits(&error, failure, &faults), "{failure:?} at {:?}: {error:?}", faults.failed());
                     assert_eq!(error.kind(), ErrorKind::DeviceFault);
                     *count += 1;
                 }
@@ -215,7 +222,7 @@ fn outlives(works: &[Work], limited: impl Fn(Options) -> Options + Send + 'stati
                             backend.trim();
                             inject(&faults, class, at, 1 + at % 2, failure);
                             if let Err(error) = work() {
-                                assert!(suits(&error, failure), "{failure:?} at {:?}: {error:?}", faults.failed());
+                                assert!(suits(&error, failure, &faults), "{failure:?} at {:?}: {error:?}", faults.failed());
                             }
                         }
                     }
@@ -297,7 +304,7 @@ fn a_long_vector_that_cannot_be_made_leaves_no_memory_behind() {
                     backend.trim();
                     inject(&faults, class, at, 2, Failure::OutOfHostMemory);
                     if let Err(error) = long() {
-                        assert!(suits(&error, Failure::OutOfHostMemory), "{error:?}");
+                        assert!(suits(&error, Failure::OutOfHostMemory, &faults), "{error:?}");
                     }
                     faults.clear();
                     // Until no submission uses it any more.
@@ -338,7 +345,7 @@ fn calls_finish_on_the_cpu_when_the_device_goes() {
                 let early = outcome.report.fallback.is_some();
                 if let Some(loss) = outcome.report.fallback {
                     noticed += 1;
-                    assert!(suits(&Error::Device(loss), failure));
+                    assert!(suits(&Error::Device(loss), failure, &faults));
                     assert_eq!((outcome.report.dispatches, outcome.report.verified), (0, 0));
                 } else {
                     case().on(&backend).unwrap();
@@ -356,7 +363,7 @@ fn calls_finish_on_the_cpu_when_the_device_goes() {
                 let backend = required();
                 inject(&faults, CallClass::Any, at, 1, LOSSES[(at as usize + 1) % 2]);
                 if let Err(error) = compute(&backend, &expected) {
-                    assert!(suits(&error, LOSSES[(at as usize + 1) % 2]), "{error:?}");
+                    assert!(suits(&error, LOSSES[(at as usize + 1) % 2], &faults), "{error:?}");
                 } else {
                     let _ = compute(&backend, &expected);
                 }
@@ -378,17 +385,19 @@ fn vectors_of_a_lost_device_answer_nothing_but_that() {
             let backend = Watched::new(options.clone());
             let calls = calls(&faults, CallClass::Any, || record(&backend));
             drop(backend);
-            for at in 0..calls {
-                let failure = LOSSES[at as usize % 2];
+            for (at, failure) in (0..calls).flat_map(|at| LOSSES.map(|failure| (at, failure))) {
                 faults.clear();
-                let backend = Watched::not_required(options.clone(), Validation::On);
+                // The layer watches one of both.
+                let watched = failure == LOSSES[at as usize % 2];
+                let validation = if watched { Validation::On } else { Validation::Off };
+                let backend = Watched::not_required(options.clone(), validation);
                 let vector = backend.upload(&numbers(5)).unwrap();
                 let mut recording = backend.record();
                 let square = recording.square(&vector).unwrap();
                 let ticket = recording.clone().submit().unwrap();
                 inject(&faults, CallClass::Any, at, 1, failure);
                 if let Err(error) = record(&backend) {
-                    assert!(suits(&error, failure), "{failure:?} at {:?}: {error:?}", faults.failed());
+                    assert!(suits(&error, failure, &faults), "{failure:?} at {:?}: {error:?}", faults.failed());
                 }
                 // Less of the pool was made anew than when the calls were counted.
                 while faults.failed().is_empty() {
@@ -443,7 +452,7 @@ fn recordings_of_several_steps_lose_their_device() {
                 let backend = Watched::not_required(options.clone(), Validation::On);
                 inject(&faults, CallClass::Any, at, 1, failure);
                 if let Err(error) = record_more(&backend) {
-                    assert!(suits(&error, failure), "{failure:?} at {:?}: {error:?}", faults.failed());
+                    assert!(suits(&error, failure, &faults), "{failure:?} at {:?}: {error:?}", faults.failed());
                     noticed += 1;
                 }
                 let _ = record_more(&backend);
