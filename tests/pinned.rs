@@ -172,16 +172,34 @@ fn a_device_that_goes_takes_nothing_with_it() {
     let a = numbers::<Fr>(5 * CHUNK, 1);
     let expected = cpu().square(&a).unwrap();
     for memory in [MemoryMode::DeviceLocal, MemoryMode::Host] {
+        let faults = Faults::default();
+        let made = || {
+            let options = Options::new().memory(memory).chunk_elements(CHUNK).vulkan_faults(&faults);
+            let backend = Watched::not_required(options, Validation::On);
+            let (operand, mut out) = (pinned(&backend, &a), backend.pinned::<Fr>(a.len()).unwrap());
+            backend.square_into(&operand, &mut out).unwrap();
+            faults.clear();
+            (backend, operand, out)
+        };
+        let calls = {
+            let (backend, operand, mut out) = made();
+            backend.square_into(&operand, &mut out).unwrap();
+            faults.calls(CallClass::Any)
+        };
         for failure in [Failure::DeviceLost, Failure::Hang] {
-            for at in [0, 1, 3] {
-                let faults = Faults::default();
-                let options = Options::new().memory(memory).chunk_elements(CHUNK).vulkan_faults(&faults);
-                let backend = Watched::not_required(options, Validation::On);
-                let (mut operand, mut out) = (pinned(&backend, &a), backend.pinned::<Fr>(a.len()).unwrap());
-                backend.square_into(&operand, &mut out).unwrap();
-                faults.inject(Injection { class: CallClass::Submit, at, times: 1, failure });
+            let mut noticed = 0;
+            for at in 0..calls {
+                let (backend, mut operand, mut out) = made();
+                faults.inject(Injection { class: CallClass::Any, at, times: 1, failure });
                 // The CPU finishes it.
                 backend.square_into(&operand, &mut out).unwrap();
+                assert_eq!(out[..], expected);
+                // The last calls of all come after the result.
+                if backend.is_lost() {
+                    noticed += 1;
+                } else {
+                    backend.square_into(&operand, &mut out).unwrap();
+                }
                 assert!(backend.is_lost());
                 assert_eq!(out[..], expected);
                 assert_eq!(operand[..], a[..]);
@@ -192,6 +210,7 @@ fn a_device_that_goes_takes_nothing_with_it() {
                 drop((operand, out, backend));
                 assert_eq!((faults.live(), faults.memory()), (BTreeMap::new(), 0));
             }
+            assert!(2 * noticed > calls, "{noticed} of {calls}");
         }
     }
 }
