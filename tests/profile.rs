@@ -5,9 +5,9 @@
 mod support;
 
 use ark_bls12_381::Fr;
-use bls12_field_gpu::{Backend, MemoryMode, Options, Profile, Span, Stage, Track};
+use bls12_field_gpu::{Backend, DeviceKind, Engine, MemoryMode, Options, Profile, Span, Stage, Track, Verify};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use support::{Watched, cpu, numbers};
 use tracing::field::{Field, Visit};
@@ -53,11 +53,17 @@ impl Visit for Traced {
     fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
 }
 
+/// One test at a time: each sees all that is traced, and the validation layer does not bear a device being made while another is in use.
+fn alone() -> impl Drop {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn of(profile: &Profile, stage: Stage) -> Vec<&Span> {
     profile.spans.iter().filter(|span| span.stage == stage).collect()
 }
 
-/// Profiles `work`, and checks what is true of every profile; whether the device stamps times.
+/// Profiles `work`, and checks what is true of every profile; whether the device stamps times, as devices in software do.
 fn profiled(backend: &Backend, work: impl FnOnce()) -> (Profile, bool) {
     backend.start_profile().unwrap();
     TRACED.lock().unwrap().clear();
@@ -87,7 +93,10 @@ fn profiled(backend: &Backend, work: impl FnOnce()) -> (Profile, bool) {
     // It is over.
     work_unseen(backend);
     assert!(backend.take_profile().spans.is_empty());
-    (profile.clone(), !on_device.is_empty())
+    let Engine::Vulkan { device, .. } = backend.engine() else { panic!("{}", backend.engine()) };
+    let stamps = !on_device.is_empty();
+    assert!(stamps || device.kind != DeviceKind::Software, "{device}");
+    (profile.clone(), stamps)
 }
 
 fn work_unseen(backend: &Backend) {
@@ -109,8 +118,47 @@ fn trace(profile: &Profile) {
     assert_eq!(events.iter().filter(|event| event["ph"] == "M").count(), tracks.len());
 }
 
+/// For how long some stages were under way, all together.
+fn busy(profile: &Profile, counts: impl Fn(Stage) -> bool) -> Duration {
+    let stages: BTreeSet<Stage> = profile.spans.iter().map(|span| span.stage).filter(|stage| counts(*stage)).collect();
+    stages.into_iter().map(|stage| profile.busy(stage)).sum()
+}
+
+/// For how long stages were under way beside others. Waiting is none of them: it goes on beside what is waited for.
+fn overlap(profile: &Profile) -> Duration {
+    let mut spans: Vec<&Span> = profile.spans.iter().filter(|span| span.stage != Stage::Wait).collect();
+    spans.sort_by_key(|span| span.start);
+    let (mut any, mut until) = (Duration::ZERO, Duration::ZERO);
+    for span in &spans {
+        any += span.end.saturating_sub(span.start.max(until));
+        until = until.max(span.end);
+    }
+    busy(profile, |stage| stage != Stage::Wait) - any
+}
+
+#[test]
+fn stages_of_a_call_in_many_chunks_overlap() {
+    let _alone = alone();
+    let backends = [MemoryMode::DeviceLocal, MemoryMode::Host]
+        .map(|memory| Watched::new(Options::new().memory(memory).chunk_elements(4000).verify(Verify::All)));
+    for backend in backends {
+        let (a, b) = (numbers::<Fr>(100_000, 1), numbers::<Fr>(100_000, 2));
+        let expected = backend.mul(&a, &b).unwrap();
+        let overlaps = || {
+            backend.start_profile().unwrap();
+            assert_eq!(backend.mul(&a, &b).unwrap(), expected);
+            let profile = backend.take_profile();
+            assert!(of(&profile, Stage::Verify).len() > 20);
+            busy(&profile, |_| true) > profile.elapsed() && overlap(&profile) > Duration::ZERO
+        };
+        // A machine that has much else to do may do one thing after the other.
+        assert!((0..10).any(|_| overlaps()));
+    }
+}
+
 #[test]
 fn a_call_in_chunks_and_a_recording_leave_their_spans() {
+    let _alone = alone();
     tracing::subscriber::set_global_default(Traced).unwrap();
     // All before any is used.
     let backends = [MemoryMode::DeviceLocal, MemoryMode::Host]
