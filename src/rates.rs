@@ -162,7 +162,7 @@ impl Backend {
         self.vulkan().map(|vulkan| vulkan.formulations.choose(kernel, field).formulation)
     }
 
-    /// How long the driver took to make the Vulkan instance and the device.
+    /// How long the driver took to make the Vulkan instance, to tell of its devices, and to make this one.
     pub fn driver_time(&self) -> Duration {
         self.vulkan().map(|vulkan| vulkan.device().driver_time()).unwrap_or_default()
     }

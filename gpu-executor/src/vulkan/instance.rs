@@ -24,7 +24,7 @@ pub(crate) struct Instance {
     pub(crate) log: ValidationLog,
     /// The version of Vulkan asked for.
     pub(crate) version: u32,
-    /// How long it took to make.
+    /// How long it took to make, and to ask for its devices.
     pub(crate) took: Duration,
     messenger: Option<(ash::ext::debug_utils::Instance, vk::DebugUtilsMessengerEXT)>,
     // Declared last: the loader must outlive everything made with it.

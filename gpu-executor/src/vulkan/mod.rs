@@ -187,8 +187,10 @@ impl Device {
     /// [`Error::NoDevice`], [`Error::NoSuchDevice`], [`Error::NoValidationLayer`], [`Error::WorkgroupSize`],
     /// [`Error::CacheDirectory`], or what the driver answered.
     pub fn new(options: &Options) -> Result<Self, Error> {
+        let begin = Instant::now();
         let mut instance = Instance::new(options.validation)?;
         let candidates = select::candidates(&instance)?;
+        instance.took = begin.elapsed();
         let mut verdicts: Vec<Verdict> = candidates.iter().map(|candidate| candidate.verdict.clone()).collect();
         for candidate in select::ranked(&candidates, options.device)? {
             let settings = Settings::new(options, candidate)?;
@@ -243,7 +245,7 @@ impl Device {
         self.shared.memory.left()
     }
 
-    /// How long the driver took to make the Vulkan instance and the device.
+    /// How long the driver took to make the Vulkan instance, to tell of its devices, and to make this one.
     pub fn driver_time(&self) -> Duration {
         self.shared.gpu.took
     }

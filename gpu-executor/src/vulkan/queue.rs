@@ -32,6 +32,8 @@ pub(super) struct Queue {
     pub(super) lanes: Lanes,
     /// Gathers jobs' submissions that come at the same time.
     combiner: Combiner<vk::CommandBuffer, Result<u64, Error>>,
+    /// The numbers of the last [`AHEAD`] submissions of jobs of one chunk.
+    recent: Mutex<[u64; AHEAD]>,
 }
 
 struct State {
@@ -75,6 +77,10 @@ const YIELD: Duration = Duration::from_millis(2);
 /// The most jobs that wait to be submitted; further callers wait for room among them.
 const WAITING: usize = 64;
 
+/// Submissions of jobs of one chunk that the device works on at a time. With more it is done no sooner, since it takes some 10 us for each
+/// however small it is; what comes while two are under way makes up the next one.
+const AHEAD: usize = 2;
+
 impl Queue {
     /// # Safety
     /// The device has this queue.
@@ -98,6 +104,7 @@ impl Queue {
             finished: AtomicU64::new(0),
             lanes: Lanes::default(),
             combiner: Combiner::new(WAITING),
+            recent: Mutex::default(),
         })
     }
 
@@ -165,14 +172,23 @@ impl Queues {
 }
 
 impl Shared {
-    /// Submits a recorded lane that depends on nothing, together with others' that come at the same time.
-    pub(super) fn submit(&self, lane: &Lane) -> Result<Point, Error> {
+    /// Submits a recorded lane that depends on nothing, together with others' that come at the same time or, if it is a `whole` job, while
+    /// the device has enough such submissions to work on.
+    pub(super) fn submit(&self, lane: &Lane, whole: bool) -> Result<Point, Error> {
         let queue = self.queues.of(lane.role);
-        let work = |commands: &[vk::CommandBuffer]| {
+        let submit = |commands: &[vk::CommandBuffer]| {
             let mut state = queue.state.lock();
             self.submit_locked(queue, &mut state, commands, &[])
         };
-        let value = queue.combiner.run(lane.commands, work)?;
+        let paced = |commands: &[vk::CommandBuffer]| {
+            // One thread at a time is here.
+            let [oldest, last] = *queue.recent.lock();
+            self.wait(Point { role: lane.role, value: oldest })?;
+            let value = submit(commands)?;
+            *queue.recent.lock() = [last, value];
+            Ok(value)
+        };
+        let value = if whole { queue.combiner.run(lane.commands, paced) } else { submit(&[lane.commands]) }?;
         Ok(Point { role: lane.role, value })
     }
 
