@@ -18,7 +18,7 @@ pub struct MemoryRequired {
 impl Backend {
     /// How much memory a call on `length` canonical elements in host memory takes while it runs, if none of its slices is
     /// [pinned](crate::Pinned): as things stand, that is where [`Backend::explain`] says that it would be computed now, with the chunks that it
-    /// would be cut into. With less it would be cut finer: the least that will do is what a call of one element takes. Where the CPU
+    /// would be cut into (asked first, it may calibrate, as a call does). With less it would be cut finer: the least that will do is what a call of one element takes. Where the CPU
     /// computes, it takes none.
     ///
     /// ```
