@@ -4,6 +4,7 @@ mod sparse;
 
 use crate::ark::Element;
 use crate::mask::FLAG;
+use crate::memory::zeroed;
 use crate::movement::{ANYWHERE, told_apart};
 use crate::recording::Recording;
 use crate::reduction::{self, Second};
@@ -73,10 +74,10 @@ impl Lowering<'_> {
     }
 }
 
-/// Limbs of so many random elements below 2^254 for Fr, below 2^380 for Fq, from the operating system, if it has any.
+/// Limbs of so many random elements below 2^254 for Fr, below 2^380 for Fq, from the operating system, if it has any, and memory.
 fn random(field: Field, length: usize) -> Option<Vec<u64>> {
     let limbs = field.limbs();
-    let mut random = vec![0u64; length * limbs];
+    let mut random: Vec<u64> = zeroed(length.checked_mul(limbs)?).ok()?;
     getrandom::fill(bytemuck::cast_slice_mut(&mut random)).ok()?;
     let top = (1 << ((field.bits() - 1) % 64)) - 1;
     random.chunks_exact_mut(limbs).for_each(|element| element[limbs - 1] &= top);

@@ -77,7 +77,8 @@ impl Recording {
     /// what is written and downloaded, and the downloads themselves. As things stand: where the device has less left, operations
     /// share scratch memory, and wait for each other. Where the CPU computes, what it computes in is not counted.
     ///
-    /// On a device this makes and tests the kernels that are not there yet, as submitting does.
+    /// On a device this makes and tests the kernels that are not there yet, as submitting does, and takes memory for constants, some
+    /// kibibytes, for a moment.
     ///
     /// ```
     /// # use ark_bls12_381::Fr;

@@ -223,8 +223,9 @@ impl Scratch {
 
     fn allocate(&self, vulkan: &Vulkan, bytes: u64) -> Result<Region, gpu_executor::Error> {
         let Some(counted) = &self.counted else { return vulkan.device().allocate(bytes) };
+        let region = vulkan.device().placeholder(bytes)?;
         counted.set(counted.get() + vulkan.device().region_required(bytes));
-        vulkan.device().placeholder(bytes)
+        Ok(region)
     }
 
     /// What was taken so far is that of tasks before.

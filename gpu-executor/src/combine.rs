@@ -51,6 +51,10 @@ impl<T, R: Clone> Combiner<T, R> {
                 let batch = std::mem::take(&mut state.waiting);
                 state.next += 1;
                 state.busy = true;
+                if batch.len() >= self.bound {
+                    // There is room again.
+                    self.changed.notify_all();
+                }
                 let result = MutexGuard::unlocked(&mut state, || work(&batch));
                 state.busy = false;
                 if batch.len() > 1 {

@@ -22,7 +22,7 @@ pub struct Options {
     pub device_memory: Option<u64>,
     /// Fills memory with zeros when nobody uses it any more, before others get it.
     pub wipe: bool,
-    /// How long to wait for one chunk before the device counts as lost.
+    /// How long the device, if it is waited for, may finish nothing at all before it counts as lost.
     pub timeout: Duration,
     /// Records no barrier at all, so that one sees synchronization validation notice.
     #[cfg(feature = "test-faults")]

@@ -12,7 +12,7 @@ pub enum Stage {
     Inspect,
     /// The CPU copies from the caller's slices to memory that the device sees.
     CopyIn,
-    /// The CPU records command buffers and submits them.
+    /// The CPU records command buffers and submits them, or has them submitted with others'.
     Submit,
     /// Copies from host memory to the device's.
     Upload,

@@ -107,8 +107,13 @@ fn name(vulkan: &Vulkan) -> String {
 fn processor() -> &'static str {
     static PROCESSOR: OnceLock<String> = OnceLock::new();
     PROCESSOR.get_or_init(|| {
-        let told = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let name = told.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+        // Up to the first of its CPUs: some have hundreds.
+        let told = std::fs::File::open("/proc/cpuinfo").map(std::io::BufReader::new);
+        let name = told.ok().and_then(|told| {
+            let mut lines = std::io::BufRead::lines(told).map_while(Result::ok);
+            lines.find(|line| line.starts_with("model name"))
+        });
+        let name = name.as_deref().and_then(|line| line.strip_prefix("model name")).unwrap_or_default();
         let words = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
         words.map(|word| format!("-{word}")).collect::<String>().chars().take(80).collect()
     })

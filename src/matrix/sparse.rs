@@ -149,7 +149,7 @@ impl Backend {
     /// there are `width`. Values may be zero, columns of a row in any order, and the same column come twice, whose values add up.
     ///
     /// Everything is read once or twice; values that repeat are looked up in a table. With [`Verify::Proofs`] a random combination of the rows
-    /// is made as well, and kept in host memory (an element for each row and each column), which proves products.
+    /// is made as well, if there are more values than rows and columns, and kept in host memory (an element for each row and each column), which proves products.
     ///
     /// # Errors
     /// [`Error::RowOffset`] if the offsets do not begin with 0, fall, or do not end with the number of values;
@@ -174,7 +174,9 @@ impl Backend {
         width: usize,
     ) -> Result<SparseMatrix<F>, Error> {
         let (mut product, placed_values, words) = compressed(row_offsets, columns, values, width)?;
-        if self.verify() == Verify::Proofs && self.vulkan().is_some() {
+        // Else it is less work to compute products again.
+        let worth_it = values.len() > row_offsets.len().saturating_add(width);
+        if self.verify() == Verify::Proofs && self.vulkan().is_some() && worth_it {
             product.check = Combination::new(row_offsets, columns, values, width).map(Arc::new);
         }
         let placed = |bytes: &[u8], item| -> Result<(Memory, Option<Step>), Error> {

@@ -81,6 +81,9 @@ const WAITING: usize = 64;
 /// however small it is; what comes while two are under way makes up the next one.
 const AHEAD: usize = 2;
 
+/// And so long at most it is waited for one of them to end.
+const GATHERING: Duration = Duration::from_micros(200);
+
 impl Queue {
     /// # Safety
     /// The device has this queue.
@@ -181,9 +184,10 @@ impl Shared {
             self.submit_locked(queue, &mut state, commands, &[])
         };
         let paced = |commands: &[vk::CommandBuffer]| {
-            // One thread at a time is here.
+            // One thread at a time is here. What else the queue is at work on may take longer, and then waiting gains nothing.
             let [oldest, last] = *queue.recent.lock();
-            self.wait(Point { role: lane.role, value: oldest })?;
+            self.refuse_if_lost()?;
+            let _ = self.wait_at_most(Point { role: lane.role, value: oldest }, GATHERING);
             let value = submit(commands)?;
             *queue.recent.lock() = [last, value];
             Ok(value)
@@ -253,9 +257,14 @@ impl Shared {
     /// Waits for a submission. If the device has finished nothing at all for too long, it is lost.
     pub(super) fn wait(&self, point: Point) -> Result<(), Error> {
         self.refuse_if_lost()?;
-        let mut finished = self.queues.all().map(|queue| queue.finished.load(Relaxed)).sum::<u64>();
+        // Most are done before it is worth knowing how far the queues have got.
+        if self.wait_at_most(point, YIELD.min(self.settings.timeout))? {
+            return Ok(());
+        }
+        let reached = || self.queues.all().map(|queue| self.ask(queue)).sum::<Result<u64, Error>>();
+        let mut finished = reached()?;
         while !self.wait_at_most(point, self.settings.timeout)? {
-            let now = self.queues.all().map(|queue| self.ask(queue)).sum::<Result<u64, Error>>()?;
+            let now = reached()?;
             if now <= finished {
                 self.lost.store(true, Relaxed);
                 return Err(Error::TimedOut { after: self.settings.timeout });

@@ -28,6 +28,8 @@ struct Inner {
     raw: ash::Device,
     /// Tickets are all of the compute queue.
     timeline: vk::Semaphore,
+    /// Those of all queues, by which it is seen whether the device stands still.
+    timelines: Vec<vk::Semaphore>,
     lost: Arc<AtomicBool>,
     timeout: Duration,
     state: Mutex<State>,
@@ -107,14 +109,22 @@ impl Inner {
         open.map(|entry| entry.since.max(advanced)).min()?.checked_add(self.timeout)
     }
 
-    /// Sleeps until the timeline has passed `finished`; how far it has got, or `None` at the deadline. Whoever comes meanwhile awaits nothing
+    /// How much all queues have finished, as far as the driver says.
+    fn progress(&self) -> u64 {
+        // SAFETY: as in `next_after`.
+        let reached = |timeline: &vk::Semaphore| unsafe { self.raw.get_semaphore_counter_value(*timeline) };
+        self.timelines.iter().filter_map(|timeline| reached(timeline).ok()).sum()
+    }
+
+    /// Sleeps until the timeline has passed `finished`; how far it has got, or `None` at the deadline, if no other has advanced. Whoever comes meanwhile awaits nothing
     /// that is done sooner, so that nobody needs to wake the thread.
     fn next_after(&self, finished: u64, deadline: Option<Instant>) -> Result<Option<u64>, Error> {
         let (semaphores, values) = ([self.timeline], [finished + 1]);
         let info = vk::SemaphoreWaitInfo::default().semaphores(&semaphores).values(&values);
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()).as_nanos());
         let left = left.and_then(|left| u64::try_from(left).ok()).unwrap_or(u64::MAX);
-        // SAFETY: the device and its semaphore live: a ticket that was awaited when this was called holds them, and whoever
+        let before = self.progress();
+        // SAFETY: the device and its semaphores live: a ticket that was awaited when this was called holds them, and whoever
         // drops the last one waits for this thread before they are destroyed.
         let reached = unsafe {
             let waited = self.raw.wait_semaphores(&info, left).map_err(|result| ("vkWaitSemaphores", result));
@@ -123,7 +133,7 @@ impl Inner {
         };
         match reached {
             Ok(value) => Ok(Some(value.max(finished + 1))),
-            Err((_, vk::Result::TIMEOUT)) => Ok(None),
+            Err((_, vk::Result::TIMEOUT)) => Ok((self.progress() > before).then_some(finished)),
             Err((call, result)) => {
                 let error = driver_error(call)(result);
                 if error.is_loss() {
@@ -178,6 +188,7 @@ impl Waiter {
             let inner = Arc::new(Inner {
                 raw: shared.gpu.raw.clone(),
                 timeline: shared.queues.of(Role::Compute).timeline,
+                timelines: shared.queues.all().map(|queue| queue.timeline).collect(),
                 lost: shared.lost.clone(),
                 timeout: shared.settings.timeout,
                 state: Mutex::default(),
