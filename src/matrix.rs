@@ -84,6 +84,19 @@ fn random(field: Field, length: usize) -> Option<Vec<u64>> {
     Some(random)
 }
 
+/// The first element that is not below the modulus.
+fn first_above(field: Field, elements: &[u64]) -> Option<usize> {
+    elements.chunks_exact(field.limbs()).position(|element| !field.is_canonical(element))
+}
+
+/// The first element that is not as the CPU computes it.
+fn first_other(task: &dyn Task, inputs: &[Values], elements: &[u64]) -> Option<usize> {
+    let mut again = [Values::Limbs(vec![0; elements.len()])];
+    task.compute(inputs, &mut again);
+    let differs = again[0].limbs().iter().zip(elements).position(|(right, got)| right != got);
+    differs.map(|limb| limb / task.field().limbs())
+}
+
 impl Product {
     /// The base-2 logarithm of how many invocations share an output.
     fn log_parts(&self) -> u32 {
@@ -103,8 +116,8 @@ impl Product {
             let [a, b] = [0, 1].map(|n| F::elements(inputs[n].limbs()));
             matrices::first_wrong_product(a, b, F::elements(c), (of.inner, of.columns), F::elements(random))
         }
-        let (limbs, c) = (self.field.limbs(), outputs[0].limbs());
-        if let Some(position) = c.chunks_exact(limbs).position(|element| !self.field.is_canonical(element)) {
+        let c = outputs[0].limbs();
+        if let Some(position) = first_above(self.field, c) {
             return Some((0, position));
         }
         if c.is_empty() {
@@ -112,12 +125,7 @@ impl Product {
             return None;
         }
         let random = random(self.field, self.columns).filter(|_| self.rows * self.inner * self.columns > 0);
-        let Some(random) = random else {
-            let mut again = [Values::Limbs(vec![0; c.len()])];
-            self.compute(inputs, &mut again);
-            let differs = again[0].limbs().iter().zip(c).position(|(right, got)| right != got);
-            return differs.map(|limb| (0, limb / limbs));
-        };
+        let Some(random) = random else { return first_other(self, inputs, c).map(|position| (0, position)) };
         let wrong = match self.field {
             Field::Fq => wrong::<Fq>(self, inputs, c, &random),
             Field::Fr => wrong::<Fr>(self, inputs, c, &random),

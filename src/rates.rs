@@ -2,6 +2,7 @@
 //! for the command-line program only.
 
 use crate::call::{Call, Prepared};
+use crate::choice;
 use crate::inversion::{self, Inversion};
 use crate::on_device::{Groups, Unwatched, Vulkan, arranged};
 use crate::operation::{Parameter, Row, TABLE};
@@ -111,6 +112,11 @@ pub(crate) fn random(field: Field, length: usize, seed: u64) -> Vec<u64> {
     let mut vector: Vec<u64> = (0..length * limbs).map(|_| random.u64(..)).collect();
     vector.chunks_exact_mut(limbs).for_each(|element| element[limbs - 1] = random.u64(1..top));
     vector
+}
+
+/// The kind of CPU; nothing, if the system does not tell.
+pub fn processor() -> &'static str {
+    choice::processor()
 }
 
 #[doc(hidden)]

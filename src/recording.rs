@@ -8,7 +8,7 @@ use crate::task::{Scratch, Task};
 use crate::ticket::{Download, Landed, Ticket};
 use crate::vector::Vector;
 use crate::verification::Verification;
-use crate::{Backend, Error, Verify};
+use crate::{Backend, Error};
 use std::fmt;
 use std::sync::Arc;
 
@@ -302,9 +302,9 @@ impl Recording {
     /// recording (inverses by Montgomery's trick). What the vectors held before is taken as it is. Without [`Ticket::wait`] nothing is
     /// verified, and where the CPU computes there is nothing to verify.
     ///
-    /// With [`Verify::Proofs`] steps are proved where that is less work than replaying them; see there for which, and for what a proof
-    /// leaves open: the sign of a root, and a chance of 2^-254. What they wrote is, if it is overwritten later, also fetched right behind
-    /// them, and kept in host memory until then. No other setting of [`Options::verify`](crate::Options::verify), which is about calls from
+    /// With [`Verify::Proofs`](crate::Verify::Proofs) steps are proved where that is less work than replaying them; see there for which,
+    /// and for what a proof leaves open: the sign of a root, and a chance of 2^-254. What they wrote is, if it is overwritten later, also
+    /// fetched right behind them, and kept in host memory until then. No other setting of [`Options::verify`](crate::Options::verify), which is about calls from
     /// host memory, changes anything here.
     ///
     /// [`Error::VerificationFailed`] names the operation that last wrote a wrong element, or the first that is not proved, and which
@@ -332,19 +332,15 @@ impl Recording {
         self.steps.iter().filter_map(|step| if let Step::Fetch(fetch) = step { Some(fetch) } else { None })
     }
 
-    /// How what is recorded is verified, if it is to be.
-    pub(crate) fn verification(&self, verified: bool) -> Option<Verification> {
-        verified.then(|| Verification::new(&self.steps, self.backend.verify() == Verify::Proofs))
-    }
-
     fn submit_as(self, verified: bool) -> Result<Ticket, Error> {
-        let (fetches, verification): (Vec<Fetch>, _) = (self.fetches().cloned().collect(), self.verification(verified));
+        let fetches: Vec<Fetch> = self.fetches().cloned().collect();
         let Self { backend, steps } = self;
         let Some(vulkan) = backend.vulkan() else {
             let mut landed = Vec::new();
             steps.iter().try_for_each(|step| step.compute(&Mirror::default(), &mut landed))?;
             return Ok(Ticket::done(backend, fetches, landed));
         };
+        let verification = verified.then(|| Verification::new(&steps, &backend));
         let kept = if verified { steps.clone() } else { Vec::new() };
         let verified = verification.as_ref().map(|verification| (verification, &kept[..]));
         let Lowered { batch, .. } = Lowered::new(Scratch::default(), steps, (&backend, vulkan), verified)?;

@@ -3,6 +3,7 @@
 use crate::on_device::slots;
 use crate::step::Lowered;
 use crate::task::Scratch;
+use crate::verification::Verification;
 use crate::{Backend, Error, Field, Form, Operation, Place, Recording};
 
 /// How much memory something takes, beside the caller's own slices. See [`Backend::memory_required`].
@@ -18,8 +19,8 @@ pub struct MemoryRequired {
 impl Backend {
     /// How much memory a call on `length` canonical elements in host memory takes while it runs, if none of its slices is
     /// [pinned](crate::Pinned): as things stand, that is where [`Backend::explain`] says that it would be computed now, with the chunks that it
-    /// would be cut into (asked first, it may calibrate, as a call does). With less it would be cut finer: the least that will do is what a call of one element takes. Where the CPU
-    /// computes, it takes none.
+    /// would be cut into (asked first, it may calibrate, as a call does). With less it would be cut finer: the least that will do is what a
+    /// call of one element takes. Where the CPU computes, it takes none.
     ///
     /// ```
     /// use bls12_field_gpu::{Field, Operation};
@@ -121,9 +122,10 @@ impl Recording {
     fn required_as(&self, verified: bool) -> Result<MemoryRequired, Error> {
         let downloads = self.fetches().map(|fetch| fetch.from.bytes()).sum::<u64>();
         let Some(vulkan) = self.backend.vulkan() else { return Ok(MemoryRequired { device: 0, host: downloads }) };
-        let (verification, steps) = (self.verification(verified), self.steps.clone());
+        let verification = verified.then(|| Verification::new(&self.steps, &self.backend));
         let checked = verification.as_ref().map(|verification| (verification, &self.steps[..]));
-        let Lowered { batch, scratch, .. } = Lowered::new(Scratch::counted(), steps, (&self.backend, vulkan), checked)?;
+        let (scratch, steps) = (Scratch::counted(), self.steps.clone());
+        let Lowered { batch, scratch, .. } = Lowered::new(scratch, steps, (&self.backend, vulkan), checked)?;
         let device = vulkan.device();
         let (constants, staging) = device.batch_required(&batch);
         let scratch = scratch.count() + constants;

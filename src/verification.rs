@@ -5,7 +5,7 @@
 use crate::memory::{Memory, Mirror, Place, zeroed};
 use crate::step::{Item, Output, Step};
 use crate::ticket::Landed;
-use crate::{Backend, Error, Field};
+use crate::{Backend, Error, Field, Verify};
 use gpu_executor::{Batch, Stage};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -90,8 +90,9 @@ impl Covered {
 }
 
 impl Verification {
-    /// Of a recording, which is replayed wholly unless `proofs` says that its provable steps are to be proved.
-    pub(crate) fn new(steps: &[Step], proofs: bool) -> Self {
+    /// Of a recording, which is replayed wholly unless the backend wants its provable steps proved.
+    pub(crate) fn new(steps: &[Step], backend: &Backend) -> Self {
+        let proofs = backend.verify() == Verify::Proofs;
         let (mut known, mut written) = (Covered::default(), Covered::default());
         let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
         let mut later = Covered::default();

@@ -100,11 +100,14 @@ impl Chooser {
 /// The name of the notes that calibrations are kept in: what else times depend on is part of it.
 fn name(vulkan: &Vulkan) -> String {
     let tiled = if vulkan.tiled { "-tiled" } else { "" };
-    format!("calibration-{}{tiled}-{}-threads{}", vulkan.width.name(), rayon::current_num_threads(), processor())
+    // Machines may share a cache directory.
+    let words = processor().split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let processor: String = words.map(|word| format!("-{word}")).collect::<String>().chars().take(80).collect();
+    format!("calibration-{}{tiled}-{}-threads{processor}", vulkan.width.name(), rayon::current_num_threads())
 }
 
-/// The kind of CPU, as a part of a file's name, if the system tells: machines may share a cache directory.
-fn processor() -> &'static str {
+/// The kind of CPU; nothing, if the system does not tell.
+pub(crate) fn processor() -> &'static str {
     static PROCESSOR: OnceLock<String> = OnceLock::new();
     PROCESSOR.get_or_init(|| {
         // Up to the first of its CPUs: some have hundreds.
@@ -114,8 +117,7 @@ fn processor() -> &'static str {
             lines.find(|line| line.starts_with("model name"))
         });
         let name = name.as_deref().and_then(|line| line.strip_prefix("model name")).unwrap_or_default();
-        let words = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-        words.map(|word| format!("-{word}")).collect::<String>().chars().take(80).collect()
+        name.trim_matches([' ', '\t', ':']).to_owned()
     })
 }
 

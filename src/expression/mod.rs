@@ -275,8 +275,8 @@ impl Recording {
     /// cut where one kernel would have more operands than slots, twelve multiplications or 64 terms: what is heaviest is computed before, into
     /// memory of the device that is given back, for what comes later, when its last reader is done. What two kernels need and neither leaves in
     /// memory both compute. An operand is read once, and once more for each number that it is rotated by. Sums of up to six products (in
-    /// doubles and digits of 30 bits, of two) share one reduction. The first evaluation of an expression has the driver build its kernel, for some hundred milliseconds at
-    /// most; this is kept, also on disk, whatever the scalars and rotations are.
+    /// doubles and digits of 30 bits, of two) share one reduction. The first evaluation of an expression has the driver build its kernel, for
+    /// some hundred milliseconds at most; this is kept, also on disk, whatever the scalars and rotations are.
     ///
     /// # Errors
     /// [`Error::LengthMismatch`], also of a [broadcast](Vector::broadcast) vector of other than one element; [`Error::ForeignVector`];

@@ -1,6 +1,6 @@
 //! Sparse matrices, compressed by rows.
 
-use super::{Dots, LOG_FOLD, random};
+use super::{Dots, LOG_FOLD, first_above, first_other, random};
 use crate::ark::Element;
 use crate::mask::FLAG;
 use crate::memory::{Memory, zeroed_elements};
@@ -149,7 +149,8 @@ impl Backend {
     /// there are `width`. Values may be zero, columns of a row in any order, and the same column come twice, whose values add up.
     ///
     /// Everything is read once or twice; values that repeat are looked up in a table. With [`Verify::Proofs`] a random combination of the rows
-    /// is made as well, if there are more values than rows and columns, and kept in host memory (an element for each row and each column), which proves products.
+    /// is made as well, if there are more values than rows and columns, and kept in host memory (an element for each row and each column),
+    /// which proves products.
     ///
     /// # Errors
     /// [`Error::RowOffset`] if the offsets do not begin with 0, fall, or do not end with the number of values;
@@ -349,8 +350,7 @@ impl Task for SparseProduct {
         let check = self.check.as_ref()?;
         Some(Box::new(|inputs, outputs| {
             let (x, y) = (inputs[2].limbs(), outputs[0].limbs());
-            let limbs = self.field.limbs();
-            if let Some(position) = y.chunks_exact(limbs).position(|element| !self.field.is_canonical(element)) {
+            if let Some(position) = first_above(self.field, y) {
                 return Some((0, position));
             }
             let agrees = match self.field {
@@ -361,9 +361,7 @@ impl Task for SparseProduct {
                 return None;
             }
             // Which it is: the first, if what the device holds of the matrix is wrong.
-            let mut again = [Values::Limbs(vec![0; y.len()])];
-            self.compute(inputs, &mut again);
-            Some((0, again[0].limbs().iter().zip(y).position(|(right, got)| right != got).map_or(0, |limb| limb / limbs)))
+            Some((0, first_other(self, inputs, y).unwrap_or(0)))
         }))
     }
 

@@ -4,7 +4,6 @@ use ash::vk;
 use parking_lot::Mutex;
 use std::ffi::{CStr, c_void};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// Messages of the validation layer, from the instance's making to its destruction. A clone sees the same messages, also after
 /// the device is gone: that is when the layer reports leaks.
@@ -24,8 +23,6 @@ pub(crate) struct Instance {
     pub(crate) log: ValidationLog,
     /// The version of Vulkan asked for.
     pub(crate) version: u32,
-    /// How long it took to make, and to ask for its devices.
-    pub(crate) took: Duration,
     messenger: Option<(ash::ext::debug_utils::Instance, vk::DebugUtilsMessengerEXT)>,
     // Declared last: the loader must outlive everything made with it.
     _entry: ash::Entry,
@@ -40,7 +37,6 @@ const VALIDATION_LAYER: &CStr = c"VK_LAYER_KHRONOS_validation";
 
 impl Instance {
     pub(crate) fn new(validation: Validation) -> Result<Self, Error> {
-        let begin = Instant::now();
         let nothing = |reason: String| Error::NoDevice { reason: Some(reason), devices: Vec::new() };
         // SAFETY: loading the Vulkan loader runs its initialisers, which any process that uses Vulkan runs.
         let entry = unsafe { ash::Entry::load() }
@@ -97,8 +93,7 @@ impl Instance {
             *loaded = raw.ok().map(|raw| (raw, entry.clone()));
         }
         drop(loaded);
-        let (version, took) = (application.api_version, begin.elapsed());
-        let mut instance = Self { raw, log, version, took, messenger: None, _entry: entry };
+        let mut instance = Self { raw, log, version: application.api_version, messenger: None, _entry: entry };
         if validation != Validation::Off {
             let debug = ash::ext::debug_utils::Instance::new(&instance._entry, &instance.raw);
             let info = self::messenger_info(&instance.log);

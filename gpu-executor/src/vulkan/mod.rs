@@ -81,7 +81,7 @@ struct Gpu {
     raw: ash::Device,
     physical: vk::PhysicalDevice,
     instance: Instance,
-    /// How long it took to make it and the instance.
+    /// How long it took to make the instance, to ask for its devices, and to make this one.
     took: Duration,
 }
 
@@ -190,13 +190,13 @@ impl Device {
         let begin = Instant::now();
         let mut instance = Instance::new(options.validation)?;
         let candidates = select::candidates(&instance)?;
-        instance.took = begin.elapsed();
+        let told = begin.elapsed();
         let mut verdicts: Vec<Verdict> = candidates.iter().map(|candidate| candidate.verdict.clone()).collect();
         for candidate in select::ranked(&candidates, options.device)? {
             let settings = Settings::new(options, candidate)?;
             let file = cache_file(&options.cache, candidate)?;
             let limit = options.device_memory.unwrap_or(candidate.verdict.device.memory / 4 * 3);
-            match Shared::new(instance, candidate, settings, file, limit) {
+            match Shared::new((instance, told), candidate, settings, file, limit) {
                 Ok(mut shared) => {
                     shared.settings.verdicts = verdicts;
                     tracing::info!(device = %shared.settings.info, "Vulkan device ready");
@@ -354,7 +354,7 @@ impl Device {
 
 impl Shared {
     fn new(
-        instance: Instance,
+        (instance, told): (Instance, Duration),
         candidate: &Candidate,
         settings: Settings,
         file: Option<CacheFile>,
@@ -370,7 +370,7 @@ impl Shared {
         };
         #[cfg(not(feature = "test-faults"))]
         let raw = make()?;
-        let gpu = Gpu { raw, physical, took: instance.took + begin.elapsed(), instance };
+        let gpu = Gpu { raw, physical, took: told + begin.elapsed(), instance };
         // SAFETY: these are the queues that the device was made with.
         let queues = unsafe { Queues::new(&gpu, candidate.compute, candidate.others) }?;
         let parts = Pipelines::new(&gpu, file, candidate.feedback).and_then(|pipelines| {

@@ -175,24 +175,20 @@ impl Queues {
 }
 
 impl Shared {
-    /// Submits a recorded lane that depends on nothing, together with others' that come at the same time or, if it is a `whole` job, while
-    /// the device has enough such submissions to work on.
-    pub(super) fn submit(&self, lane: &Lane, whole: bool) -> Result<Point, Error> {
+    /// Submits a recorded lane that is all of a job, together with others' that come at the same time or while the device has enough such
+    /// submissions to work on.
+    pub(super) fn submit_gathered(&self, lane: &Lane) -> Result<Point, Error> {
         let queue = self.queues.of(lane.role);
-        let submit = |commands: &[vk::CommandBuffer]| {
-            let mut state = queue.state.lock();
-            self.submit_locked(queue, &mut state, commands, &[])
-        };
         let paced = |commands: &[vk::CommandBuffer]| {
             // One thread at a time is here. What else the queue is at work on may take longer, and then waiting gains nothing.
             let [oldest, last] = *queue.recent.lock();
             self.refuse_if_lost()?;
             let _ = self.wait_at_most(Point { role: lane.role, value: oldest }, GATHERING);
-            let value = submit(commands)?;
+            let value = self.submit_locked(queue, &mut queue.state.lock(), commands, &[])?;
             *queue.recent.lock() = [last, value];
             Ok(value)
         };
-        let value = if whole { queue.combiner.run(lane.commands, paced) } else { submit(&[lane.commands]) }?;
+        let value = queue.combiner.run(lane.commands, paced)?;
         Ok(Point { role: lane.role, value })
     }
 
@@ -227,7 +223,8 @@ impl Shared {
         let value = state.submitted + 1;
         // What has finished need not be waited for: signalling made its writes available. That what is submitted later sees them then, as
         // drivers have it, which begin each submission with caches that hold nothing older, is taken for granted: Vulkan says so of the
-        // host's writes only, and wants a wait or a barrier for others. The wait costs: on the H200, an addition of 64 resident elements takes 50 us with it and 16 without.
+        // host's writes only, and wants a wait or a barrier for others. The wait costs: on the H200, an addition of 64 resident elements
+        // takes 50 us with it and 16 without.
         let (mut waits, mut wait_values) = (Vec::new(), Vec::new());
         for point in after {
             if !self.is_finished(*point)? {

@@ -498,8 +498,8 @@ impl<'a> Stream<'a> {
         for submission in &submissions {
             let mut lane = shared.recorded_as(submission.queue, &ops, &submission.commands)?;
             let after: Vec<Point> = submission.after.iter().map(|&earlier| ends[earlier]).collect();
-            let end =
-                if after.is_empty() { shared.submit(&lane, self.most == 1) } else { shared.submit_after(&lane, &after) };
+            let alone = self.most == 1 && after.is_empty();
+            let end = if alone { shared.submit_gathered(&lane) } else { shared.submit_after(&lane, &after) };
             match end {
                 Ok(end) => {
                     lanes.push(lane);

@@ -116,8 +116,8 @@ impl Inner {
         self.timelines.iter().filter_map(|timeline| reached(timeline).ok()).sum()
     }
 
-    /// Sleeps until the timeline has passed `finished`; how far it has got, or `None` at the deadline, if no other has advanced. Whoever comes meanwhile awaits nothing
-    /// that is done sooner, so that nobody needs to wake the thread.
+    /// Sleeps until the timeline has passed `finished`; how far it has got, or `None` at the deadline, if no other has advanced. Whoever
+    /// comes meanwhile awaits nothing that is done sooner, so that nobody needs to wake the thread.
     fn next_after(&self, finished: u64, deadline: Option<Instant>) -> Result<Option<u64>, Error> {
         let (semaphores, values) = ([self.timeline], [finished + 1]);
         let info = vk::SemaphoreWaitInfo::default().semaphores(&semaphores).values(&values);

@@ -31,7 +31,7 @@ impl Shared {
         let submit = || {
             let whole = Span::new(&buffer, 0, buffer.size);
             let lane = self.recorded(Role::Compute, &[Op::Zero { to: whole }])?;
-            match self.submit(&lane, false) {
+            match self.submit_after(&lane, &[]) {
                 Ok(until) => Ok((until, lane)),
                 Err(error) => {
                     self.queues.keep(lane);
@@ -95,7 +95,7 @@ impl Shared {
         let mut copy = self.memory.take(&self.gpu, &self.counters, Place::Host, buffer.size)?;
         let [from, to] = [&*buffer, &copy].map(|buffer| Span::new(buffer, 0, buffer.size));
         let lane = self.recorded(Role::Compute, &[Op::Copy { from, to }, Op::ReadBack { of: to }])?;
-        let until = self.submit(&lane, false)?;
+        let until = self.submit_after(&lane, &[])?;
         self.wait(until)?;
         self.queues.keep(lane);
         let counted = count(copy.bytes()?);

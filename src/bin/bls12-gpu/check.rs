@@ -3,10 +3,9 @@
 use crate::measure::Inputs;
 use crate::tasks;
 use ark_bls12_381::{Fq, Fr};
-use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::{
-    Backend, DeviceError, DeviceKind, Engine, Error, Field, Form, Formulation, MemoryMode, Operation, Options, REDUCTIONS,
-    TABLE, Track, Vector, Verify, Width,
+    Backend, DeviceError, DeviceKind, Engine, Error, Field, Form, Formulation, MemoryMode, Operation, Options, TABLE, Track,
+    Verify, Width,
 };
 use cpu_reference::LimbField as _;
 use field_kernels::permutations;
@@ -134,18 +133,4 @@ fn chunks(backend: &Backend) -> Result<(), Error> {
         queues.join(", ")
     );
     Ok(())
-}
-
-/// Every reduction, in one verified recording.
-pub(crate) fn reductions<F: Element>(backend: &Backend) -> Result<(), Error> {
-    let mut recording = backend.record();
-    for length in LENGTHS {
-        let inputs = Inputs::new(Operation::Mul, F::FIELD, length);
-        let vectors = [backend.upload(F::elements(inputs.vector(0)))?, backend.upload(F::elements(inputs.vector(1)))?];
-        for row in &REDUCTIONS {
-            let inputs: Vec<&Vector<F>> = vectors.iter().take(row.vectors).collect();
-            recording.reduce_into(row.reduction, &inputs, &backend.zeros(1)?)?;
-        }
-    }
-    recording.submit_verified()?.wait().map(drop)
 }

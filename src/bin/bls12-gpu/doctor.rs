@@ -1,9 +1,9 @@
 //! What a user pastes into a bug report.
 
-use crate::check::reductions;
 use crate::choices::{bar, decisions, measured};
 use crate::measure::{Effort, Inputs, median, text_variables};
-use crate::report::seconds_each;
+use crate::report::{cpu, seconds_each};
+use crate::tasks::folds;
 use ark_bls12_381::{Fq, Fr};
 use bls12_field_gpu::ark::Element;
 use bls12_field_gpu::{
@@ -62,8 +62,7 @@ fn machine() {
     fact("bls12-gpu", env!("CARGO_PKG_VERSION"));
     let name = after(file("/etc/os-release"), "PRETTY_NAME").unwrap_or_else(|| std::env::consts::OS.into());
     fact("system", format!("{name} {} {}", file("/proc/sys/kernel/osrelease").trim(), std::env::consts::ARCH));
-    let cpu = after(file("/proc/cpuinfo"), "model name").unwrap_or_else(|| "unknown".into());
-    fact("CPU", format!("{cpu}, {} threads", rayon::current_num_threads()));
+    fact("CPU", cpu());
     let mut variables: Vec<_> =
         text_variables().filter(|(name, _)| name.starts_with("GPU_") || name.starts_with("VK_")).collect();
     variables.sort();
@@ -119,7 +118,7 @@ fn self_tests(backend: &Backend) -> usize {
         wrong.extend(tested.err().map(|error| format!("{} in {field}, {form:?}: {error}", row.name)));
         bar.inc(1);
     }
-    for tested in [reductions::<Fq>(backend), reductions::<Fr>(backend)] {
+    for tested in [folds::<Fq>(backend), folds::<Fr>(backend)] {
         wrong.extend(tested.err().map(|error| format!("reductions: {error}")));
         bar.inc(1);
     }

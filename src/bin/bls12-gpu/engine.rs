@@ -221,26 +221,22 @@ impl Report {
         const THREADS: usize = 16;
         let calls = if quick { 2 } else { 2000 };
         let (a, b) = ([Fq::from(7u64); 64], [Fq::from(5u64); 64]);
-        let work = |calls: usize| -> Result<(), Error> {
-            (0..calls).try_for_each(|_| {
-                let sums = backend.add(&a, &b)?;
-                if sums.iter().all(|sum| *sum == Fq::from(12u64)) {
-                    return Ok(());
-                }
-                let (operation, device) = (Operation::Add.name(), backend.to_string());
-                Err(Error::VerificationFailed { operation, field: Field::Fq, index: 0, device })
-            })
+        let work = |calls: usize| -> Result<bool, Error> {
+            (0..calls).try_fold(true, |right, _| Ok(right && backend.add(&a, &b)? == [Fq::from(12u64); 64]))
         };
         work(1)?;
         let before = backend.stats().device.submits;
         let begin = Instant::now();
-        std::thread::scope(|scope| {
+        let right = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(|| work(calls))).collect();
-            threads
-                .into_iter()
-                .try_for_each(|thread| thread.join().map_err(|_| "a thread has panicked")?.map_err(Failure::from))
+            threads.into_iter().try_fold(true, |right, thread| -> Result<bool, Failure> {
+                Ok(thread.join().map_err(|_| "what was measured has panicked")?? && right)
+            })
         })?;
         let elapsed = begin.elapsed();
+        if !right {
+            return Err("a sum of several threads' is wrong".into());
+        }
         let submits = (backend.stats().device.submits - before) as f64;
         self.row("add_64_16_threads_us", micros(elapsed) / calls as f64, "us");
         self.row("add_64_16_threads_calls_per_submit", (THREADS * calls) as f64 / submits, "ratio");

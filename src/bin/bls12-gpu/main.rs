@@ -172,7 +172,7 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
             check::check(&on(device))?;
         }
         Command::Profile { operation, field, length, unverified, out, device } => {
-            let options = if unverified { on(device).verify(Verify::Off).placement(Placement::Auto) } else { on(device) };
+            let options = if unverified { on(device).verify(Verify::Off).placement(Placement::Both) } else { on(device) };
             profile::profile(&options, (&operation, &field, length), &out)?;
         }
         Command::FirstCall { cache, device } => {
@@ -193,14 +193,12 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
             let tell = |what: &str| eprintln!("{:6.1} s: {what}", begin.elapsed().as_secs_f64());
             let (mut report, kernels) = report::measure(&on(device), device, commit, quick, &save, &tell)?;
             let bench = algebra::Bench::new(&on(device), Some(&kernels), quick)?;
-            let mut slowest = None;
             let measured = algebra::parts().try_for_each(|(part, name)| {
                 report.algebra.measure(&bench, part)?;
-                slowest = slowest.max(bench.slowest_build().map(|(_, time)| time));
                 tell(name);
                 save(&report, &kernels)
             });
-            if let Some(time) = slowest {
+            if let Some(time) = bench.slowest_build() {
                 report.row("pipeline_worst_algebra_ms", millis(time), "ms");
                 save(&report, &kernels)?;
             }

@@ -8,7 +8,7 @@ use ark_bls12_381::Fq;
 use ark_ff::{Field as _, batch_inversion};
 use bls12_field_gpu::{
     Backend, CacheDirectory, Calibrate, DeviceChoice, Engine, Error, Field, Form, MemoryMode, Operation, Options, Placement,
-    Recording, Verify, oneshot,
+    Recording, Verify, oneshot, rates,
 };
 use cpu_reference::LimbField as _;
 use serde_json::json;
@@ -199,18 +199,22 @@ pub(crate) fn head(backend: &Backend, commit: String, command: &str, quick: bool
         head.push(("vulkan", device.vulkan.clone()));
         head.push(("defaults", format!("{memory} memory, {} kernels, workgroups of {workgroup_size}", width.name())));
     }
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .map_or("unknown", |rest| rest.trim_matches([' ', '\t', ':']));
-    head.push(("cpu", format!("{model}, {} threads", rayon::current_num_threads())));
+    head.push(("cpu", cpu()));
     head.push(("commit", commit));
     head.push(("date", humantime::format_rfc3339_seconds(SystemTime::now()).to_string()));
     let environment = text_variables().filter(|(name, _)| name.starts_with("GPU_") || name.starts_with("__GL_"));
     let environment: String = environment.map(|(name, value)| format!("{name}={value} ")).collect();
     head.push(("command", format!("{environment}bls12-gpu {command}{}", if quick { " --quick" } else { "" })));
     head
+}
+
+/// The CPU and how many threads of it are used.
+pub(crate) fn cpu() -> String {
+    let model = match rates::processor() {
+        "" => "unknown",
+        model => model,
+    };
+    format!("{model}, {} threads", rayon::current_num_threads())
 }
 
 impl Report {
