@@ -204,8 +204,7 @@ impl Shared {
         elements: u32,
         params: &[u32],
     ) -> Result<(), Error> {
-        let raw = &self.gpu.raw;
-        let layout = self.pipelines.layout(program.made.reach);
+        let (raw, layout) = (&self.gpu.raw, program.made.layout);
         let mut places = [0; MAX_SLOTS];
         let mut sets = [vk::DescriptorSet::null(); SLOTS];
         let mut any = vk::DescriptorSet::null();

@@ -73,6 +73,7 @@ struct Made {
     slots: Vec<SlotUse>,
     shape: Shape,
     pipeline: vk::Pipeline,
+    layout: vk::PipelineLayout,
     workgroup_size: u32,
 }
 
@@ -337,8 +338,9 @@ impl Device {
             let reason = format!("{} slots, it may have {SLOTS} to {most}", kernel.slots.len());
             return Err(Error::MalformedJob { kernel: kernel.name, reason });
         }
-        let pipeline = pipelines.get(gpu, counters, kernel, workgroup_size);
-        let pipeline = pipeline.map_err(|error| self.shared.noting_loss(error))?;
+        let made = pipelines.get(gpu, counters, kernel, workgroup_size);
+        let made = made.and_then(|pipeline| Ok((pipeline, pipelines.layout(gpu, kernel.reach)?)));
+        let (pipeline, layout) = made.map_err(|error| self.shared.noting_loss(error))?;
         let made = Made {
             shared: self.shared.clone(),
             name: kernel.name,
@@ -346,6 +348,7 @@ impl Device {
             slots: kernel.slots.clone(),
             shape: kernel.shape,
             pipeline,
+            layout,
             workgroup_size,
         };
         Ok(Program { made: Arc::new(made) })

@@ -16,7 +16,8 @@ pub(crate) struct Pipelines {
     /// The layout of a descriptor set that is one buffer.
     pub(crate) set_layout: vk::DescriptorSetLayout,
     by_address: vk::PipelineLayout,
-    by_descriptor: vk::PipelineLayout,
+    /// Made for the first kernel that needs it: NVIDIA's driver takes 4 to 6 ms, half of what a backend takes beside the device.
+    by_descriptor: Mutex<Option<vk::PipelineLayout>>,
     /// One lock per key, so that threads that want the same pipeline wait for one to make it, and others do not.
     made: Mutex<HashMap<[u8; 32], Built>>,
     feedback: bool,
@@ -35,7 +36,7 @@ impl Pipelines {
             saved: Mutex::new(blob),
             set_layout: vk::DescriptorSetLayout::null(),
             by_address: vk::PipelineLayout::null(),
-            by_descriptor: vk::PipelineLayout::null(),
+            by_descriptor: Mutex::default(),
             made: Mutex::default(),
             feedback,
             times: Mutex::default(),
@@ -50,9 +51,6 @@ impl Pipelines {
             .descriptor_count(1)
             .stage_flags(vk::ShaderStageFlags::COMPUTE)];
         let set_info = vk::DescriptorSetLayoutCreateInfo::default().bindings(&binding);
-        // The same for both layouts, so that what is pushed for one is there for the other.
-        let push = [vk::PushConstantRange::default().stage_flags(vk::ShaderStageFlags::COMPUTE).size(PUSH_BYTES as u32)];
-        let layout_info = vk::PipelineLayoutCreateInfo::default().push_constant_ranges(&push);
         // SAFETY: a live device; the cache blob was written by this driver for this device, as its checksum and header say.
         unsafe {
             let blob = self.saved.lock();
@@ -62,11 +60,8 @@ impl Pipelines {
                 .raw
                 .create_descriptor_set_layout(&set_info, None)
                 .map_err(driver_error("vkCreateDescriptorSetLayout"))?;
-            let sets = [self.set_layout; SLOTS];
-            let layout = driver_error("vkCreatePipelineLayout");
-            self.by_address = gpu.raw.create_pipeline_layout(&layout_info, None).map_err(&layout)?;
-            self.by_descriptor = gpu.raw.create_pipeline_layout(&layout_info.set_layouts(&sets), None).map_err(&layout)?;
         }
+        self.by_address = pipeline_layout(gpu, &[])?;
         Ok(())
     }
 
@@ -74,11 +69,14 @@ impl Pipelines {
         self.file.as_ref()
     }
 
-    pub(crate) fn layout(&self, reach: Reach) -> vk::PipelineLayout {
-        match reach {
-            Reach::Addresses => self.by_address,
-            Reach::Descriptors => self.by_descriptor,
+    pub(crate) fn layout(&self, gpu: &Gpu, reach: Reach) -> Result<vk::PipelineLayout, Error> {
+        if reach == Reach::Addresses {
+            return Ok(self.by_address);
         }
+        let mut made = self.by_descriptor.lock();
+        let layout = made.map_or_else(|| pipeline_layout(gpu, &[self.set_layout; SLOTS]), Ok)?;
+        *made = Some(layout);
+        Ok(layout)
     }
 
     /// The pipeline of a kernel, made at most once.
@@ -112,6 +110,7 @@ impl Pipelines {
             data.extend_from_slice(&value.to_le_bytes());
         }
         let specialization = vk::SpecializationInfo::default().map_entries(&entries).data(&data);
+        let layout = self.layout(gpu, kernel.reach)?;
         // SAFETY: the SPIR-V is valid, as whoever calls `Device::prepare` promises.
         let module = unsafe { gpu.raw.create_shader_module(&vk::ShaderModuleCreateInfo::default().code(&words), None) }
             .map_err(driver_error("vkCreateShaderModule"))?;
@@ -125,7 +124,7 @@ impl Pipelines {
         let mut feedback = vk::PipelineCreationFeedbackCreateInfo::default()
             .pipeline_creation_feedback(&mut whole)
             .pipeline_stage_creation_feedbacks(&mut stages);
-        let mut info = vk::ComputePipelineCreateInfo::default().stage(stage).layout(self.layout(kernel.reach));
+        let mut info = vk::ComputePipelineCreateInfo::default().stage(stage).layout(layout);
         if self.feedback {
             info = info.push_next(&mut feedback);
         }
@@ -166,9 +165,19 @@ impl Pipelines {
                 }
             }
             gpu.raw.destroy_pipeline_layout(self.by_address, None);
-            gpu.raw.destroy_pipeline_layout(self.by_descriptor, None);
+            if let Some(layout) = self.by_descriptor.lock().take() {
+                gpu.raw.destroy_pipeline_layout(layout, None);
+            }
             gpu.raw.destroy_descriptor_set_layout(self.set_layout, None);
             gpu.raw.destroy_pipeline_cache(self.cache, None);
         }
     }
+}
+
+/// A layout with these sets. The push constants are the same in all, so that what is pushed for one layout is there for another.
+fn pipeline_layout(gpu: &Gpu, sets: &[vk::DescriptorSetLayout]) -> Result<vk::PipelineLayout, Error> {
+    let push = [vk::PushConstantRange::default().stage_flags(vk::ShaderStageFlags::COMPUTE).size(PUSH_BYTES as u32)];
+    let info = vk::PipelineLayoutCreateInfo::default().push_constant_ranges(&push).set_layouts(sets);
+    // SAFETY: a live device; the layouts of the sets are alive.
+    unsafe { gpu.raw.create_pipeline_layout(&info, None) }.map_err(driver_error("vkCreatePipelineLayout"))
 }
