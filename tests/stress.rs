@@ -8,8 +8,7 @@ mod support;
 
 use ark_bls12_381::Fr;
 use bls12_field_gpu::{
-    Backend, CallClass, DeviceError, Error, Failure, Faults, Field, Form, Injection, MemoryMode, Operation, Options, Verify,
-    Width,
+    Backend, CallClass, DeviceError, Error, Failure, Faults, Field, Form, Injection, MemoryMode, Operation, Options, Width,
 };
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -221,26 +220,4 @@ fn lose_one(injection: Injection, salt: u64, successes: &Successes, reference: &
 #[test]
 fn sixty_four_threads_at_random() {
     in_time(Duration::from_secs(120), stress);
-}
-
-/// That calls wait at the same time is up to the system's scheduler: sooner or later some do.
-#[test]
-fn small_calls_that_wait_at_the_same_time_are_submitted_together() {
-    let options = Options::new().memory(MemoryMode::Host).width(Width::Int64).verify(Verify::Off);
-    let backend = Watched::new(options);
-    let case = Case::new(Operation::Add, Field::Fr, Form::Montgomery, 64);
-    let expected = case.answer().0;
-    assert_eq!(case.on(&backend).unwrap().elements, expected);
-    let before = backend.stats().device;
-    let together = (0..100).any(|_| {
-        thread::scope(|scope| {
-            for _ in 0..16 {
-                scope.spawn(|| (0..20).for_each(|_| assert_eq!(case.on(&backend).unwrap().elements, expected)));
-            }
-        });
-        let after = backend.stats().device;
-        assert_eq!((after.dispatches - before.dispatches) % 320, 0, "each call is a dispatch");
-        after.submits - before.submits < after.dispatches - before.dispatches
-    });
-    assert!(together, "{:?}", backend.stats().device);
 }

@@ -368,7 +368,7 @@ impl Staged<'_> {
 
 impl Drop for Staged<'_> {
     fn drop(&mut self) {
-        self.buffers.drain(..).for_each(|buffer| self.shared.release(buffer));
+        self.shared.release_all(self.buffers.drain(..));
     }
 }
 

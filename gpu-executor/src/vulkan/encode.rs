@@ -9,7 +9,7 @@ use crate::plan::{self, Access, Barrier, Command, Stage, Stages, Step};
 use crate::{Error, Reach};
 use ash::vk;
 use ash::vk::Handle as _;
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 
 /// The most bytes that a command buffer holds to write them: to such few, a copy from staging memory is a long way. Tables of powers for
 /// polynomials of up to 2^30 coefficients are among them. (Vulkan allows 64 KiB.)
@@ -139,14 +139,20 @@ impl Op<'_> {
 
 impl Shared {
     /// Records operations as planned, into a lane that no submission uses; with so many time stamps.
-    pub(super) fn record(&self, lane: &mut Lane, ops: &[Op], commands: &[Command], stamps: u32) -> Result<(), Error> {
+    pub(super) fn record<'a>(
+        &self,
+        lane: &mut Lane,
+        ops: &[impl Borrow<Op<'a>>],
+        commands: &[Command],
+        stamps: u32,
+    ) -> Result<(), Error> {
         self.begin_lane(lane, stamps)?;
         let mut state = State::default();
         for command in commands {
             match command {
                 Command::Barrier(barrier) => self.record_barrier(lane, barrier),
                 Command::Run(step) => {
-                    let op = &ops[*step];
+                    let op = ops[*step].borrow();
                     self.stamped(lane, stamps > 0, op, |lane| self.record_op(lane, op, &mut state))?;
                 }
             }

@@ -12,10 +12,11 @@ use super::encode::Op;
 use super::profiler::Stamps;
 use super::{Gpu, Shared, count, driver_error};
 use crate::Error;
-use crate::plan::{self, Command, Role};
+use crate::plan::{self, Command, Role, Step};
 use ash::vk;
 use foldhash::fast::FixedState;
 use parking_lot::Mutex;
+use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::hash::BuildHasher as _;
 use std::sync::atomic::Ordering::Relaxed;
@@ -154,32 +155,40 @@ impl Shared {
 
     /// A lane of a queue whose command buffer does these operations as [`plan::plan`] orders them.
     pub(super) fn recorded(&self, role: Role, ops: &[Op]) -> Result<Lane, Error> {
-        self.found_or_recorded(role, ops.iter(), |lane, stamps| {
-            let commands = plan::plan(ops);
-            debug_assert_eq!(plan::find_hazard(ops, &commands), None);
-            // Takes the cube of the number of operations.
-            debug_assert!(ops.len() > 32 || plan::every_barrier_matters(ops, &commands));
-            self.record(lane, ops, &commands, stamps)
-        })
+        self.found_or_recorded(role, (ops.iter(), true), |lane, stamps| self.plan_and_record(lane, ops, stamps))
+    }
+
+    /// The same, of what hardly comes again, so that it is neither looked for nor kept to be found.
+    pub(super) fn recorded_once(&self, role: Role, ops: &[&Op]) -> Result<Lane, Error> {
+        let each = ops.iter().copied();
+        self.found_or_recorded(role, (each, false), |lane, stamps| self.plan_and_record(lane, ops, stamps))
+    }
+
+    fn plan_and_record<'a, O: Borrow<Op<'a>> + Step>(&self, lane: &mut Lane, ops: &[O], stamps: u32) -> Result<(), Error> {
+        let commands = plan::plan(ops);
+        debug_assert_eq!(plan::find_hazard(ops, &commands), None);
+        // Takes the cube of the number of operations.
+        debug_assert!(ops.len() > 32 || plan::every_barrier_matters(ops, &commands));
+        self.record(lane, ops, &commands, stamps)
     }
 
     /// A lane of a queue whose command buffer does operations as [`plan::plan`] has it for those among them.
     pub(super) fn recorded_as(&self, role: Role, ops: &[Op], commands: &[Command]) -> Result<Lane, Error> {
         let step = |command: &Command| if let Command::Run(step) = command { Some(*step) } else { None };
         let run = commands.iter().filter_map(step).map(|step| &ops[step]);
-        self.found_or_recorded(role, run, |lane, stamps| self.record(lane, ops, commands, stamps))
+        self.found_or_recorded(role, (run, true), |lane, stamps| self.record(lane, ops, commands, stamps))
     }
 
     fn found_or_recorded<'a, 'b: 'a>(
         &self,
         role: Role,
-        ops: impl Iterator<Item = &'a Op<'b>> + Clone,
+        (ops, repeats): (impl Iterator<Item = &'a Op<'b>> + Clone, bool),
         record: impl FnOnce(&mut Lane, u32) -> Result<(), Error>,
     ) -> Result<Lane, Error> {
         let number = ops.clone().count();
         let stamps = self.stamps_for(role, number);
         // Parameters may be somebody's secrets.
-        let repeatable = stamps == 0 && !self.settings.wipe;
+        let repeatable = repeats && stamps == 0 && !self.settings.wipe;
         let told = || {
             let mut words = Vec::with_capacity((WORDS * number).min(MOST));
             words.push(self.memory.destroyed.load(Relaxed));

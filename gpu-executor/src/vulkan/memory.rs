@@ -250,16 +250,18 @@ impl Memory {
         .inspect(|_| count(&counters.allocations, 1))
     }
 
-    /// Takes a buffer back that no submission uses any more.
-    pub(crate) fn give(&self, gpu: &Gpu, buffer: Buffer) {
+    /// Takes buffers back that no submission uses any more.
+    pub(crate) fn give(&self, gpu: &Gpu, back: impl IntoIterator<Item = Buffer>) {
         let mut spare = Vec::new();
         {
             let Idle { buffers, bytes, turn } = &mut *self.idle.lock();
-            *turn += 1;
-            *bytes += buffer.size;
-            let (same, last) = buffers.entry((buffer.place, buffer.size)).or_default();
-            *last = *turn;
-            same.push(buffer);
+            for buffer in back {
+                *turn += 1;
+                *bytes += buffer.size;
+                let (same, last) = buffers.entry((buffer.place, buffer.size)).or_default();
+                *last = *turn;
+                same.push(buffer);
+            }
             while *bytes > KEEP.min(self.limit.saturating_mul(2)) {
                 let some = buffers.values_mut().filter(|(buffers, _)| !buffers.is_empty());
                 let Some(oldest) = some.min_by_key(|(_, last)| *last).and_then(|(buffers, _)| buffers.pop()) else { break };

@@ -6,6 +6,7 @@ mod count;
 mod encode;
 #[cfg(feature = "test-faults")]
 mod faults;
+mod gather;
 mod helpers;
 mod instance;
 mod landing;
@@ -564,7 +565,7 @@ impl Drop for Shared {
                 buffers.extend(submission.staging);
                 buffers.extend(submission.held.into_iter().filter_map(|held| Arc::into_inner(held)?.into_buffer()));
             }
-            buffers.into_iter().for_each(|buffer| self.release(buffer));
+            self.release_all(buffers.into_iter());
             // What is being wiped.
             let _ = self.gpu.raw.device_wait_idle();
             for submission in std::mem::take(&mut *self.in_flight.lock()) {

@@ -1,12 +1,12 @@
 //! Queues: submissions, waiting.
 
+use super::gather::Gathering;
 use super::lanes::{Lane, Lanes};
 use super::memory::{Buffer, Place};
 use super::region::Held;
 use super::select::Chosen;
 use super::{Gpu, Shared, count, driver_error};
 use crate::Error;
-use crate::combine::Combiner;
 use crate::plan::Role;
 use ash::vk;
 use parking_lot::Mutex;
@@ -30,10 +30,7 @@ pub(super) struct Queue {
     /// The highest number that the timeline is known to have reached.
     finished: AtomicU64,
     pub(super) lanes: Lanes,
-    /// Gathers jobs' submissions that come at the same time.
-    combiner: Combiner<vk::CommandBuffer, Result<u64, Error>>,
-    /// The numbers of the last [`AHEAD`] submissions of jobs of one chunk.
-    recent: Mutex<[u64; AHEAD]>,
+    pub(super) gathering: Gathering,
 }
 
 struct State {
@@ -74,16 +71,6 @@ pub(super) struct InFlight {
 const SPIN: Duration = Duration::from_micros(100);
 const YIELD: Duration = Duration::from_millis(2);
 
-/// The most jobs that wait to be submitted; further callers wait for room among them.
-const WAITING: usize = 64;
-
-/// Submissions of jobs of one chunk that the device works on at a time. With more it is done no sooner, since it takes some 10 us for each
-/// however small it is; what comes while two are under way makes up the next one.
-const AHEAD: usize = 2;
-
-/// And so long at most it is waited for one of them to end.
-const GATHERING: Duration = Duration::from_micros(200);
-
 impl Queue {
     /// # Safety
     /// The device has this queue.
@@ -106,8 +93,7 @@ impl Queue {
             timeline,
             finished: AtomicU64::new(0),
             lanes: Lanes::default(),
-            combiner: Combiner::new(WAITING),
-            recent: Mutex::default(),
+            gathering: Gathering::default(),
         })
     }
 
@@ -175,29 +161,24 @@ impl Queues {
 }
 
 impl Shared {
-    /// Submits a recorded lane that is all of a job, together with others' that come at the same time or while the device has enough such
-    /// submissions to work on.
-    pub(super) fn submit_gathered(&self, lane: &Lane) -> Result<Point, Error> {
-        let queue = self.queues.of(lane.role);
-        let paced = |commands: &[vk::CommandBuffer]| {
-            // One thread at a time is here. What else the queue is at work on may take longer, and then waiting gains nothing.
-            let [oldest, last] = *queue.recent.lock();
-            self.refuse_if_lost()?;
-            let _ = self.wait_at_most(Point { role: lane.role, value: oldest }, GATHERING);
-            let value = self.submit_locked(queue, &mut queue.state.lock(), commands, &[])?;
-            *queue.recent.lock() = [last, value];
-            Ok(value)
-        };
-        let value = queue.combiner.run(lane.commands, paced)?;
-        Ok(Point { role: lane.role, value })
-    }
-
     /// Submits a recorded lane after the submissions that end at `after`, on whichever queues.
     pub(super) fn submit_after(&self, lane: &Lane, after: &[Point]) -> Result<Point, Error> {
         let queue = self.queues.of(lane.role);
-        let mut state = queue.state.lock();
-        let value = self.submit_locked(queue, &mut state, &[lane.commands], after)?;
+        let value = self.submit_locked(queue, &mut queue.state.lock(), lane, after)?;
         Ok(Point { role: lane.role, value })
+    }
+
+    /// The same, with the lane for as long as it is in use. If it is not, others may have it.
+    pub(super) fn submitted(&self, mut lane: Lane, after: &[Point]) -> Result<(Point, Lane), Error> {
+        match self.submit_after(&lane, after) {
+            Ok(end) => Ok((end, lane)),
+            Err(error) => {
+                // What was not submitted stamps nothing.
+                lane.forget_stamps();
+                self.queues.keep(lane);
+                Err(error)
+            }
+        }
     }
 
     /// Submits a recorded lane of the compute queue that touches memory last used at these timeline values, and sets them to its
@@ -207,19 +188,13 @@ impl Shared {
         let mut state = queue.state.lock();
         let latest = last_uses.iter().map(|last_use| last_use.load(Relaxed)).max().unwrap_or(0);
         let after = [Point { role: Role::Compute, value: latest }];
-        let value = self.submit_locked(queue, &mut state, &[lane.commands], &after)?;
+        let value = self.submit_locked(queue, &mut state, lane, &after)?;
         // Under the queue's lock, so that they never go back.
         last_uses.iter().for_each(|last_use| last_use.store(value, Relaxed));
         Ok(Point { role: Role::Compute, value })
     }
 
-    fn submit_locked(
-        &self,
-        queue: &Queue,
-        state: &mut State,
-        commands: &[vk::CommandBuffer],
-        after: &[Point],
-    ) -> Result<u64, Error> {
+    fn submit_locked(&self, queue: &Queue, state: &mut State, lane: &Lane, after: &[Point]) -> Result<u64, Error> {
         let value = state.submitted + 1;
         // What has finished need not be waited for: signalling made its writes available. That what is submitted later sees them then, as
         // drivers have it, which begin each submission with caches that hold nothing older, is taken for granted: Vulkan says so of the
@@ -232,17 +207,18 @@ impl Shared {
                 wait_values.push(point.value);
             }
         }
+        let commands = [lane.commands];
         let stages = vec![vk::PipelineStageFlags::ALL_COMMANDS; waits.len()];
         let (signals, values) = ([queue.timeline], [value]);
         let mut timeline =
             vk::TimelineSemaphoreSubmitInfo::default().signal_semaphore_values(&values).wait_semaphore_values(&wait_values);
         let info = [vk::SubmitInfo::default()
-            .command_buffers(commands)
+            .command_buffers(&commands)
             .wait_semaphores(&waits)
             .wait_dst_stage_mask(&stages)
             .signal_semaphores(&signals)
             .push_next(&mut timeline)];
-        // SAFETY: the command buffers are recorded and not pending; the mutex keeps the queue to this thread, and its timeline's
+        // SAFETY: the command buffer is recorded and not pending; the mutex keeps the queue to this thread, and its timeline's
         // values in order.
         let submitted = unsafe { self.gpu.raw.queue_submit(state.raw, &info, vk::Fence::null()) };
         submitted.map_err(|result| self.noting_loss(driver_error("vkQueueSubmit")(result)))?;
@@ -382,7 +358,7 @@ impl Shared {
                 self.queues.keep(lane);
             }
             // What was taken first goes back last: it is the first to be taken again.
-            submission.staging.into_iter().rev().for_each(|buffer| self.release(buffer));
+            self.release_all(submission.staging.into_iter().rev());
             drop(submission.held);
         }
     }
@@ -390,10 +366,12 @@ impl Shared {
     /// Tries something that takes memory; if there is none, once more after all submissions have given back theirs.
     pub(super) fn with_memory<T>(&self, attempt: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
         self.reap();
-        let first = attempt();
-        let last = self.in_flight.lock().iter().map(|submission| submission.until).collect::<Vec<_>>();
-        match first {
-            Err(Error::OutOfMemory { .. }) if !last.is_empty() => {
+        match attempt() {
+            Err(error @ Error::OutOfMemory { .. }) => {
+                let last = self.in_flight.lock().iter().map(|submission| submission.until).collect::<Vec<_>>();
+                if last.is_empty() {
+                    return Err(error);
+                }
                 last.into_iter().try_for_each(|point| self.wait(point))?;
                 self.reap();
                 attempt()

@@ -286,7 +286,7 @@ struct Chunk<'a> {
     /// The queue whose kernels compute it.
     compute: Role,
     buffers: Vec<Buffers>,
-    /// The command buffers of what has been submitted of it.
+    /// The command buffers of what has been submitted of it, unless another job has them.
     lanes: Vec<Lane>,
     /// The end of what has been submitted of it.
     until: Option<Point>,
@@ -492,27 +492,22 @@ impl<'a> Stream<'a> {
         let _timed = shared.timed(Stage::Submit, 0);
         let Chunk { range, compute, buffers, lanes, until, .. } = chunk;
         let (ops, roles) = self.ops(buffers, range, params, *compute);
+        if self.most == 1 {
+            let (end, lane) = shared.submit_gathered(*compute, &ops)?;
+            lanes.extend(lane);
+            *until = Some(end);
+            return Ok(());
+        }
         let submissions = plan::submissions(&ops, &roles);
         debug_assert_eq!(plan::find_hazard_across(&ops, &submissions), None);
         let mut ends: Vec<Point> = Vec::with_capacity(submissions.len());
         for submission in &submissions {
-            let mut lane = shared.recorded_as(submission.queue, &ops, &submission.commands)?;
+            let lane = shared.recorded_as(submission.queue, &ops, &submission.commands)?;
             let after: Vec<Point> = submission.after.iter().map(|&earlier| ends[earlier]).collect();
-            let alone = self.most == 1 && after.is_empty();
-            let end = if alone { shared.submit_gathered(&lane) } else { shared.submit_after(&lane, &after) };
-            match end {
-                Ok(end) => {
-                    lanes.push(lane);
-                    ends.push(end);
-                    *until = Some(end);
-                }
-                Err(error) => {
-                    // What was not submitted stamps nothing.
-                    lane.forget_stamps();
-                    shared.queues.keep(lane);
-                    return Err(error);
-                }
-            }
+            let (end, lane) = shared.submitted(lane, &after)?;
+            lanes.push(lane);
+            ends.push(end);
+            *until = Some(end);
         }
         Ok(())
     }
@@ -610,7 +605,7 @@ impl Drop for Stream<'_> {
             let buffers = chunk.buffers.into_iter().rev().flat_map(|buffers| [buffers.host, buffers.device]).flatten();
             match chunk.until {
                 None => {
-                    buffers.for_each(|buffer| shared.release(buffer));
+                    shared.release_all(buffers);
                     chunk.lanes.into_iter().for_each(|lane| shared.queues.keep(lane));
                 }
                 // A job that ended early: the device may still be at work on it.

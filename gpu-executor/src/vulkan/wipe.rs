@@ -12,7 +12,7 @@ impl Shared {
     /// when it holds nothing but zeros.
     pub(super) fn release(&self, mut buffer: Buffer) {
         if !self.settings.wipe || !std::mem::replace(&mut buffer.dirty, false) {
-            return self.memory.give(&self.gpu, buffer);
+            return self.memory.give(&self.gpu, [buffer]);
         }
         match buffer.place {
             Place::Host => {
@@ -20,9 +20,18 @@ impl Shared {
                 if let Ok(bytes) = buffer.bytes() {
                     bytes.fill(0);
                 }
-                self.memory.give(&self.gpu, buffer);
+                self.memory.give(&self.gpu, [buffer]);
             }
             Place::Device => self.wipe(buffer),
+        }
+    }
+
+    /// The same, of several.
+    pub(super) fn release_all(&self, buffers: impl Iterator<Item = Buffer>) {
+        if self.settings.wipe {
+            buffers.for_each(|buffer| self.release(buffer));
+        } else {
+            self.memory.give(&self.gpu, buffers);
         }
     }
 
@@ -31,13 +40,7 @@ impl Shared {
         let submit = || {
             let whole = Span::new(&buffer, 0, buffer.size);
             let lane = self.recorded(Role::Compute, &[Op::Zero { to: whole }])?;
-            match self.submit_after(&lane, &[]) {
-                Ok(until) => Ok((until, lane)),
-                Err(error) => {
-                    self.queues.keep(lane);
-                    Err(error)
-                }
-            }
+            self.submitted(lane, &[])
         };
         match submit() {
             Ok((until, lane)) => {
@@ -77,7 +80,7 @@ impl super::Device {
             buffers[buffer.place as usize] += 1;
             let counted = shared.count_bytes(&mut buffer);
             // As it was, not wiped.
-            shared.memory.give(&shared.gpu, buffer);
+            shared.memory.give(&shared.gpu, [buffer]);
             bytes += counted?;
         }
         Ok((buffers, bytes))
@@ -95,7 +98,7 @@ impl Shared {
         let mut copy = self.memory.take(&self.gpu, &self.counters, Place::Host, buffer.size)?;
         let [from, to] = [&*buffer, &copy].map(|buffer| Span::new(buffer, 0, buffer.size));
         let lane = self.recorded(Role::Compute, &[Op::Copy { from, to }, Op::ReadBack { of: to }])?;
-        let until = self.submit_after(&lane, &[])?;
+        let (until, lane) = self.submitted(lane, &[])?;
         self.wait(until)?;
         self.queues.keep(lane);
         let counted = count(copy.bytes()?);
