@@ -15,16 +15,19 @@
 //! A [`Job`] goes through the device in chunks, up to four of them under way, each with buffers of its own: while the device
 //! computes one, the CPU fills and empties others and checks what has come back ([`Watch`]). Chunks alternate between two compute
 //! queues where there are two; staged ones are copied by transfer queues where there are any, waiting for one another on the
-//! device. A chunk's buffers are used again when the calling thread has seen its last submission's number on the timeline. Jobs
-//! that are submitted at the same time by several threads share one `vkQueueSubmit`; at most 64 wait for that, others for them. Of a job with
+//! device. A chunk's buffers are used again when the calling thread has seen its last submission's number on the timeline. Short
+//! jobs that several threads submit at the same time share a command buffer, which one of the threads records while the others wait; at most 64 do,
+//! and further ones wait for them. Of a job with
 //! a [`Share`] the CPU computes the end meanwhile, on the helpers that copy, when there is nothing to copy.
 //!
 //! A [`Batch`] of work on [`Region`]s is one submission to the compute queue. It waits, on the device, for the last unfinished one
 //! that touched one of them. Memory goes back to the pool when the number of its last use has passed; nobody waits for idle. Each
 //! queue is behind a mutex that is held only for `vkQueueSubmit`.
 //!
-//! Calling threads and helpers share nothing else without a lock but counters and the marks by which a batch lists memory once; a heap of
-//! pieces to copy is behind a mutex, and its count of what is left is an atomic that the caller waits for.
+//! Calling threads and helpers share nothing else without a lock but counters, the marks by which a batch lists memory once, the number of
+//! gathered submissions that those who wait for one look at before they take the lock, and the operations of such jobs, which whoever records
+//! them reads where their threads, waiting, have them; a heap of pieces to copy is behind a mutex, and its count of what is left is an atomic
+//! that the caller waits for.
 
 mod cache_file;
 mod combine;

@@ -159,7 +159,7 @@ impl Shared {
     }
 
     /// The same, of what hardly comes again, so that it is neither looked for nor kept to be found.
-    pub(super) fn recorded_once(&self, role: Role, ops: &[&Op]) -> Result<Lane, Error> {
+    pub(super) fn recorded_anew(&self, role: Role, ops: &[&Op]) -> Result<Lane, Error> {
         let each = ops.iter().copied();
         self.found_or_recorded(role, (each, false), |lane, stamps| self.plan_and_record(lane, ops, stamps))
     }

@@ -3,6 +3,7 @@
 mod batch;
 mod budget;
 mod count;
+mod cut;
 mod encode;
 #[cfg(feature = "test-faults")]
 mod faults;
@@ -192,7 +193,7 @@ impl Device {
         let begin = Instant::now();
         let mut instance = Instance::new(options.validation)?;
         let candidates = select::candidates(&instance)?;
-        let told = begin.elapsed();
+        let mut told = begin.elapsed();
         let mut verdicts: Vec<Verdict> = candidates.iter().map(|candidate| candidate.verdict.clone()).collect();
         for candidate in select::ranked(&candidates, options.device)? {
             let settings = Settings::new(options, candidate)?;
@@ -207,7 +208,9 @@ impl Device {
                 // The next best one may work. It gets an instance of its own: this one may be part of the trouble.
                 Err(error) => verdicts[candidate.verdict.device.index].turned_down = Some(error.to_string()),
             }
+            let begin = Instant::now();
             instance = Instance::new(options.validation)?;
+            told += begin.elapsed();
         }
         Err(select::no_device(verdicts))
     }

@@ -16,7 +16,7 @@ pub(crate) struct Pipelines {
     /// The layout of a descriptor set that is one buffer.
     pub(crate) set_layout: vk::DescriptorSetLayout,
     by_address: vk::PipelineLayout,
-    /// Made for the first kernel that needs it: NVIDIA's driver takes 4 to 6 ms, half of what a backend takes beside the device.
+    /// Made for the first kernel that needs it: NVIDIA's driver takes 4 to 6 ms, three quarters of what a backend took beside the device.
     by_descriptor: Mutex<Option<vk::PipelineLayout>>,
     /// One lock per key, so that threads that want the same pipeline wait for one to make it, and others do not.
     made: Mutex<HashMap<[u8; 32], Built>>,

@@ -30,7 +30,6 @@ pub(super) struct Queue {
     /// The highest number that the timeline is known to have reached.
     finished: AtomicU64,
     pub(super) lanes: Lanes,
-    pub(super) gathering: Gathering,
 }
 
 struct State {
@@ -45,6 +44,7 @@ pub(super) struct Queues {
     compute: Queue,
     /// For the other roles, in their order.
     others: [Option<Queue>; 3],
+    pub(super) gathering: Gathering,
 }
 
 /// The roles that may have queues of their own.
@@ -93,7 +93,6 @@ impl Queue {
             timeline,
             finished: AtomicU64::new(0),
             lanes: Lanes::default(),
-            gathering: Gathering::default(),
         })
     }
 
@@ -119,7 +118,8 @@ impl Queues {
     pub(super) unsafe fn new(gpu: &Gpu, compute: Chosen, others: [Option<Chosen>; 3]) -> Result<Self, Error> {
         // SAFETY: as the caller promises; queues that are not used yet are idle.
         unsafe {
-            let mut queues = Self { compute: Queue::new(gpu, Role::Compute, compute)?, others: [None, None, None] };
+            let compute = Queue::new(gpu, Role::Compute, compute)?;
+            let mut queues = Self { compute, others: [None, None, None], gathering: Gathering::default() };
             for ((queue, role), chosen) in queues.others.iter_mut().zip(OTHERS).zip(others) {
                 match chosen.map(|chosen| Queue::new(gpu, role, chosen)).transpose() {
                     Ok(made) => *queue = made,
@@ -168,7 +168,7 @@ impl Shared {
         Ok(Point { role: lane.role, value })
     }
 
-    /// The same, with the lane for as long as it is in use. If it is not, others may have it.
+    /// The same; the lane comes back, to be kept until the submission has finished. If it cannot be submitted, it goes back to its queue.
     pub(super) fn submitted(&self, mut lane: Lane, after: &[Point]) -> Result<(Point, Lane), Error> {
         match self.submit_after(&lane, after) {
             Ok(end) => Ok((end, lane)),
