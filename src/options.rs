@@ -306,9 +306,9 @@ impl Options {
     /// How long a device that is waited for may finish nothing at all before it counts as lost, for good
     /// ([`Backend::is_lost`](crate::Backend::is_lost)). By default two minutes. What it works on at a time is a chunk of a call on host memory,
     /// up to 64 short calls that were submitted together, or a whole recording: raise it where long recordings are submitted, or a software
-    /// driver computes them; however much is queued before makes no difference. [`Ticket::wait_timeout`](crate::Ticket::wait_timeout) waits without giving the device up. (Destroying a
-    /// backend still waits for its device, and so does a call on [pinned](crate::Pinned) vectors: what a device may be using cannot be
-    /// freed.)
+    /// driver computes them; however much is queued before makes no difference. [`Ticket::wait_timeout`](crate::Ticket::wait_timeout) waits
+    /// without giving the device up. (Destroying a backend still waits for its device, and so does a call on [pinned](crate::Pinned)
+    /// vectors: what a device may be using cannot be freed.)
     ///
     /// ```
     /// # use bls12_field_gpu::*;

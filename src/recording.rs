@@ -304,8 +304,8 @@ impl Recording {
     ///
     /// With [`Verify::Proofs`](crate::Verify::Proofs) steps are proved where that is less work than replaying them; see there for which,
     /// and for what a proof leaves open: the sign of a root, and a chance of 2^-254. What they wrote is, if it is overwritten later, also
-    /// fetched right behind them, and kept in host memory until then. No other setting of [`Options::verify`](crate::Options::verify), which is about calls from
-    /// host memory, changes anything here.
+    /// fetched right behind them, and kept in host memory until then. No other setting of [`Options::verify`](crate::Options::verify), which
+    /// is about calls from host memory, changes anything here.
     ///
     /// [`Error::VerificationFailed`] names the operation that last wrote a wrong element, or the first that is not proved, and which
     /// element of its output it is. The vectors then still hold what the device computed: discard them. Only what the recording itself

@@ -57,21 +57,23 @@ fn round(backend: &Watched, cases: &[(Case, Vec<u64>)]) -> Vec<Error> {
     })
 }
 
-/// A backend that has had one call of each case, whose kernels were tested with it.
-fn tested(options: Options, validation: Validation, cases: &[(Case, Vec<u64>)]) -> Watched {
-    let backend = Watched::validated(options, validation);
-    cases.iter().for_each(|(case, answer)| assert_eq!(case.on(&backend).unwrap().elements, *answer));
-    backend
+/// Has something done with a backend of each kind that has had one call of each case, whose kernels were tested with it; and with these and
+/// the number of barriers.
+fn each(with: impl Fn(Options) -> Options, work: impl Fn(&Watched, &[(Case, Vec<u64>)], u64)) {
+    let cases = cases();
+    for (options, validation, barriers) in engines() {
+        let backend = Watched::validated(with(options), validation);
+        cases.iter().for_each(|(case, answer)| assert_eq!(case.on(&backend).unwrap().elements, *answer));
+        work(&backend, &cases, barriers);
+    }
 }
 
 /// That calls wait at the same time is up to the system's scheduler: sooner or later some do.
 fn share() {
-    let cases = cases();
-    for (options, validation, barriers) in engines() {
-        let backend = tested(options, validation, &cases);
+    each(std::convert::identity, |backend, cases, barriers| {
         let before = backend.stats().device;
         let together = (0..100).any(|_| {
-            assert!(round(&backend, &cases).is_empty());
+            assert!(round(backend, cases).is_empty());
             let after = backend.stats().device;
             let (dispatches, submits) = (after.dispatches - before.dispatches, after.submits - before.submits);
             assert_eq!(dispatches % (THREADS * CALLS) as u64, 0, "each call is a dispatch");
@@ -79,7 +81,7 @@ fn share() {
             submits < dispatches
         });
         assert!(together, "{:?}", backend.stats().device);
-    }
+    });
 }
 
 #[test]
@@ -89,34 +91,35 @@ fn calls_that_wait_at_the_same_time_share_a_submission_and_its_barriers() {
 
 /// Whatever fails of what is shared, each call is then submitted for itself.
 fn fail() {
-    let cases = cases();
-    for (options, validation, _) in engines() {
-        let faults = Faults::default();
-        let backend = tested(options.vulkan_faults(&faults), validation, &cases);
-        for class in [CallClass::Record, CallClass::Submit, CallClass::Create] {
-            // How often a call failed, how many of the library's did, and how many calls had no submission of their own.
-            let (mut failed, mut errors, mut shared) = (0, 0, 0);
-            for at in 0..30 {
-                let before = backend.stats().device;
-                // Counted from here.
-                faults.inject(Injection { class, at, times: 1, failure: Failure::OutOfHostMemory });
-                let wrong = round(&backend, &cases);
-                let injected = faults.failed().len();
-                faults.clear();
-                assert!(wrong.len() <= injected, "{wrong:?}");
-                let suits = |error: &Error| matches!(error, Error::Device(DeviceError::OutOfMemory { .. }));
-                assert!(wrong.iter().all(suits), "{wrong:?}");
-                (failed, errors) = (failed + injected, errors + wrong.len());
-                let after = backend.stats().device;
-                shared += after.dispatches.saturating_sub(before.dispatches + after.submits - before.submits);
+    let faults = Faults::default();
+    each(
+        |options| options.vulkan_faults(&faults),
+        |backend, cases, _| {
+            for class in [CallClass::Record, CallClass::Submit, CallClass::Create] {
+                // How often a call failed, how many of the library's did, and how many calls had no submission of their own.
+                let (mut failed, mut errors, mut shared) = (0, 0, 0);
+                for at in 0..30 {
+                    let before = backend.stats().device;
+                    // Counted from here.
+                    faults.inject(Injection { class, at, times: 1, failure: Failure::OutOfHostMemory });
+                    let wrong = round(backend, cases);
+                    let injected = faults.failed().len();
+                    faults.clear();
+                    assert!(wrong.len() <= injected, "{wrong:?}");
+                    let suits = |error: &Error| matches!(error, Error::Device(DeviceError::OutOfMemory { .. }));
+                    assert!(wrong.iter().all(suits), "{wrong:?}");
+                    (failed, errors) = (failed + injected, errors + wrong.len());
+                    let after = backend.stats().device;
+                    shared += after.dispatches.saturating_sub(before.dispatches + after.submits - before.submits);
+                }
+                assert!(shared > 0 && errors <= failed);
+                // All that was needed is there already, but for some descriptor sets.
+                assert!(failed == 30 || class == CallClass::Create, "{class:?}: {failed}");
+                assert!(errors < 30, "{class:?}: no failure met a shared submission");
             }
-            assert!(shared > 0 && errors <= failed);
-            // All that was needed is there already, but for some descriptor sets.
-            assert!(failed == 30 || class == CallClass::Create, "{class:?}: {failed}");
-            assert!(errors < 30, "{class:?}: no failure met a shared submission");
-        }
-        assert!(round(&backend, &cases).is_empty());
-    }
+            assert!(round(backend, cases).is_empty());
+        },
+    );
 }
 
 #[test]
@@ -125,12 +128,13 @@ fn what_fails_of_a_shared_submission_fails_at_most_one_call() {
 }
 
 fn wipe() {
-    let cases = cases();
-    for (options, validation, _) in engines() {
-        let backend = tested(options.wipe(true), validation, &cases);
-        assert!(round(&backend, &cases).is_empty());
-        assert_eq!(backend.residue().unwrap().1, 0);
-    }
+    each(
+        |options| options.wipe(true),
+        |backend, cases, _| {
+            assert!(round(backend, cases).is_empty());
+            assert_eq!(backend.residue().unwrap().1, 0);
+        },
+    );
 }
 
 #[test]
@@ -139,17 +143,15 @@ fn memory_of_calls_that_shared_a_submission_is_wiped() {
 }
 
 fn profile() {
-    let cases = cases();
-    for (options, validation, _) in engines() {
-        let backend = tested(options, validation, &cases);
+    each(std::convert::identity, |backend, cases, _| {
         for _ in 0..5 {
             backend.start_profile().unwrap();
-            assert!(round(&backend, &cases).is_empty());
+            assert!(round(backend, cases).is_empty());
             let profile = backend.take_profile();
             let launches = profile.spans.iter().filter(|span| span.stage == Stage::Compute).count();
             assert_eq!(launches, THREADS * CALLS);
         }
-    }
+    });
 }
 
 #[test]

@@ -7,6 +7,11 @@ use std::sync::atomic::{
 };
 use std::time::{Duration, Instant};
 
+/// What a thread does between two looks at what it has been waiting for: for so long it spins, then it yields to others.
+pub(crate) fn pause(waiting: Duration, spins: Duration) {
+    if waiting < spins { std::hint::spin_loop() } else { std::thread::yield_now() }
+}
+
 /// Gathers the items that threads bring while a batch is under way into the next batch. A thread that finds nobody at work does
 /// the work at once: nobody ever waits for company.
 ///
@@ -70,12 +75,8 @@ impl<T, R: Clone> Combiner<T, R> {
             let wanted = mine + u64::from(taken);
             MutexGuard::unlocked(&mut state, || {
                 let start = Instant::now();
-                while self.done.load(Acquire) < wanted {
-                    match start.elapsed() {
-                        spent if spent < SPIN => std::hint::spin_loop(),
-                        spent if spent < PATIENCE => std::thread::yield_now(),
-                        _ => break,
-                    }
+                while self.done.load(Acquire) < wanted && start.elapsed() < PATIENCE {
+                    pause(start.elapsed(), SPIN);
                 }
             });
             while self.done.load(Relaxed) < wanted {

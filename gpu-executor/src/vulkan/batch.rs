@@ -332,7 +332,7 @@ impl Device {
         let until = match shared.submit_in_order(&lane, &last_uses) {
             Ok(until) => until,
             Err(error) => {
-                shared.queues.keep(lane);
+                shared.keep_unsubmitted(lane);
                 return Err(error);
             }
         };
@@ -368,7 +368,7 @@ impl Staged<'_> {
 
 impl Drop for Staged<'_> {
     fn drop(&mut self) {
-        self.shared.release_all(self.buffers.drain(..));
+        self.shared.release(self.buffers.drain(..));
     }
 }
 

@@ -3,6 +3,7 @@
 //! This is where threads meet without a lock: who waits for the pieces of a copy, or takes back what it lent to be computed, goes by it, and what
 //! was borrowed for them is gone afterwards. So the tests have a model checker (loom) try the orders of their steps, in models of both.
 
+use crate::combine::pause;
 use std::sync::atomic::{
     AtomicUsize,
     Ordering::{self, Acquire, Relaxed, Release},
@@ -85,9 +86,7 @@ macro_rules! atomic {
     };
 }
 
-atomic!(AtomicUsize, |waiting| {
-    if waiting < Duration::from_micros(50) { std::hint::spin_loop() } else { std::thread::yield_now() }
-});
+atomic!(AtomicUsize, |waiting| pause(waiting, Duration::from_micros(50)));
 
 #[cfg(test)]
 mod tests {

@@ -209,8 +209,7 @@ impl Shared {
             None => {
                 let mut lane = self.lane(role)?;
                 if let Err(error) = record(&mut lane, stamps) {
-                    lane.forget_stamps();
-                    self.queues.keep(lane);
+                    self.keep_unsubmitted(lane);
                     return Err(error);
                 }
                 lane.again = what.as_ref().is_some_and(|what| self.queues.of(role).lanes.note(what));
@@ -221,6 +220,18 @@ impl Shared {
         count(&self.counters.dispatches, ops.filter(|op| matches!(op, Op::Launch { .. })).count() as u64);
         count(&self.counters.barriers, lane.barriers);
         Ok(lane)
+    }
+
+    /// Keeps a lane whose submission has finished for the next one.
+    pub(super) fn keep_ended(&self, mut lane: Lane) {
+        self.collect(&mut lane);
+        self.queues.keep(lane);
+    }
+
+    /// Keeps a lane that was not submitted for the next one: what it was to stamp will not be.
+    pub(super) fn keep_unsubmitted(&self, mut lane: Lane) {
+        lane.forget_stamps();
+        self.queues.keep(lane);
     }
 
     /// Resets a lane that no submission uses and begins its command buffer; with room for `stamps` time stamps, if that is not 0.

@@ -568,7 +568,7 @@ impl Drop for Shared {
                 buffers.extend(submission.staging);
                 buffers.extend(submission.held.into_iter().filter_map(|held| Arc::into_inner(held)?.into_buffer()));
             }
-            self.release_all(buffers.into_iter());
+            self.release(buffers);
             // What is being wiped.
             let _ = self.gpu.raw.device_wait_idle();
             for submission in std::mem::take(&mut *self.in_flight.lock()) {

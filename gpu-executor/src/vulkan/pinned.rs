@@ -89,7 +89,7 @@ impl Drop for Pinned {
         let buffer = self.shared.pinned.ranges.lock().remove(&(self.start.as_ptr() as usize));
         // Jobs that use it borrow it, so that none does now.
         if let Some(buffer) = buffer.and_then(Arc::into_inner) {
-            self.shared.release(buffer);
+            self.shared.release([buffer]);
         }
     }
 }

@@ -7,6 +7,7 @@ use super::region::Held;
 use super::select::Chosen;
 use super::{Gpu, Shared, count, driver_error};
 use crate::Error;
+use crate::combine::pause;
 use crate::plan::Role;
 use ash::vk;
 use parking_lot::Mutex;
@@ -169,13 +170,11 @@ impl Shared {
     }
 
     /// The same; the lane comes back, to be kept until the submission has finished. If it cannot be submitted, it goes back to its queue.
-    pub(super) fn submitted(&self, mut lane: Lane, after: &[Point]) -> Result<(Point, Lane), Error> {
+    pub(super) fn submitted(&self, lane: Lane, after: &[Point]) -> Result<(Point, Lane), Error> {
         match self.submit_after(&lane, after) {
             Ok(end) => Ok((end, lane)),
             Err(error) => {
-                // What was not submitted stamps nothing.
-                lane.forget_stamps();
-                self.queues.keep(lane);
+                self.keep_unsubmitted(lane);
                 Err(error)
             }
         }
@@ -257,11 +256,7 @@ impl Shared {
             if self.is_finished(point)? {
                 return Ok(true);
             }
-            if start.elapsed() < SPIN {
-                std::hint::spin_loop();
-            } else {
-                std::thread::yield_now();
-            }
+            pause(start.elapsed(), SPIN);
         }
         let queue = self.queues.of(point.role);
         let (semaphores, values) = ([queue.timeline], [point.value]);
@@ -353,12 +348,9 @@ impl Shared {
         }
         drop(in_flight);
         for submission in done {
-            for mut lane in submission.lanes {
-                self.collect(&mut lane);
-                self.queues.keep(lane);
-            }
+            submission.lanes.into_iter().for_each(|lane| self.keep_ended(lane));
             // What was taken first goes back last: it is the first to be taken again.
-            self.release_all(submission.staging.into_iter().rev());
+            self.release(submission.staging.into_iter().rev());
             drop(submission.held);
         }
     }

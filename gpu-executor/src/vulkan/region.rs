@@ -52,7 +52,7 @@ impl Drop for Held {
         // No region and no submission uses the buffer any more.
         if let (Some(buffer), Some(shared)) = (self.buffer.take(), self.device.upgrade()) {
             shared.memory.release_resident(buffer.size);
-            shared.release(buffer);
+            shared.release([buffer]);
         }
     }
 }

@@ -432,10 +432,7 @@ impl<'a> Stream<'a> {
             // Lost meanwhile, as another thread found: then nothing from it is believed.
             shared.refuse_if_lost()?;
             let gathered = chunk.gathered.take().and_then(Gathered::ended);
-            for mut lane in chunk.lanes.drain(..).chain(gathered) {
-                shared.collect(&mut lane);
-                shared.queues.keep(lane);
-            }
+            chunk.lanes.drain(..).chain(gathered).for_each(|lane| shared.keep_ended(lane));
         }
         let mut results = std::mem::take(&mut chunk.results);
         let mut copies = Vec::new();
@@ -472,7 +469,7 @@ impl Drop for Stream<'_> {
             let buffers = chunk.buffers.into_iter().rev().flat_map(|buffers| [buffers.host, buffers.device]).flatten();
             match chunk.until {
                 None => {
-                    shared.release_all(buffers);
+                    shared.release(buffers);
                     let gathered = chunk.gathered.and_then(Gathered::ended);
                     chunk.lanes.into_iter().chain(gathered).for_each(|lane| shared.queues.keep(lane));
                 }

@@ -8,30 +8,23 @@ use crate::Error;
 use crate::plan::Role;
 
 impl Shared {
-    /// Takes a buffer back that no submission uses any more. If the device wipes memory, it is given to others, or to the driver,
-    /// when it holds nothing but zeros.
-    pub(super) fn release(&self, mut buffer: Buffer) {
-        if !self.settings.wipe || !std::mem::replace(&mut buffer.dirty, false) {
-            return self.memory.give(&self.gpu, [buffer]);
+    /// Takes buffers back that no submission uses any more. If the device wipes memory, they are given to others, or to the driver,
+    /// when they hold nothing but zeros.
+    pub(super) fn release(&self, buffers: impl IntoIterator<Item = Buffer>) {
+        if !self.settings.wipe {
+            return self.memory.give(&self.gpu, buffers);
         }
-        match buffer.place {
-            Place::Host => {
-                // Not left out by the compiler, to which mapped memory is anybody's.
-                if let Ok(bytes) = buffer.bytes() {
-                    bytes.fill(0);
+        for mut buffer in buffers {
+            match (std::mem::replace(&mut buffer.dirty, false), buffer.place) {
+                (true, Place::Device) => self.wipe(buffer),
+                (dirty, _) => {
+                    // Not left out by the compiler, to which mapped memory is anybody's.
+                    if dirty && let Ok(bytes) = buffer.bytes() {
+                        bytes.fill(0);
+                    }
+                    self.memory.give(&self.gpu, [buffer]);
                 }
-                self.memory.give(&self.gpu, [buffer]);
             }
-            Place::Device => self.wipe(buffer),
-        }
-    }
-
-    /// The same, of several.
-    pub(super) fn release_all(&self, buffers: impl Iterator<Item = Buffer>) {
-        if self.settings.wipe {
-            buffers.for_each(|buffer| self.release(buffer));
-        } else {
-            self.memory.give(&self.gpu, buffers);
         }
     }
 
