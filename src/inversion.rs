@@ -10,7 +10,7 @@ use crate::{Error, Field, Recording};
 use ark_bls12_381::{Fq, Fr};
 use cpu_reference::{first_wrong_inverse, inverses};
 use field_kernels::Kernel;
-use gpu_executor::{DeviceKind, Region, Shape, SlotUse};
+use gpu_executor::{DeviceKind, Parts, Region, Shape, SlotUse, Start, Weight};
 use smallvec::smallvec;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -223,6 +223,12 @@ const fn invocations(kind: DeviceKind, field: Field) -> usize {
     }
 }
 
+/// The most elements of an invocation: its inversion is nothing beside them, and a launch that is cut has invocations in each part.
+const MOST_EACH: usize = 1 << 12;
+
+/// The second parameter is the first invocation.
+const PARTS: Parts = Parts { starts: &[Start::at(1)], ..Parts::ANYWHERE };
+
 impl Inversion {
     fn first_wrong(&self, inputs: &[Values], outputs: &[Values]) -> Option<(usize, usize)> {
         let ([a], [out, found @ ..]) = (inputs, outputs) else { return Some((0, 0)) };
@@ -270,6 +276,7 @@ impl Task for Inversion {
             formulation: lowering.formulation,
             slots: [SlotUse::ReadsAnywhere(element), SlotUse::None, words, SlotUse::WritesAnywhere(element)],
             shape: Shape::Invocations,
+            parts: PARTS,
             workgroup_size: None,
             constants: smallvec![(1, refuses.into())],
         })?;
@@ -278,17 +285,12 @@ impl Task for Inversion {
         }
         let device = lowering.vulkan.device();
         let length = (a.bytes() / element as u64) as usize;
-        let most = device.launch_elements(COST);
         let invocations = self.invocations.unwrap_or_else(|| invocations(device.info().kind, self.field));
-        for start in (0..length).step_by(most) {
-            let range = start..length.min(start + most);
-            let bytes = (range.start * element) as u64..(range.end * element) as u64;
-            let part = |region: &Region, write: bool| region.slice(bytes.clone()).map(|region| (region, write));
-            let slots = [part(a, false), None, found.clone().map(|found| (found, true)), part(out, true)];
-            let each = range.len().div_ceil(invocations);
-            let params = [range.len() as u32, start as u32];
-            lowering.batch.launch(&program, slots, range.len().div_ceil(each) as u32, &params);
-        }
+        let each = length.div_ceil(invocations).min(MOST_EACH);
+        let count = length.div_ceil(each) as u32;
+        let slots = [Some((a.clone(), false)), None, found.map(|found| (found, true)), Some((out.clone(), true))];
+        let weight = Weight { elements: each as u32, cost: COST };
+        lowering.batch.launch(&program, slots, (count, weight), &[length as u32, 0, count]);
         Ok(())
     }
 

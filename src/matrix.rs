@@ -15,7 +15,7 @@ use crate::{Error, Field, Reduction};
 use ark_bls12_381::{Fq, Fr};
 use cpu_reference::{LimbField, matrices};
 use field_kernels::Kernel;
-use gpu_executor::{Region, SlotUse};
+use gpu_executor::{Parts, Region, SlotUse, Start, Weight};
 use smallvec::smallvec;
 use std::sync::Arc;
 
@@ -51,20 +51,18 @@ struct Dots {
 }
 
 impl Lowering<'_> {
-    /// Launches of [`Kernel::Dot`] on its slots a, b and c, into r.
+    /// A launch of [`Kernel::Dot`] on its slots a, b and c, into r.
     fn dot(&mut self, field: Field, sparse: bool, slots: [&Region; 4], dots: &Dots) -> Result<(), Error> {
         let (reads, writes) = ANYWHERE;
         let uses = [reads, SlotUse::ReadsAnywhere(FLAG), reads, writes];
         let size = if sparse { SPARSE_LANES } else { self.vulkan.device().workgroup_size() };
-        let (program, _) = self.grouped((Kernel::Dot, field), uses, (size, 1), smallvec![(3, sparse.into())])?;
+        const PARTS: Parts = Parts { starts: &[Start::at(1)], ..Parts::ANYWHERE };
+        let program = self.grouped((Kernel::Dot, field), (uses, PARTS), (size, 1), smallvec![(3, sparse.into())])?;
         let [a, b, c, r] = slots.map(Region::clone);
         let slots = [Some((a, false)), Some((b, false)), Some((c, false)), Some((r, true))];
-        let count = dots.outputs << dots.log_parts;
-        let most = self.vulkan.device().launch_elements(dots.cost);
-        for start in (0..count).step_by(most) {
-            let params: Vec<u32> = [dots.log_parts, start as u32].into_iter().chain(dots.params).collect();
-            self.batch.launch(&program, slots.clone(), most.min(count - start) as u32, &params);
-        }
+        let count = (dots.outputs << dots.log_parts) as u32;
+        let params: Vec<u32> = [dots.log_parts, 0].into_iter().chain(dots.params).collect();
+        self.batch.launch(&program, slots, (count, Weight::of(dots.cost)), &params);
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use crate::recording::Recording;
 use crate::step::Item;
 use crate::vector::Vector;
 use std::sync::Arc;
-pub(crate) use tasks::{ANYWHERE, QUAD, part, told_apart};
+pub(crate) use tasks::{ANYWHERE, QUAD, an_index_each, part, told_apart};
 use tasks::{Compacted, Gathered, Map, Mapped, Scattered};
 
 impl Recording {

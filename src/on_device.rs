@@ -13,7 +13,9 @@ use cpu_reference::{Positions, Results};
 use field_kernels::expression::{Node, Root};
 use field_kernels::{Formulation, Shader, Width};
 use foldhash::{HashMap, HashSet};
-use gpu_executor::{Device, Job, Kernel, Landed, Program, Ran, Reach, Shape, Share, Slot, SlotUse, Stage, Threads, Watch};
+use gpu_executor::{
+    Device, Job, Kernel, Landed, Parts, Program, Ran, Reach, Shape, Share, Slot, SlotUse, Stage, Threads, Watch,
+};
 use parking_lot::Mutex;
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -198,6 +200,7 @@ impl Vulkan {
             reach: self.reach(),
             slots: slots.to_vec(),
             shape: Shape::Invocations,
+            parts: Parts::ANYWHERE,
             workgroup_size: Some(groups.size),
             constants: vec![
                 (1, canonical.into()),

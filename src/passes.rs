@@ -1,13 +1,14 @@
 //! Launches of reductions and scans, in passes over what the last ones left.
 
-use crate::on_device::Vulkan;
 use crate::task::{Constants, Lowering, Specialized};
 use crate::{Error, Field};
 use field_kernels::{Formulation, Kernel};
-use gpu_executor::{Region, Shape, SlotUse};
+use gpu_executor::{Parts, Region, Shape, SlotUse, Start, Weight};
+use std::num::NonZeroU32;
 
 /// Invocations in a team, a workgroup's: every device has so many, and a tree through shared memory takes a power of two.
-pub(crate) const TEAM: usize = 128;
+pub(crate) const TEAM: usize = TEAM_SIZE.get() as usize;
+const TEAM_SIZE: NonZeroU32 = NonZeroU32::new(128).unwrap();
 
 /// How segments are shared out: to single invocations or to teams, so many elements to each invocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +67,7 @@ pub(crate) struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    /// Adds the launch to a batch, in as many as one launch should not be longer than.
+    /// Adds the launch to a batch.
     pub(crate) fn add_to(self, lowering: &mut Lowering) -> Result<(), Error> {
         let Self { pass: Pass { kernel, mut constants, tile }, field, slots, written, segments, segment, share, .. } = self;
         // The fewer the less they wait for each other: on the H200 prefix products are at 17.2 G a second with 32, 16.8 with 64.
@@ -83,25 +84,16 @@ impl Launch<'_> {
             formulation: if several { lowering.formulation } else { Formulation::Words },
             slots: uses,
             shape: Shape::Invocations,
+            parts: Parts { unit: TEAM_SIZE, starts: const { &[Start::at(0)] } },
             workgroup_size: Some(if tile.is_some() { together } else { TEAM as u32 }),
             constants,
         })?;
+        let slots = slots.iter().enumerate().map(|(at, slot)| Some(((*slot)?.clone(), at == 3)));
         let invocations = segments * share.chunks * share.team;
-        let most = lowering.vulkan.launch_invocations(self.cost, share.steps);
-        for first in (0..invocations).step_by(most) {
-            let count = most.min(invocations - first);
-            let slots = slots.iter().enumerate().map(|(at, slot)| Some(((*slot)?.clone(), at == 3)));
-            let [first, segment, chunks, steps] = [first, segment, share.chunks, share.steps].map(|size| size as u32);
-            let params = [first, segment, chunks, steps, self.more[0], self.more[1]];
-            lowering.batch.launch(&program, slots, count as u32, &params);
-        }
+        let [invocations, segment, chunks, steps] =
+            [invocations, segment, share.chunks, share.steps].map(|size| size as u32);
+        let params = [0, segment, chunks, steps, self.more[0], self.more[1]];
+        lowering.batch.launch(&program, slots, (invocations, Weight { elements: steps, cost: self.cost }), &params);
         Ok(())
-    }
-}
-
-impl Vulkan {
-    /// The most invocations that one launch should have, each of so many elements of this cost: whole workgroups.
-    fn launch_invocations(&self, cost: u64, steps: usize) -> usize {
-        (self.device().launch_elements(cost) / (TEAM * steps.max(1))).max(1) * TEAM
     }
 }

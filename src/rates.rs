@@ -11,7 +11,7 @@ use crate::task::{Scratch, Task};
 use crate::{Backend, DeviceError, Error, Field, Form, REDUCTIONS, ReductionRow, Zeros};
 use cpu_reference::probes;
 use field_kernels::{Formulation, Kernel, permutations};
-use gpu_executor::{Batch, DeviceKind, Job, Program, Region, Slot, SlotUse};
+use gpu_executor::{Batch, DeviceKind, Job, Program, Region, Slot, SlotUse, Weight};
 use rayon::prelude::*;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -56,7 +56,7 @@ struct Ready {
 
 impl Ready {
     fn launch(&self, batch: &mut Batch) {
-        batch.launch(&self.program, self.slots.clone(), self.length as u32, &[self.steps]);
+        batch.launch(&self.program, self.slots.clone(), (self.length as u32, Weight::of(1)), &[self.steps]);
     }
 }
 
@@ -441,7 +441,7 @@ impl Vulkan {
         let mask = if row.has_mask() { Some((self.device().allocate(4 * length as u64)?, true)) } else { None };
         let slots = arranged(row, [input(0), input(1), input(2)], elements, mask);
         let seconds = self.seconds_each(5, |batch| {
-            batch.launch(&program, slots.clone(), length as u32, &prepared.words);
+            batch.launch(&program, slots.clone(), (length as u32, Weight::of(row.cost)), &prepared.words);
             Ok(())
         })?;
         Ok(length as f64 / seconds)

@@ -10,9 +10,8 @@ use crate::ticket::Landed;
 use crate::verification::Verification;
 use crate::{Backend, Error, Field, Form};
 use cpu_reference::{Positions, Results};
-use gpu_executor::{Batch, Program, Region};
+use gpu_executor::{Batch, Program, Region, Weight};
 use smallvec::SmallVec;
-use std::ops::Range;
 use std::sync::Arc;
 
 #[derive(Clone)]
@@ -154,24 +153,11 @@ impl Lowered {
             }
         }
         let (_, program) = &programs[known.unwrap_or(programs.len() - 1)];
-        let most = vulkan.device().launch_elements(row.cost);
-        let mut launch = |vectors: [Option<Region>; 3], elements: Option<Region>, mask: Option<Region>, length: usize| {
-            let vectors = vectors.map(|region| region.map(|region| (region, false)));
-            let [elements, mask] = [elements, mask].map(|region| region.map(|region| (region, true)));
-            batch.launch(program, arranged(row, vectors, elements, mask), length as u32, &words);
-        };
-        if call.length <= most {
-            let mut inputs = inputs.into_iter().map(Memory::into_region);
-            let vectors = [(); 3].map(|()| inputs.next().flatten());
-            launch(vectors, elements.into_region(), mask.into_region(), call.length);
-            return Ok(());
-        }
-        let element = Item::Element(call.field);
-        for start in (0..call.length).step_by(most) {
-            let range = start..call.length.min(start + most);
-            let vectors = [0, 1, 2].map(|n| part(inputs.get(n)?, element, &range));
-            launch(vectors, part(&elements, element, &range), part(&mask, Item::Flag, &range), range.len());
-        }
+        let mut inputs = inputs.into_iter().map(Memory::into_region);
+        let vectors = [(); 3].map(|()| Some((inputs.next()??, false)));
+        let [elements, mask] = [elements, mask].map(|memory| Some((memory.into_region()?, true)));
+        let whole = (call.length as u32, Weight::of(row.cost));
+        batch.launch(program, arranged(row, vectors, elements, mask), whole, &words);
         Ok(())
     }
 }
@@ -352,11 +338,6 @@ fn store(mirror: &Mirror, memory: &Memory, bytes: &[u8]) {
 /// All items of some memory.
 fn held(mirror: &Mirror, memory: &Memory, item: Item) -> Values {
     mirror.host(memory).map_or_else(|| Values::zeroed(item, 0), |host| Values::held(item, host.held()))
-}
-
-/// The bytes of these items in memory on the device.
-fn part(memory: &Memory, item: Item, range: &Range<usize>) -> Option<Region> {
-    memory.region()?.slice(range.start as u64 * item.bytes()..range.end as u64 * item.bytes())
 }
 
 impl Applied {

@@ -7,7 +7,7 @@ use crate::on_device::Vulkan;
 use crate::step::Item;
 use crate::{Error, Field};
 use field_kernels::{Formulation, Kernel};
-use gpu_executor::{Batch, Program, Region, Shape, SlotUse};
+use gpu_executor::{Batch, Parts, Program, Region, Shape, SlotUse};
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::cell::{Cell, OnceCell, RefCell};
@@ -182,6 +182,7 @@ pub(crate) struct Specialized {
     pub(crate) formulation: Formulation,
     pub(crate) slots: [SlotUse; 4],
     pub(crate) shape: Shape,
+    pub(crate) parts: Parts,
     /// `None` leaves it to the device.
     pub(crate) workgroup_size: Option<u32>,
     pub(crate) constants: Constants,
@@ -295,12 +296,13 @@ impl Lowering<'_> {
         if let Some(program) = self.vulkan.specialized.lock().get(which) {
             return Ok(program.clone());
         }
-        let Specialized { kernel, field, formulation, slots, shape, workgroup_size, constants } = which.clone();
+        let Specialized { kernel, field, formulation, slots, shape, parts, workgroup_size, constants } = which.clone();
         let not_available = Error::NotAvailable { operation: kernel.name(), field };
         let shader = kernel.shader(field, self.vulkan.width, formulation).ok_or(not_available)?;
         let (reach, spirv) = (self.vulkan.reach(), shader.spirv.into());
         let (slots, constants) = (slots.into(), constants.into_vec());
-        let made = gpu_executor::Kernel { name: shader.name, spirv, reach, slots, shape, workgroup_size, constants };
+        let name = shader.name;
+        let made = gpu_executor::Kernel { name, spirv, reach, slots, shape, parts, workgroup_size, constants };
         // SAFETY: the kernel is one of field-kernels', valid by spirv-val, which CI runs. The tasks that launch it give it the slots,
         // lengths and parameters that its source asks for. A device without 64-bit integers is given the 32-bit variant only, one
         // without doubles none in doubles.

@@ -27,6 +27,8 @@ pub struct Kernel {
     pub slots: Vec<SlotUse>,
     /// How the elements of a launch are shared out among workgroups.
     pub shape: Shape,
+    /// How a launch is cut, where the device should not be kept as long as all of it would.
+    pub parts: Parts,
     /// Invocations per workgroup; `None` leaves it to the device.
     pub workgroup_size: Option<u32>,
     /// Specialization constants besides constant 0, which is the workgroup size: (id, value).
@@ -45,6 +47,8 @@ pub enum SlotUse {
     Writes(usize),
     /// Writes this many bytes per workgroup that has elements.
     WritesPerGroup(usize),
+    /// Reads this many bytes per so many elements.
+    ReadsPer(usize, NonZeroU32),
     /// Reads anywhere in the slot, however long it is: items of this many bytes.
     ReadsAnywhere(usize),
     /// Writes anywhere in the slot, however long it is: items of this many bytes.
@@ -59,6 +63,69 @@ pub enum Shape {
     Invocations,
     /// One workgroup per this many elements; the last has what is left.
     Groups(NonZeroU32),
+}
+
+/// How a launch is cut into parts. Each is a launch of its own on some of the elements, with those parts of the slots that belong to them;
+/// what is read or written anywhere it has whole. Parts run side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Parts {
+    /// A part begins at a multiple of so many elements.
+    pub unit: NonZeroU32,
+    /// The parameters that say where.
+    pub starts: &'static [Start],
+}
+
+/// A parameter that says where a launch begins: a part's is that of the whole launch, and as many more as lie before the part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Start {
+    /// The parameter's index.
+    pub param: usize,
+    /// How many elements of the launch are one more.
+    pub per: NonZeroU32,
+    /// The parameter that it is smaller than, modulo which it is counted, if there is one.
+    pub modulo: Option<usize>,
+}
+
+impl Start {
+    /// A parameter that is the number of the launch's first element.
+    pub const fn at(param: usize) -> Self {
+        Self { param, per: NonZeroU32::MIN, modulo: None }
+    }
+}
+
+impl Parts {
+    /// What may be cut anywhere, and does not need to know where.
+    pub const ANYWHERE: Self = Self { unit: NonZeroU32::MIN, starts: &[] };
+
+    /// Why these cannot be the parts of a kernel with such slots, if they cannot.
+    pub(crate) fn refused(&self, slots: &[SlotUse], shape: Shape) -> Option<&'static str> {
+        let whole = |per: NonZeroU32| self.unit.get().is_multiple_of(per.get());
+        let most = max_params(slots.len());
+        let fits = |start: &Start| whole(start.per) && start.param < most && start.modulo.is_none_or(|modulo| modulo < most);
+        let slot = |slot: &SlotUse| match (*slot, shape) {
+            (SlotUse::ReadsPer(_, per), _) | (SlotUse::WritesPerGroup(_), Shape::Groups(per)) => whole(per),
+            // How many there are in a part is not known here.
+            (SlotUse::WritesPerGroup(_), Shape::Invocations) => false,
+            _ => true,
+        };
+        if !self.starts.iter().all(fits) {
+            Some("a parameter that says where a part begins is none, or cannot say it")
+        } else if !slots.iter().all(slot) {
+            Some("parts begin within what a slot has for several elements")
+        } else {
+            None
+        }
+    }
+
+    /// Changes the parameters of a launch to those of a part that begins at an element.
+    pub(crate) fn begin(&self, element: u32, params: &mut [u32]) {
+        for &Start { param, per, modulo } in self.starts {
+            let modulo = modulo.and_then(|modulo| params.get(modulo).copied()).map_or(1 << 32, u64::from);
+            if let Some(param) = params.get_mut(param) {
+                *param = (u64::from(*param) + u64::from(element / per)).checked_rem(modulo).unwrap_or(0) as u32;
+            }
+        }
+    }
 }
 
 impl Shape {
@@ -81,9 +148,22 @@ impl SlotUse {
             SlotUse::Reads(width) => of(elements, width) && !write,
             SlotUse::Writes(width) => of(elements, width) && write,
             SlotUse::WritesPerGroup(width) => of(workgroups, width) && write,
+            SlotUse::ReadsPer(width, per) => of(elements.div_ceil(per.get()), width) && !write,
             SlotUse::ReadsAnywhere(width) => bytes.is_multiple_of(width as u64) && !write,
             SlotUse::WritesAnywhere(width) => bytes.is_multiple_of(width as u64) && write,
         }
+    }
+
+    /// How many bytes of the slot lie before what a part has of it that begins at an element.
+    pub(crate) fn bytes_before(self, element: u32, shape: Shape) -> u64 {
+        let (count, width) = match (self, shape) {
+            (SlotUse::Reads(width) | SlotUse::Writes(width), _) => (element, width),
+            (SlotUse::ReadsPer(width, per), _) | (SlotUse::WritesPerGroup(width), Shape::Groups(per)) => {
+                (element / per, width)
+            }
+            _ => return 0,
+        };
+        u64::from(count) * width as u64
     }
 
     /// Whether element i of the slot is read for invocation i only, and written by its workgroup once that has what it reads.
@@ -98,6 +178,7 @@ impl SlotUse {
             SlotUse::Reads(width)
             | SlotUse::Writes(width)
             | SlotUse::WritesPerGroup(width)
+            | SlotUse::ReadsPer(width, _)
             | SlotUse::ReadsAnywhere(width)
             | SlotUse::WritesAnywhere(width) => 1 << width.trailing_zeros().min(4),
         }
@@ -248,6 +329,7 @@ mod tests {
             reach: Reach::Addresses,
             slots: READS_A.to_vec(),
             shape: Shape::Invocations,
+            parts: Parts::ANYWHERE,
             workgroup_size: None,
             constants: vec![(1, 0)],
         }
@@ -281,6 +363,42 @@ mod tests {
         assert!(!SlotUse::None.suits(7, 1, (0, false)));
         let alignments = [4, 32, 48, 8, 1].map(|width| SlotUse::Reads(width).alignment());
         assert_eq!(alignments, [4, 16, 16, 8, 1]);
+    }
+
+    #[test]
+    fn parts_have_what_belongs_to_them() {
+        let n = |n| NonZeroU32::new(n).unwrap();
+        let group = Shape::Groups(n(10));
+        let of = |slot: SlotUse| slot.bytes_before(40, group);
+        let slots = [
+            SlotUse::Reads(48),
+            SlotUse::WritesPerGroup(4),
+            SlotUse::ReadsPer(8, n(5)),
+            SlotUse::ReadsAnywhere(16),
+            SlotUse::None,
+        ];
+        assert_eq!(slots.map(of), [40 * 48, 4 * 4, 8 * 8, 0, 0]);
+        assert!(slots[2].suits(41, 5, (9 * 8, false)) && !slots[2].suits(40, 4, (9 * 8, false)));
+        let start = |param, per, modulo| Start { param, per: n(per), modulo };
+        const STARTS: &[Start] = &[Start::at(0), Start { modulo: Some(1), ..Start::at(2) }];
+        let parts = Parts { unit: n(10), starts: STARTS };
+        let mut params = [7, 100, 90];
+        parts.begin(0, &mut params);
+        assert_eq!(params, [7, 100, 90]);
+        parts.begin(30, &mut params);
+        assert_eq!(params, [37, 100, 20]);
+        // What wraps around, and a modulus of nothing.
+        let mut params = [u32::MAX, 0, 1];
+        parts.begin(30, &mut params);
+        assert_eq!(params, [29, 0, 0]);
+
+        assert_eq!(parts.refused(&slots[..4], group), None);
+        assert!(Parts::ANYWHERE.refused(&slots[..4], group).is_some());
+        assert!(parts.refused(&slots[..2], Shape::Invocations).is_some());
+        for wrong in [start(0, 3, None), start(23, 1, None), start(0, 1, Some(23))] {
+            let parts = Parts { unit: n(10), starts: Box::leak(Box::new([wrong])) };
+            assert!(parts.refused(&slots[..4], group).is_some(), "{wrong:?}");
+        }
     }
 
     #[test]

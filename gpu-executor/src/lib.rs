@@ -7,10 +7,11 @@
 //! The Vulkan loader is found at run time: the crate builds, and answers [`Error::NoDevice`], on machines without Vulkan.
 //!
 //! # Synchronisation
-//! A pure planner ([`plan`]) turns a list of copies and dispatches into submissions to queues with the fewest barriers in them and
-//! the waits between them: within a submission, steps that do not depend on one another go side by side. A separate checker proves
-//! the plan free of hazards (in debug builds, for every submission, and that it would notice each barrier missing). Each queue has
-//! one timeline semaphore, which its submissions signal with their numbers.
+//! A pure planner ([`plan`](mod@plan)) turns a list of copies and launches into submissions to queues with the fewest barriers in them and
+//! the waits between them: within a submission, steps that do not depend on one another go side by side, and so do the parts of a launch
+//! that is more than the device should do at once ([`Parts`]). A separate checker proves the plan free of hazards and complete (in debug
+//! builds, for every submission, and that it would notice each barrier missing). Each queue has one timeline semaphore, which its
+//! submissions signal with their numbers.
 //!
 //! A [`Job`] goes through the device in chunks, up to four of them under way, each with buffers of its own: while the device
 //! computes one, the CPU fills and empties others and checks what has come back ([`Watch`]). Chunks alternate between two compute
@@ -39,8 +40,9 @@ mod profile;
 mod vulkan;
 
 pub use error::{Error, Verdict};
-pub use job::{Job, Kernel, MAX_PARAMS, MAX_SLOTS, Reach, Shape, Share, Slot, SlotUse};
+pub use job::{Job, Kernel, MAX_PARAMS, MAX_SLOTS, Parts, Reach, Shape, Share, Slot, SlotUse, Start};
 pub use options::{CacheDirectory, MemoryMode, Options, Validation};
+pub use plan::Weight;
 pub use profile::{Profile, Span, Stage, Track};
 pub use vulkan::{
     Batch, Device, DeviceInfo, DeviceKind, Landed, Pinned, Program, Ran, Region, Stats, Threads, Ticket, Timed,

@@ -9,7 +9,7 @@ use crate::{Error, Field};
 use field_kernels::expression::{self, Node};
 use field_kernels::{Formulation, Kernel, Shader, Width};
 use foldhash::HashMap;
-use gpu_executor::{MAX_SLOTS, Program, Region, SlotUse};
+use gpu_executor::{MAX_SLOTS, Program, Region, SlotUse, Start, Weight};
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -33,6 +33,17 @@ struct Limits {
     terms: usize,
 }
 
+/// Where a part reads what is rotated: parameters behind the length, as many as there may be on any device.
+static ROTATIONS: [Start; 22] = {
+    let mut starts = [Start { modulo: Some(0), ..Start::at(1) }; 22];
+    let mut number = 1;
+    while number < starts.len() {
+        starts[number].param = 1 + number;
+        number += 1;
+    }
+    starts
+};
+
 /// The most multiplications in a kernel. Each is hundreds of instructions at a place of its own, which take the driver some ten
 /// milliseconds; what a cut costs is one vector written and read.
 const PRODUCTS: usize = 12;
@@ -45,7 +56,7 @@ impl Limits {
         match width {
             // One parameter is the length.
             Width::Int64 => Self { slots: MAX_SLOTS - 1, rotations: 6, products: PRODUCTS, terms: TERMS },
-            Width::Int32 => Self { slots: 3, rotations: 22, products: PRODUCTS, terms: TERMS },
+            Width::Int32 => Self { slots: 3, rotations: ROTATIONS.len(), products: PRODUCTS, terms: TERMS },
         }
     }
 }
@@ -289,6 +300,7 @@ impl Vulkan {
         let groups = Groups::of(self.device().workgroup_size());
         let mut kernel = self.element_wise(shader, field, &slots, (false, false), groups);
         kernel.spirv = spirv.into();
+        kernel.parts.starts = ROTATIONS.get(..piece.rotations.len()).unwrap_or(&ROTATIONS);
         // SAFETY: the module is made of the functions of expression.comp, which are valid by spirv-val, and calls of them by their
         // own types; they keep to the slots told, guard every invocation by the number of elements, and use constant 0 for the
         // workgroup size. Formulations are given to devices that have what they take.
@@ -349,27 +361,21 @@ impl Task for Fused {
                 },
                 None => outputs.iter().flatten().next().cloned().ok_or(Error::NoSuchDownload)?,
             };
-            let width = out.bytes() / self.length as u64;
-            let most = device.vulkan.device().launch_elements(1 + 2 * piece.products);
-            for start in (0..self.length).step_by(most) {
-                let end = self.length.min(start + most);
-                let part = |region: &Region, width: u64| region.slice(start as u64 * width..end as u64 * width);
-                let read = |source: &Source| match *source {
-                    Source::Vector(input) => part(inputs.get(input)?.as_ref()?, element),
-                    Source::Flags(input) => part(inputs.get(input)?.as_ref()?, size_of::<u32>() as u64),
-                    Source::Rotated(input, _) | Source::Entry(input) => inputs.get(input)?.clone(),
-                    Source::Scalars => scalars.clone(),
-                    Source::Cut(term) => part(cut.get(&term)?, element),
-                };
-                let unused = Limits::of(device.vulkan.width).slots.saturating_sub(piece.sources.len());
-                let sources = piece.sources.iter().map(|source| Some((read(source)?, false)));
-                let output = part(&out, width).map(|region| (region, true));
-                let slots = sources.chain(std::iter::repeat_n(None, unused)).chain([output]);
-                let shifted = piece.rotations.iter().map(|by| ((start + by) % self.length) as u32);
-                let length = (!piece.rotations.is_empty()).then_some(self.length as u32);
-                let params: SmallVec<[u32; 8]> = length.into_iter().chain(shifted).collect();
-                device.batch.launch(&program, slots, (end - start) as u32, &params);
-            }
+            let read = |source: &Source| match *source {
+                Source::Vector(input) | Source::Flags(input) | Source::Rotated(input, _) | Source::Entry(input) => {
+                    inputs.get(input)?.clone()
+                }
+                Source::Scalars => scalars.clone(),
+                Source::Cut(term) => cut.get(&term).cloned(),
+            };
+            let unused = Limits::of(device.vulkan.width).slots.saturating_sub(piece.sources.len());
+            let sources = piece.sources.iter().map(|source| Some((read(source)?, false)));
+            let slots = sources.chain(std::iter::repeat_n(None, unused)).chain([Some((out, true))]);
+            let length = (!piece.rotations.is_empty()).then_some(self.length as u32);
+            let rotations = piece.rotations.iter().map(|by| (by % self.length) as u32);
+            let params: SmallVec<[u32; 8]> = length.into_iter().chain(rotations).collect();
+            let whole = (self.length as u32, Weight::of(1 + 2 * piece.products));
+            device.batch.launch(&program, slots, whole, &params);
             // What no later kernel reads another may write.
             let read = piece.cuts().filter(|term| last.get(term) == Some(&number));
             let unread: Vec<Region> = read.filter_map(|term| cut.remove(&term)).collect();

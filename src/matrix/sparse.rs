@@ -4,7 +4,7 @@ use super::{Dots, LOG_FOLD, first_above, first_other, random};
 use crate::ark::Element;
 use crate::mask::FLAG;
 use crate::memory::{Memory, zeroed_elements};
-use crate::movement::{ANYWHERE, QUAD, part, told_apart};
+use crate::movement::{ANYWHERE, QUAD, an_index_each, part, told_apart};
 use crate::recording::Recording;
 use crate::step::{Item, Step};
 use crate::task::{Lowering, Proof, Task, Trial, Values};
@@ -332,13 +332,11 @@ impl Task for SparseProduct {
                 let sums = of(&all_sums, (rows * bytes) as u64)?;
                 device.dot(field, true, [values, words, x, &parts], &self.dots(rows, *log_parts, Some(first)))?;
                 device.fold(field, &parts, *log_parts, &sums)?;
-                let uses = [SlotUse::Reads(QUAD), SlotUse::ReadsAnywhere(FLAG), SlotUse::None, ANYWHERE.1];
-                device.launch_quads((Kernel::Scatter, field), uses, smallvec![], rows, |range| {
-                    let places = begin + all + 1 + start;
-                    let places = part(words, FLAG, places + range.start..places + range.end).map(|places| (places, false));
-                    let sums = part(&sums, bytes, range).map(|sums| (sums, false));
-                    ([sums, places, None, Some((y.clone(), true))], Vec::new())
-                })?;
+                let uses = [SlotUse::Reads(QUAD), an_index_each(field), SlotUse::None, ANYWHERE.1];
+                let places = begin + all + 1 + start;
+                let places = part(words, FLAG, places..places + rows).ok_or(Error::NoSuchDownload)?;
+                let whole = ([Some(&sums), Some(&places), None, Some(y)], rows);
+                device.launch_quads((Kernel::Scatter, field), uses, smallvec![], whole, &[])?;
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use crate::task::{Constants, Lowering, Specialized, Task, Trial, Values};
 use crate::{Error, Field};
 use cpu_reference::movement;
 use field_kernels::{Formulation, Kernel};
-use gpu_executor::{Program, Region, Shape, SlotUse};
+use gpu_executor::{Parts, Program, Region, Shape, SlotUse, Start, Weight};
 use smallvec::smallvec;
 use std::borrow::Cow;
 use std::num::NonZeroU32;
@@ -90,37 +90,51 @@ impl Lowering<'_> {
     pub(crate) fn grouped(
         &self,
         (kernel, field): (Kernel, Field),
-        slots: [SlotUse; 4],
+        (slots, parts): ([SlotUse; 4], Parts),
         (size, each): (u32, u32),
         constants: Constants,
-    ) -> Result<(Program, usize), Error> {
+    ) -> Result<Program, Error> {
         let size = size.min(self.vulkan.device().most_invocations());
         let group = NonZeroU32::new(size * each).unwrap_or(NonZeroU32::MIN);
         let (formulation, shape) = (Formulation::Words, Shape::Groups(group));
-        let which = Specialized { kernel, field, formulation, slots, shape, workgroup_size: Some(size), constants };
-        Ok((self.program(&which)?, group.get() as usize))
+        self.program(&Specialized { kernel, field, formulation, slots, shape, parts, workgroup_size: Some(size), constants })
     }
 
-    /// Launches of a kernel whose invocations move quads of elements, so many elements in all, each launch with the slots and parameters of
-    /// its range.
+    /// A launch of a kernel whose invocations move quads of elements, so many elements in all; its first parameter is the first of them, if it
+    /// has any.
     pub(crate) fn launch_quads(
         &mut self,
         (kernel, field): (Kernel, Field),
         uses: [SlotUse; 4],
         constants: Constants,
-        length: usize,
-        launch: impl Fn(Range<usize>) -> ([Option<(Region, bool)>; 4], Vec<u32>),
+        (slots, length): ([Option<&Region>; 4], usize),
+        params: &[u32],
     ) -> Result<(), Error> {
-        let (program, _) = self.grouped((kernel, field), uses, (LANES, PER), constants)?;
-        let quads = field.bytes() / QUAD;
-        let most = (self.vulkan.device().launch_elements(1) / quads).max(1);
-        for start in (0..length).step_by(most) {
-            let end = length.min(start + most);
-            let (slots, params) = launch(start..end);
-            self.batch.launch(&program, slots, ((end - start) * quads) as u32, &params);
-        }
+        let starts: &[Start] = match field {
+            _ if params.is_empty() => &[],
+            Field::Fq => const { &[Start { per: quads(Field::Fq), ..Start::at(0) }] },
+            Field::Fr => const { &[Start { per: quads(Field::Fr), ..Start::at(0) }] },
+        };
+        let quads = quads(field);
+        let program = self.grouped((kernel, field), (uses, Parts { unit: quads, starts }), (LANES, PER), constants)?;
+        let written = |used| matches!(used, SlotUse::Writes(_) | SlotUse::WritesAnywhere(_));
+        let slots = slots.into_iter().zip(uses).map(|(slot, used)| Some((slot?.clone(), written(used))));
+        self.batch.launch(&program, slots, (length as u32 * quads.get(), Weight::of(1)), params);
         Ok(())
     }
+}
+
+/// Quads of an element.
+const fn quads(field: Field) -> NonZeroU32 {
+    match field {
+        Field::Fq => NonZeroU32::MIN.saturating_add(2),
+        Field::Fr => NonZeroU32::MIN.saturating_add(1),
+    }
+}
+
+/// Reads an index for each element of which quads are moved.
+pub(crate) const fn an_index_each(field: Field) -> SlotUse {
+    SlotUse::ReadsPer(FLAG, quads(field))
 }
 
 impl Task for Mapped {
@@ -144,12 +158,12 @@ impl Task for Mapped {
         };
         if let Some((mode, tiles, [x, y])) = tiles {
             let slots = [reads, SlotUse::None, SlotUse::None, writes];
-            let (program, _) = device.grouped((Kernel::Transpose, self.field), slots, (LANES, 0), smallvec![(3, mode)])?;
-            let most = (device.vulkan.device().launch_elements(1) >> (2 * LOG_SIDE)).max(1);
-            for start in (0..tiles).step_by(most) {
-                let slots = [Some((from.clone(), false)), None, None, Some((to.clone(), true))];
-                device.batch.launch(&program, slots, most.min(tiles - start) as u32, &[start as u32, x, y]);
-            }
+            const PARTS: Parts = Parts { starts: &[Start::at(0)], ..Parts::ANYWHERE };
+            let constants = smallvec![(3, mode)];
+            let program = device.grouped((Kernel::Transpose, self.field), (slots, PARTS), (LANES, 0), constants)?;
+            let slots = [Some((from.clone(), false)), None, None, Some((to.clone(), true))];
+            let weight = Weight { elements: 1 << (2 * LOG_SIDE), cost: 1 };
+            device.batch.launch(&program, slots, (tiles as u32, weight), &[0, x, y]);
             return Ok(());
         }
         let (mode, [x, y, z]) = match self.map {
@@ -160,12 +174,8 @@ impl Task for Mapped {
             Map::Transpose { .. } => return Ok(()),
         };
         let slots = [reads, SlotUse::None, SlotUse::None, SlotUse::Writes(QUAD)];
-        let bytes = self.field.bytes();
-        device.launch_quads((Kernel::Move, self.field), slots, smallvec![(3, mode)], to.bytes() as usize / bytes, |range| {
-            let params = vec![range.start as u32, x, y, z];
-            let written = part(to, bytes, range).map(|to| (to, true));
-            ([Some((from.clone(), false)), None, None, written], params)
-        })
+        let whole = ([Some(from), None, None, Some(to)], to.bytes() as usize / self.field.bytes());
+        device.launch_quads((Kernel::Move, self.field), slots, smallvec![(3, mode)], whole, &[0, x, y, z])
     }
 
     fn compute(&self, inputs: &[Values], outputs: &mut [Values]) {
@@ -228,12 +238,9 @@ impl Task for Gathered {
 
     fn lower(&self, device: &mut Lowering, inputs: &[Option<Region>], outputs: &[Option<Region>]) -> Result<(), Error> {
         let ([Some(from), Some(indices)], [Some(to)]) = (inputs, outputs) else { return Ok(()) };
-        let slots = [ANYWHERE.0, SlotUse::ReadsAnywhere(FLAG), SlotUse::None, SlotUse::Writes(QUAD)];
-        device.launch_quads((Kernel::Gather, self.0), slots, smallvec![], indices.bytes() as usize / FLAG, |range| {
-            let read = part(indices, FLAG, range.clone()).map(|indices| (indices, false));
-            let written = part(to, self.0.bytes(), range).map(|to| (to, true));
-            ([Some((from.clone(), false)), read, None, written], Vec::new())
-        })
+        let slots = [ANYWHERE.0, an_index_each(self.0), SlotUse::None, SlotUse::Writes(QUAD)];
+        let whole = ([Some(from), Some(indices), None, Some(to)], indices.bytes() as usize / FLAG);
+        device.launch_quads((Kernel::Gather, self.0), slots, smallvec![], whole, &[])
     }
 
     fn compute(&self, inputs: &[Values], outputs: &mut [Values]) {
@@ -271,11 +278,9 @@ impl Task for Scattered {
             device.batch.copy(before, to);
         }
         let (Some(from), Some(indices)) = (from, indices) else { return Ok(()) };
-        let slots = [SlotUse::Reads(QUAD), SlotUse::ReadsAnywhere(FLAG), SlotUse::None, ANYWHERE.1];
-        device.launch_quads((Kernel::Scatter, self.0), slots, smallvec![], indices.bytes() as usize / FLAG, |range| {
-            let read = |region, bytes| part(region, bytes, range.clone()).map(|region| (region, false));
-            ([read(from, self.0.bytes()), read(indices, FLAG), None, Some((to.clone(), true))], Vec::new())
-        })
+        let slots = [SlotUse::Reads(QUAD), an_index_each(self.0), SlotUse::None, ANYWHERE.1];
+        let whole = ([Some(from), Some(indices), None, Some(to)], indices.bytes() as usize / FLAG);
+        device.launch_quads((Kernel::Scatter, self.0), slots, smallvec![], whole, &[])
     }
 
     fn compute(&self, inputs: &[Values], outputs: &mut [Values]) {
@@ -319,31 +324,30 @@ impl Task for Compacted {
         let offsets = device.scratch(((groups + 1) * FLAG) as u64)?;
         let (none, shape) = (SlotUse::None, Shape::Groups(GROUP));
         let size = LANES.min(device.vulkan.device().most_invocations());
-        let program = |kernel, field, slots: [SlotUse; 4], shape| {
+        let program = |kernel, field, slots: [SlotUse; 4], shape, parts| {
             let (formulation, constants) = (Formulation::Words, smallvec![(3, GROUP.get())]);
-            device.program(&Specialized { kernel, field, formulation, slots, shape, workgroup_size: Some(size), constants })
+            let workgroup_size = Some(size);
+            device.program(&Specialized { kernel, field, formulation, slots, shape, parts, workgroup_size, constants })
         };
         let slots = [none, SlotUse::Reads(FLAG), none, SlotUse::WritesPerGroup(FLAG)];
-        let counting = program(Kernel::Count, Field::Fr, slots, shape)?;
+        let counting = program(Kernel::Count, Field::Fr, slots, shape, Parts { unit: GROUP, starts: &[] })?;
         let slots = [none, SlotUse::Reads(FLAG), none, SlotUse::WritesAnywhere(FLAG)];
-        let adding = program(Kernel::Offsets, Field::Fr, slots, Shape::Groups(NonZeroU32::MAX))?;
+        // By one workgroup, and so not cut.
+        let (one, whole) = (Shape::Groups(NonZeroU32::MAX), Parts { unit: NonZeroU32::MAX, starts: &[] });
+        let adding = program(Kernel::Offsets, Field::Fr, slots, one, whole)?;
         let slots = [SlotUse::Reads(bytes), SlotUse::Reads(FLAG), SlotUse::ReadsAnywhere(FLAG), ANYWHERE.1];
-        let moving = program(Kernel::Compact, self.0, slots, shape)?;
-        let most = (device.vulkan.device().launch_elements(1) / group).max(1) * group;
-        let ranges = || (0..length).step_by(most).map(|start| start..length.min(start + most));
-        for range in ranges() {
-            let written = part(&counts, FLAG, range.start / group..range.end.div_ceil(group)).map(|counts| (counts, true));
-            let read = part(flags, FLAG, range.clone()).map(|flags| (flags, false));
-            device.batch.launch(&counting, [None, read, None, written], range.len() as u32, &[]);
-        }
-        let slots = [None, Some((counts, false)), None, Some((offsets.clone(), true))];
-        device.batch.launch(&adding, slots, groups as u32, &[]);
-        for range in ranges() {
-            let read = |region, bytes| part(region, bytes, range.clone()).map(|region| (region, false));
-            let slots = [read(from, bytes), read(flags, FLAG), Some((offsets.clone(), false)), Some((to.clone(), true))];
-            let params = [(range.start / group) as u32, groups as u32];
-            device.batch.launch(&moving, slots, range.len() as u32, &params);
-        }
+        let parts = Parts { unit: GROUP, starts: const { &[Start { per: GROUP, ..Start::at(0) }] } };
+        let moving = program(Kernel::Compact, self.0, slots, shape, parts)?;
+        let [counts_read, counts_written, offsets_read, offsets_written] =
+            [(&counts, false), (&counts, true), (&offsets, false), (&offsets, true)]
+                .map(|(region, write)| Some((region.clone(), write)));
+        let [from, flags] = [from, flags].map(|region| Some((region.clone(), false)));
+        let all = (length as u32, Weight::of(1));
+        device.batch.launch(&counting, [None, flags.clone(), None, counts_written], all, &[]);
+        let of_groups = (groups as u32, Weight::of(1));
+        device.batch.launch(&adding, [None, counts_read, None, offsets_written], of_groups, &[]);
+        let slots = [from, flags, offsets_read, Some((to.clone(), true))];
+        device.batch.launch(&moving, slots, all, &[0, groups as u32]);
         if let Some(total) = part(&offsets, FLAG, groups..groups + 1) {
             device.batch.copy(&total, count);
         }

@@ -1,3 +1,5 @@
+use super::chunks::Extent;
+use super::queues::Role;
 use foldhash::HashMap;
 use smallvec::SmallVec;
 use std::ops::Range;
@@ -63,13 +65,24 @@ impl Access {
     }
 }
 
-/// One thing to be done, of which the planner knows only what memory it touches. A stage with its accesses is one.
+/// One thing to be done, of which the planner knows what memory it touches, which queue it is for, and how it is cut. A stage with its
+/// accesses is one.
 pub trait Step {
     /// Who does it.
     fn stage(&self) -> Stage;
 
     /// What it touches.
     fn accesses(&self) -> impl Iterator<Item = Access>;
+
+    /// The queue that it is for, where there is one. What the CPU reads is for that of the step before it.
+    fn role(&self) -> Role {
+        Role::Compute
+    }
+
+    /// How much of it there is, and how it is cut.
+    fn extent(&self) -> Extent {
+        Extent::default()
+    }
 }
 
 impl<A: AsRef<[Access]>> Step for (Stage, A) {
@@ -89,6 +102,14 @@ impl<S: Step> Step for &S {
 
     fn accesses(&self) -> impl Iterator<Item = Access> {
         (*self).accesses()
+    }
+
+    fn role(&self) -> Role {
+        (*self).role()
+    }
+
+    fn extent(&self) -> Extent {
+        (*self).extent()
     }
 }
 
@@ -115,8 +136,15 @@ pub struct Barrier {
 pub enum Command {
     /// A barrier.
     Barrier(Barrier),
-    /// The step of this index.
-    Run(usize),
+    /// The step of this index: those of its elements.
+    Run(usize, Range<u32>),
+}
+
+impl Command {
+    /// The step that it runs, if it runs one.
+    pub fn step(&self) -> Option<usize> {
+        if let Command::Run(step, _) = self { Some(*step) } else { None }
+    }
 }
 
 /// Orders the steps of one command buffer. Of two that conflict, since one writes what the other touches, the one recorded first
@@ -127,19 +155,10 @@ pub enum Command {
 /// still have what it wrote; and where many chains end in writing the same memory, one after another, there is other work beside
 /// their ends.
 ///
-/// Its time is proportional to the number of steps, unless many of them touch different parts of one buffer.
+/// A step that is cut has its parts side by side: what its elements do is independent.
 ///
-/// ```
-/// use gpu_executor::plan::{Access, Command, Stage, plan};
-/// let access = |buffer, write| Access { buffer, bytes: 0..64, write };
-/// let copy = |from, to| (Stage::Transfer, [access(from, false), access(to, true)]);
-/// let commands = plan(&[copy(0, 1), copy(1, 2), copy(3, 4), copy(4, 5)]);
-/// assert!(matches!(
-///     commands[..],
-///     [Command::Run(0), Command::Run(2), Command::Barrier(_), Command::Run(1), Command::Run(3)]
-/// ));
-/// ```
-pub fn plan(steps: &[impl Step]) -> Vec<Command> {
+/// Its time is proportional to the number of steps, unless many of them touch different parts of one buffer.
+pub(super) fn ordered(steps: &[impl Step]) -> Vec<Command> {
     let touched = Touched::new(steps);
     let levels = touched.levels();
     // Of each stage, the first level that a step need not wait for: all below are over before it begins. In most recordings all steps are
@@ -181,7 +200,9 @@ pub fn plan(steps: &[impl Step]) -> Vec<Command> {
             }
             commands.push(Command::Barrier(barrier));
         }
-        commands.extend(together.iter().copied().map(Command::Run));
+        for &step in together {
+            commands.extend(steps[step].extent().parts().map(|part| Command::Run(step, part)));
+        }
     }
     commands
 }
@@ -320,65 +341,41 @@ impl Touched {
     }
 }
 
-/// Two steps that may run at once though one writes what the other touches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hazard {
-    /// The step recorded first.
-    pub first: usize,
-    /// The step recorded second.
-    pub second: usize,
-}
-
-/// Proves a plan free of hazards, or shows one: every pair of steps is looked at, and of two that conflict the one recorded first
-/// must run first, with a barrier between them from its stage to the other's. Deliberately dumb, and knows nothing of how
-/// [`plan`] works.
-///
-/// A plan that leaves out a step, or runs one twice, shows up as that step's hazard with itself.
-pub fn find_hazard(steps: &[impl Step], commands: &[Command]) -> Option<Hazard> {
-    let mut positions = vec![None; steps.len()];
-    for (position, command) in commands.iter().enumerate() {
-        let Command::Run(step) = *command else { continue };
-        match positions.get_mut(step) {
-            Some(unknown @ None) => *unknown = Some(position),
-            _ => return Some(Hazard { first: step, second: step }),
-        }
-    }
-    if let Some(missing) = positions.iter().position(Option::is_none) {
-        return Some(Hazard { first: missing, second: missing });
-    }
-    for second in 0..steps.len() {
-        for first in (0..second).filter(|&first| conflict(&steps[first], &steps[second])) {
-            let between = positions[first].zip(positions[second]).and_then(|(a, b)| commands.get(a..b)).unwrap_or(&[]);
-            let ordered = between.iter().any(|command| match command {
-                Command::Barrier(Barrier { from, to }) => {
-                    from.contains(steps[first].stage()) && to.contains(steps[second].stage())
-                }
-                Command::Run(_) => false,
-            });
-            if !ordered {
-                return Some(Hazard { first, second });
-            }
-        }
-    }
-    None
-}
-
-/// Whether taking any one barrier out of a plan leaves a hazard: none is spare, and the checker would notice each one missing.
-pub fn every_barrier_matters(steps: &[impl Step], commands: &[Command]) -> bool {
-    let barriers = commands.iter().enumerate().filter(|(_, command)| matches!(command, Command::Barrier(_)));
-    barriers.map(|(position, _)| position).all(|position| {
-        let mut without = commands.to_vec();
-        without.remove(position);
-        find_hazard(steps, &without).is_some()
-    })
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::super::{every_barrier_matters, find_hazard};
     use super::*;
     use proptest::prelude::*;
 
-    pub(crate) type Owned = (Stage, Vec<Access>);
+    #[derive(Clone, Debug)]
+    pub(crate) struct Owned {
+        pub(crate) stage: Stage,
+        pub(crate) role: Role,
+        pub(crate) extent: Extent,
+        pub(crate) accesses: Vec<Access>,
+    }
+
+    impl Step for Owned {
+        fn stage(&self) -> Stage {
+            self.stage
+        }
+
+        fn accesses(&self) -> impl Iterator<Item = Access> {
+            self.accesses.iter().cloned()
+        }
+
+        fn role(&self) -> Role {
+            self.role
+        }
+
+        fn extent(&self) -> Extent {
+            self.extent
+        }
+    }
+
+    fn role() -> impl Strategy<Value = Role> {
+        prop_oneof![Just(Role::Compute), Just(Role::Beside), Just(Role::Upload), Just(Role::Download)]
+    }
 
     pub(crate) fn step() -> impl Strategy<Value = Owned> {
         let access = (0usize..4, 0u64..4, 1u64..4, any::<bool>()).prop_map(|(buffer, start, length, write)| Access {
@@ -386,7 +383,13 @@ pub(crate) mod tests {
             bytes: start..start + length,
             write,
         });
-        (stage(), prop::collection::vec(access, 0..4))
+        let extent = prop_oneof![3 => Just(Extent::default()), 1 => (1u32..10, 1u32..10).prop_map(|(elements, most)| Extent { elements, most })];
+        (stage(), role(), extent, prop::collection::vec(access, 0..4)).prop_map(|(stage, role, extent, accesses)| Owned {
+            stage,
+            role,
+            extent,
+            accesses,
+        })
     }
 
     fn stage() -> impl Strategy<Value = Stage> {
@@ -405,8 +408,9 @@ pub(crate) mod tests {
             one: bool,
         ) {
             // Half of them of steps of one stage.
-            let steps: Vec<Owned> = steps.into_iter().map(|(stage, touched)| (if one { of } else { stage }, touched)).collect();
-            let commands = plan(&steps);
+            let steps: Vec<Owned> =
+                steps.into_iter().map(|step| Owned { stage: if one { of } else { step.stage }, ..step }).collect();
+            let commands = ordered(&steps);
             prop_assert_eq!(find_hazard(&steps, &commands), None);
             prop_assert!(every_barrier_matters(&steps, &commands));
             // No order of the steps has fewer barriers than the longest chain of conflicts has links.
@@ -423,48 +427,18 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_checker_sees_missing_repeated_and_swapped_steps() {
-        let steps = vec![(Stage::Compute, vec![]); 2];
-        assert_eq!(find_hazard(&steps, &[Command::Run(0), Command::Run(1)]), None);
-        // They do not conflict.
-        assert_eq!(find_hazard(&steps, &[Command::Run(1), Command::Run(0)]), None);
-        assert!(find_hazard(&steps, &[Command::Run(0)]).is_some());
-        assert!(find_hazard(&steps, &[Command::Run(0), Command::Run(0), Command::Run(1)]).is_some());
-        assert!(find_hazard(&steps, &[Command::Run(0), Command::Run(1), Command::Run(2)]).is_some());
-        let written = Access { buffer: 0, bytes: 0..4, write: true };
-        let steps = vec![(Stage::Compute, vec![written]); 2];
-        let stages = Stages::of(Stage::Compute);
-        let barrier = || Command::Barrier(Barrier { from: stages, to: stages });
-        assert_eq!(find_hazard(&steps, &[Command::Run(0), barrier(), Command::Run(1)]), None);
-        assert!(find_hazard(&steps, &[Command::Run(1), barrier(), Command::Run(0)]).is_some());
-        assert!(find_hazard(&steps, &[barrier(), Command::Run(0), Command::Run(1)]).is_some());
-    }
-
-    #[test]
     fn what_others_wait_for_runs_right_before_the_earliest_of_them() {
         let access = |buffer, write| Access { buffer, bytes: 0..64, write };
         let kernel = |from, to| (Stage::Compute, vec![access(from, false), access(to, true)]);
         // Two of three, each of its own, into the same memory in the end.
         let chain = |n: usize| [kernel(0, 3 * n + 2), kernel(3 * n + 2, 3 * n + 3), kernel(3 * n + 3, 1)];
         let steps = [chain(0), chain(1), chain(2)].concat();
-        let runs: Vec<Vec<usize>> = plan(&steps)
+        let runs: Vec<Vec<usize>> = ordered(&steps)
             .split(|command| matches!(command, Command::Barrier(_)))
-            .map(|level| level.iter().filter_map(|c| if let Command::Run(step) = c { Some(*step) } else { None }).collect())
+            .map(|level| level.iter().filter_map(Command::step).collect())
             .collect();
         // The second of each waits until the third might follow; the first need not.
         assert_eq!(runs, [vec![0, 3, 6], vec![1], vec![2, 4], vec![5, 7], vec![8]]);
-    }
-
-    #[test]
-    fn a_barrier_the_wrong_way_round_does_not_count() {
-        let touch = |stage, write| (stage, vec![Access { buffer: 0, bytes: 0..4, write }]);
-        let steps = [touch(Stage::Transfer, true), touch(Stage::Compute, false)];
-        let with = |from, to| {
-            let barrier = Barrier { from: Stages::of(from), to: Stages::of(to) };
-            find_hazard(&steps, &[Command::Run(0), Command::Barrier(barrier), Command::Run(1)])
-        };
-        assert_eq!(with(Stage::Transfer, Stage::Compute), None);
-        assert!(with(Stage::Compute, Stage::Transfer).is_some());
     }
 
     #[test]
@@ -479,6 +453,6 @@ pub(crate) mod tests {
             (Stage::Transfer, vec![read(3), write(13)]),
             (Stage::Host, vec![read(12), read(13)]),
         ];
-        assert_eq!(barriers(&plan(&steps)), 3);
+        assert_eq!(barriers(&ordered(&steps)), 3);
     }
 }

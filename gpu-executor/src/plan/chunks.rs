@@ -18,6 +18,54 @@ pub struct Bounds {
     pub workgroup_size: u32,
 }
 
+/// How much of a step there is: so many elements, of which so many at most are done at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Elements, at least one.
+    pub elements: u32,
+    /// The most of a part.
+    pub most: u32,
+}
+
+impl Default for Extent {
+    /// What cannot be cut.
+    fn default() -> Self {
+        Self { elements: 1, most: 1 }
+    }
+}
+
+impl Extent {
+    /// The parts that it is cut into, in order: as few as may be.
+    pub fn parts(self) -> impl Iterator<Item = Range<u32>> {
+        let Self { elements, most } = self;
+        (0..elements).step_by(most.max(1) as usize).map(move |start| start..elements.min(start.saturating_add(most)))
+    }
+}
+
+/// What an element of a launch is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weight {
+    /// So many elements of vectors.
+    pub elements: u32,
+    /// How long each of these takes; see [`Job::cost`](crate::Job::cost).
+    pub cost: u64,
+}
+
+impl Weight {
+    /// That of one element of this cost.
+    pub const fn of(cost: u64) -> Self {
+        Self { elements: 1, cost }
+    }
+}
+
+/// How many elements of this weight one launch should have, a multiple of `unit`: one `unit` at least.
+pub fn elements_per_launch(weight: Weight, unit: u32, bounds: &Bounds) -> u32 {
+    let threads = bounds.workgroups.saturating_mul(bounds.workgroup_size.into()).min(u32::MAX.into());
+    let most = (bounds.work / weight.cost.max(1)).clamp(1, threads).min(bounds.elements as u64);
+    let most = (most / u64::from(weight.elements.max(1))) as u32;
+    (most / unit.max(1)).max(1) * unit.max(1)
+}
+
 /// The size a buffer for `bytes` bytes is made with, so that buffers can be reused for jobs of similar size: the next of
 /// eight steps between powers of two, at most an eighth more than asked for; at least 4 KiB.
 pub fn size_class(bytes: u64) -> u64 {
@@ -120,6 +168,25 @@ mod tests {
             prop_assert!(bytes <= buffer && bytes * slots as u64 <= memory);
             prop_assert!(count as u64 * cost <= bounds.work);
             prop_assert!((count as u64).div_ceil(size.into()) <= 65535);
+        }
+
+        #[test]
+        fn launches_keep_every_limit(elements in 1u32..1000, cost in 0u64..1000, unit in 1u32..300, most in 1usize..100_000) {
+            let weight = Weight { elements, cost };
+            let count = elements_per_launch(weight, unit, &Bounds { elements: most, work: 1 << 16, ..bounds() });
+            prop_assert!(count.is_multiple_of(unit));
+            let worth = |count: u32| u64::from(count) * u64::from(elements);
+            // No part is shorter than a unit, whatever that is worth; and none could have a unit more.
+            prop_assert!(count == unit || worth(count) * cost <= 1 << 16 && worth(count) <= most as u64);
+            let more = worth(count + unit);
+            prop_assert!(more * cost.max(1) > 1 << 16 || more > most as u64);
+        }
+
+        #[test]
+        fn parts_are_all_of_it(elements in 1u32..10_000, most in 1u32..3000) {
+            let parts: Vec<Range<u32>> = Extent { elements, most }.parts().collect();
+            prop_assert_eq!(parts.len() as u32, elements.div_ceil(most));
+            prop_assert!(parts.iter().flat_map(Clone::clone).eq(0..elements));
         }
 
         #[test]

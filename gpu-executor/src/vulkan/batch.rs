@@ -7,8 +7,8 @@ use super::region::{Held, Region};
 use super::threads::Towards;
 use super::{Device, Made, Program, Shared, count};
 use crate::job::{SLOTS, max_params};
-use crate::plan::Role;
-use crate::{Error, Shape, SlotUse, Stage};
+use crate::plan::{Role, Weight};
+use crate::{Error, Shape, SlotUse, Stage, Start};
 use smallvec::SmallVec;
 use std::fmt;
 use std::sync::Arc;
@@ -31,11 +31,27 @@ pub struct Batch {
     reason = "most work is launches, and an allocation for each takes longer than moving it"
 )]
 enum Work {
-    Upload { to: Region, bytes: Arc<[u8]> },
-    Copy { from: Region, to: Region },
-    Zero { to: Region },
-    Launch { program: usize, slots: SmallVec<[Option<(Region, bool)>; SLOTS]>, elements: u32, params: SmallVec<[u32; 8]> },
-    Download { from: Region },
+    Upload {
+        to: Region,
+        bytes: Arc<[u8]>,
+    },
+    Copy {
+        from: Region,
+        to: Region,
+    },
+    Zero {
+        to: Region,
+    },
+    Launch {
+        program: usize,
+        slots: SmallVec<[Option<(Region, bool)>; SLOTS]>,
+        elements: u32,
+        weight: Weight,
+        params: SmallVec<[u32; 8]>,
+    },
+    Download {
+        from: Region,
+    },
 }
 
 impl Batch {
@@ -93,21 +109,25 @@ impl Batch {
         self.work.push(Work::Zero { to: to.clone() });
     }
 
-    /// Runs a program on `elements` elements. Each slot is a region, and whether the program writes it.
+    /// Runs a program on so many elements of this weight, in parts if that is more than the device should do at once (see
+    /// [`Kernel::parts`](crate::Kernel::parts)). Each slot is a region, and whether the program writes it. On no elements nothing is run.
     pub fn launch(
         &mut self,
         program: &Program,
         slots: impl IntoIterator<Item = Option<(Region, bool)>>,
-        elements: u32,
+        (elements, weight): (u32, Weight),
         params: &[u32],
     ) {
+        if elements == 0 {
+            return;
+        }
         let known = self.programs.iter().rposition(|known| Arc::ptr_eq(&known.made, &program.made));
         let program = known.unwrap_or_else(|| {
             self.programs.push(program.clone());
             self.programs.len() - 1
         });
         let (slots, params) = (slots.into_iter().collect(), params.into());
-        self.work.push(Work::Launch { program, slots, elements, params });
+        self.work.push(Work::Launch { program, slots, elements, weight, params });
     }
 
     /// Fetches what a region holds at this point. The ticket has the downloads in the order in which they were asked for.
@@ -170,14 +190,15 @@ impl Batch {
                 Work::Copy { from, to } if from.bytes() != to.bytes() || from.overlaps(to) => {
                     return malformed("copy", "the regions have different lengths, or share memory");
                 }
-                Work::Launch { program, slots, elements, params } => {
+                Work::Launch { program, slots, elements, params, .. } => {
                     let program = &self.programs[*program];
-                    let Made { shared: device, name, slots: uses, shape, .. } = &*program.made;
+                    let Made { shared: device, name, slots: uses, shape, parts, .. } = &*program.made;
                     if params.len() > max_params(uses.len()) {
                         return malformed(name, "too many parameters");
                     }
-                    if *elements == 0 {
-                        return malformed(name, "a launch on no elements");
+                    let given = |start: &Start| params.len() > start.param.max(start.modulo.unwrap_or(0));
+                    if !parts.starts.iter().all(given) {
+                        return malformed(name, "no parameter says where it begins");
                     }
                     let workgroups = program.workgroups(*elements);
                     let suits = |(slot, needed): (&Option<(Region, bool)>, &SlotUse)| match slot {
@@ -215,17 +236,6 @@ impl Batch {
 }
 
 impl Device {
-    /// The most elements of this cost (see [`Job::cost`](crate::Job::cost)) that one launch should have: what the device's
-    /// limits allow and [`Options::chunk_elements`](crate::Options::chunk_elements) says.
-    pub fn launch_elements(&self, cost: u64) -> usize {
-        let settings = &self.shared.settings;
-        let groups = settings.limits.workgroups.map(u64::from).iter().product::<u64>();
-        let invocations = groups.saturating_mul(settings.workgroup_size.into()).min(u32::MAX.into());
-        usize::try_from((settings.work / cost.max(1)).clamp(1, invocations))
-            .unwrap_or(usize::MAX)
-            .min(settings.chunk_elements)
-    }
-
     /// How much memory a batch takes beside the regions that it was given: bytes of its constants, where regions lie, and of
     /// host memory to stage what is written and fetched.
     pub fn batch_required(&self, batch: &Batch) -> (u64, u64) {
@@ -309,10 +319,10 @@ impl Device {
                 Work::Upload { to, bytes } => ops.extend(write(to.span()?, bytes)),
                 Work::Copy { from, to } => ops.push(Op::Copy { from: from.span()?, to: to.span()? }),
                 Work::Zero { to } => ops.push(Op::Zero { to: to.span()? }),
-                Work::Launch { program, slots, elements, params } => {
+                Work::Launch { program, slots, elements, weight, params } => {
                     let (slots, others) = given.split_at(slots.len());
-                    let program = &batch.programs[*program];
-                    ops.push(Op::Launch { program, slots: slots.into(), elements: *elements, params });
+                    let (program, slots) = (&batch.programs[*program], slots.into());
+                    ops.push(Op::Launch { program, slots, elements: *elements, weight: *weight, params });
                     given = others;
                 }
                 Work::Download { from } => {
@@ -475,6 +485,12 @@ mod tests {
         assert!(refused(&|batch| assert!(batch.constants(&device, &[]).unwrap().bytes() == 0)));
         assert!(!refused(&|batch| batch.zero(&region.slice(0..8).unwrap())));
         assert!(matches!(device.allocate(u64::MAX), Err(Error::OutOfMemory { during: "one allocation", .. })));
+    }
+
+    #[test]
+    fn nothing_to_do_is_done() {
+        let device = Device::new(&Options::default()).unwrap();
+        device.submit(&Batch::default()).unwrap().finish(&mut []).unwrap();
     }
 
     #[test]

@@ -2,14 +2,15 @@
 
 use super::lanes::Lane;
 use super::memory::{Buffer, Place};
-use super::{Program, Shared};
+use super::{Made, Program, Shared};
 use crate::Stage as Profiled;
 use crate::job::{MAX_SLOTS, SLOTS, push_constants};
-use crate::plan::{self, Access, Barrier, Command, Stage, Stages, Step};
+use crate::plan::{self, Access, Barrier, Bounds, Command, Extent, Role, Stage, Stages, Step, Weight};
 use crate::{Error, Reach};
 use ash::vk;
 use ash::vk::Handle as _;
 use std::borrow::{Borrow, Cow};
+use std::ops::Range;
 
 /// The most bytes that a command buffer holds to write them: to such few, a copy from staging memory is a long way. Tables of powers for
 /// polynomials of up to 2^30 coefficients are among them. (Vulkan allows 64 KiB.)
@@ -37,7 +38,7 @@ pub(super) enum Op<'a> {
     /// Fills a span with zeros.
     Zero { to: Span<'a> },
     /// Runs a program. A slot is written if its flag says so.
-    Launch { program: &'a Program, slots: Cow<'a, [Given<'a>]>, elements: u32, params: &'a [u32] },
+    Launch { program: &'a Program, slots: Cow<'a, [Given<'a>]>, elements: u32, weight: Weight, params: &'a [u32] },
     /// The CPU reads a span when the submission has finished: nothing to record, but what was written must be visible to it.
     ReadBack { of: Span<'a> },
 }
@@ -85,15 +86,34 @@ impl Step for Op<'_> {
         let moved = read.map(|span| span.access(false)).into_iter().chain(written.map(|span| span.access(true)));
         moved.chain(slots.iter().flatten().map(|(span, write)| span.access(*write)))
     }
+
+    fn role(&self) -> Role {
+        match self {
+            Op::Copy { from, to } => match (from.buffer.place, to.buffer.place) {
+                (Place::Host, Place::Device) => Role::Upload,
+                (Place::Device, Place::Host) => Role::Download,
+                _ => Role::Compute,
+            },
+            _ => Role::Compute,
+        }
+    }
+
+    fn extent(&self) -> Extent {
+        match self {
+            Op::Launch { program, elements, weight, .. } => program.extent(*elements, *weight),
+            _ => Extent::default(),
+        }
+    }
 }
 
 impl Op<'_> {
-    /// Appends what tells what is recorded for the operation from what is recorded for any other, as long as no buffer is destroyed.
+    /// Appends what tells what is recorded for the operation from what is recorded for any other, as long as no buffer is destroyed. (But for
+    /// its weight: what is cut in other ways does the same.)
     pub(super) fn tell(&self, words: &mut Vec<u64>) {
         match self {
             Op::Copy { from, to } => [&[0], &from.words()[..], &to.words()].into_iter().for_each(|part| words.extend(part)),
             Op::Zero { to } => [&[1], &to.words()[..]].into_iter().for_each(|part| words.extend(part)),
-            Op::Launch { program, slots, elements, params } => {
+            Op::Launch { program, slots, elements, params, .. } => {
                 let workgroups = program.workgroups(*elements);
                 words.extend([
                     2,
@@ -119,8 +139,8 @@ impl Op<'_> {
         }
     }
 
-    /// The operation in a profile: stage, name, bytes read and written.
-    pub(super) fn describe(&self) -> (Profiled, &'static str, u64) {
+    /// A part of the operation in a profile: stage, name, bytes read and written.
+    pub(super) fn describe(&self, part: &Range<u32>) -> (Profiled, &'static str, u64) {
         match self {
             Op::Copy { from, to } => {
                 let up = from.buffer.place == Place::Host && to.buffer.place == Place::Device;
@@ -129,8 +149,10 @@ impl Op<'_> {
             }
             Op::Write { to, .. } => (Profiled::Upload, Profiled::Upload.name(), to.bytes),
             Op::Zero { to } => (Profiled::Upload, "zero", to.bytes),
-            Op::Launch { program, slots, .. } => {
-                (Profiled::Compute, program.made.name, slots.iter().flatten().map(|(span, _)| span.bytes).sum())
+            Op::Launch { program, slots, elements, .. } => {
+                let bytes: u64 = slots.iter().flatten().map(|(span, _)| span.bytes).sum();
+                let share = bytes as f64 * part.len() as f64 / f64::from(*elements);
+                (Profiled::Compute, program.made.name, share.round() as u64)
             }
             Op::ReadBack { .. } => (Profiled::Download, "barrier", 0),
         }
@@ -151,9 +173,10 @@ impl Shared {
         for command in commands {
             match command {
                 Command::Barrier(barrier) => self.record_barrier(lane, barrier),
-                Command::Run(step) => {
+                Command::Run(step, part) => {
                     let op = ops[*step].borrow();
-                    self.stamped(lane, stamps > 0, op, |lane| self.record_op(lane, op, &mut state))?;
+                    self.stamped(lane, stamps > 0, || op.describe(part), |lane| self.record_op(lane, op, part, &mut state))?;
+                    lane.dispatches += u64::from(matches!(op, Op::Launch { .. }));
                 }
             }
         }
@@ -174,7 +197,7 @@ impl Shared {
         lane.barriers += 1;
     }
 
-    fn record_op(&self, lane: &Lane, op: &Op, state: &mut State) -> Result<(), Error> {
+    fn record_op(&self, lane: &Lane, op: &Op, part: &Range<u32>, state: &mut State) -> Result<(), Error> {
         let raw = &self.gpu.raw;
         match op {
             Op::Copy { from, to } => {
@@ -195,9 +218,7 @@ impl Shared {
                 unsafe { raw.cmd_fill_buffer(lane.commands, to.buffer.raw, to.offset, to.bytes, 0) };
                 Ok(())
             }
-            Op::Launch { program, slots, elements, params } => {
-                self.record_launch(lane, (program, state), slots, *elements, params)
-            }
+            Op::Launch { program, slots, params, .. } => self.record_launch(lane, (program, state), slots, part, params),
             Op::ReadBack { .. } => Ok(()),
         }
     }
@@ -207,20 +228,22 @@ impl Shared {
         lane: &Lane,
         (program, state): (&Program, &mut State),
         slots: &[Given],
-        elements: u32,
+        part: &Range<u32>,
         params: &[u32],
     ) -> Result<(), Error> {
-        let (raw, layout) = (&self.gpu.raw, program.made.layout);
+        let Made { layout, shape, parts, slots: uses, .. } = &*program.made;
+        let (raw, layout, elements) = (&self.gpu.raw, *layout, part.len() as u32);
         let mut places = [0; MAX_SLOTS];
         let mut sets = [vk::DescriptorSet::null(); SLOTS];
         let mut any = vk::DescriptorSet::null();
         for (index, (slot, place)) in slots.iter().zip(&mut places).enumerate() {
             let Some((span, _)) = slot else { continue };
+            let before = uses.get(index).map_or(0, |slot| slot.bytes_before(part.start, *shape));
             match program.made.reach {
-                Reach::Addresses => *place = span.buffer.address + span.offset,
+                Reach::Addresses => *place = span.buffer.address + span.offset + before,
                 Reach::Descriptors => {
                     // In words of 32 bits, since the set is the whole buffer.
-                    *place = span.offset / 4;
+                    *place = (span.offset + before) / 4;
                     any = span.buffer.descriptor(&self.gpu, &self.counters, self.pipelines.set_layout)?;
                     sets[index] = any;
                 }
@@ -228,7 +251,10 @@ impl Shared {
         }
         // A slot that the kernel declares and, specialized, does not read must be bound all the same.
         sets.iter_mut().filter(|set| **set == vk::DescriptorSet::null()).for_each(|set| *set = any);
-        let (push, used) = push_constants(&places[..slots.len()], elements, params);
+        let (mut push, used) = push_constants(&places[..slots.len()], elements, params);
+        if part.start > 0 {
+            parts.begin(part.start, &mut push[2 * slots.len() + 1..used]);
+        }
         // What is zero in both is there already.
         let length = state.pushed.replace(used).map_or(push.len(), |before| before.max(used));
         let [x, y] = plan::workgroups(program.workgroups(elements), self.settings.limits.workgroups);
@@ -255,6 +281,22 @@ impl Program {
     /// The workgroups that have elements, in a launch on `elements` elements.
     pub(super) fn workgroups(&self, elements: u32) -> u32 {
         self.made.shape.workgroups(elements, self.made.workgroup_size)
+    }
+
+    /// How a launch on `elements` elements of this weight is cut: by what the device's limits allow, what
+    /// [`Options::chunk_elements`](crate::Options::chunk_elements) says, and what no display or watchdog should wait for.
+    fn extent(&self, elements: u32, weight: Weight) -> Extent {
+        let Made { shared, workgroup_size, parts, .. } = &*self.made;
+        let settings = &shared.settings;
+        let bounds = Bounds {
+            buffer: u64::MAX,
+            memory: u64::MAX,
+            elements: settings.chunk_elements,
+            work: settings.work,
+            workgroups: settings.limits.workgroups.map(u64::from).iter().product(),
+            workgroup_size: *workgroup_size,
+        };
+        Extent { elements, most: plan::elements_per_launch(weight, parts.unit.get(), &bounds) }
     }
 }
 

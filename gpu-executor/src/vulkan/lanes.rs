@@ -12,13 +12,14 @@ use super::encode::Op;
 use super::profiler::Stamps;
 use super::{Gpu, Shared, count, driver_error};
 use crate::Error;
-use crate::plan::{self, Command, Role, Step};
+use crate::plan::{self, Command, Role, Step, Submission};
 use ash::vk;
 use foldhash::fast::FixedState;
 use parking_lot::Mutex;
 use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::hash::BuildHasher as _;
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A command pool with its one command buffer. The pool is reset before the buffer is recorded anew.
@@ -30,6 +31,8 @@ pub(super) struct Lane {
     pub(super) stamps: Option<Stamps>,
     /// How many barriers its command buffer has.
     pub(super) barriers: u64,
+    /// How many dispatches.
+    pub(super) dispatches: u64,
     /// What its command buffer does, if it can be submitted again.
     holds: Option<Content>,
     /// Whether that came more than once.
@@ -143,7 +146,16 @@ impl Shared {
         match unsafe { self.gpu.raw.allocate_command_buffers(&info) } {
             Ok(commands) => {
                 let role = self.queues.role(role);
-                Ok(Lane { pool, commands: commands[0], role, stamps: None, barriers: 0, holds: None, again: false })
+                Ok(Lane {
+                    pool,
+                    commands: commands[0],
+                    role,
+                    stamps: None,
+                    barriers: 0,
+                    dispatches: 0,
+                    holds: None,
+                    again: false,
+                })
             }
             Err(result) => {
                 // SAFETY: nothing uses the pool.
@@ -164,19 +176,26 @@ impl Shared {
         self.found_or_recorded(role, (each, false), |lane, stamps| self.plan_and_record(lane, ops, stamps))
     }
 
+    /// All for one queue, which makes it one submission.
     fn plan_and_record<'a, O: Borrow<Op<'a>> + Step>(&self, lane: &mut Lane, ops: &[O], stamps: u32) -> Result<(), Error> {
-        let commands = plan::plan(ops);
-        debug_assert_eq!(plan::find_hazard(ops, &commands), None);
+        let role = lane.role;
+        let planned = plan::plan(ops, |_| role);
+        debug_assert_eq!(plan::find_hazard_across(ops, &planned), None);
+        debug_assert!(planned.len() <= 1);
+        let commands = planned.into_iter().next().map_or(Vec::new(), |submission| submission.commands);
         // Takes the cube of the number of operations.
-        debug_assert!(ops.len() > 32 || plan::every_barrier_matters(ops, &commands));
+        debug_assert!(commands.len() > 64 || plan::every_barrier_matters(ops, &commands));
         self.record(lane, ops, &commands, stamps)
     }
 
-    /// A lane of a queue whose command buffer does operations as [`plan::plan`] has it for those among them.
-    pub(super) fn recorded_as(&self, role: Role, ops: &[Op], commands: &[Command]) -> Result<Lane, Error> {
-        let step = |command: &Command| if let Command::Run(step) = command { Some(*step) } else { None };
-        let run = commands.iter().filter_map(step).map(|step| &ops[step]);
-        self.found_or_recorded(role, (run, true), |lane, stamps| self.record(lane, ops, commands, stamps))
+    /// A lane of a queue whose command buffer does what a submission of those among the operations is.
+    pub(super) fn recorded_as(&self, ops: &[Op], submission: &Submission) -> Result<Lane, Error> {
+        let Submission { queue, commands, .. } = submission;
+        // Each once, however many parts it has.
+        let first =
+            |command: &Command| if let Command::Run(step, Range { start: 0, .. }) = command { Some(*step) } else { None };
+        let run = commands.iter().filter_map(first).map(|step| &ops[step]);
+        self.found_or_recorded(*queue, (run, true), |lane, stamps| self.record(lane, ops, commands, stamps))
     }
 
     fn found_or_recorded<'a, 'b: 'a>(
@@ -186,7 +205,7 @@ impl Shared {
         record: impl FnOnce(&mut Lane, u32) -> Result<(), Error>,
     ) -> Result<Lane, Error> {
         let number = ops.clone().count();
-        let stamps = self.stamps_for(role, number);
+        let stamps = self.stamps_for(role, ops.clone());
         // Parameters may be somebody's secrets.
         let repeatable = repeats && stamps == 0 && !self.settings.wipe;
         let told = || {
@@ -217,7 +236,7 @@ impl Shared {
                 lane
             }
         };
-        count(&self.counters.dispatches, ops.filter(|op| matches!(op, Op::Launch { .. })).count() as u64);
+        count(&self.counters.dispatches, lane.dispatches);
         count(&self.counters.barriers, lane.barriers);
         Ok(lane)
     }
@@ -237,7 +256,7 @@ impl Shared {
     /// Resets a lane that no submission uses and begins its command buffer; with room for `stamps` time stamps, if that is not 0.
     pub(super) fn begin_lane(&self, lane: &mut Lane, stamps: u32) -> Result<(), Error> {
         let raw = &self.gpu.raw;
-        (lane.barriers, lane.holds, lane.again) = (0, None, false);
+        (lane.barriers, lane.dispatches, lane.holds, lane.again) = (0, 0, None, false);
         // SAFETY: the lane is this thread's alone and its last submission has finished.
         unsafe {
             raw.reset_command_pool(lane.pool, vk::CommandPoolResetFlags::empty())

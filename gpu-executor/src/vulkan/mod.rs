@@ -27,7 +27,7 @@ mod wipe;
 
 use crate::cache_file::CacheFile;
 use crate::job::{MAX_SLOTS, SLOTS};
-use crate::{CacheDirectory, Error, Kernel, MemoryMode, Options, Reach, Shape, SlotUse, Verdict};
+use crate::{CacheDirectory, Error, Kernel, MemoryMode, Options, Parts, Reach, Shape, SlotUse, Verdict};
 use ash::vk;
 pub use batch::{Batch, Ticket};
 use budget::Budget;
@@ -74,6 +74,7 @@ struct Made {
     reach: Reach,
     slots: Vec<SlotUse>,
     shape: Shape,
+    parts: Parts,
     pipeline: vk::Pipeline,
     layout: vk::PipelineLayout,
     workgroup_size: u32,
@@ -342,6 +343,9 @@ impl Device {
             let reason = format!("{} slots, it may have {SLOTS} to {most}", kernel.slots.len());
             return Err(Error::MalformedJob { kernel: kernel.name, reason });
         }
+        if let Some(reason) = kernel.parts.refused(&kernel.slots, kernel.shape) {
+            return Err(Error::MalformedJob { kernel: kernel.name, reason: reason.into() });
+        }
         let made = pipelines.get(gpu, counters, kernel, workgroup_size);
         let made = made.and_then(|pipeline| Ok((pipeline, pipelines.layout(gpu, kernel.reach)?)));
         let (pipeline, layout) = made.map_err(|error| self.shared.noting_loss(error))?;
@@ -351,6 +355,7 @@ impl Device {
             reach: kernel.reach,
             slots: kernel.slots.clone(),
             shape: kernel.shape,
+            parts: kernel.parts,
             pipeline,
             layout,
             workgroup_size,

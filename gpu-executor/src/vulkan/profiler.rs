@@ -4,7 +4,7 @@ use super::encode::Op;
 use super::lanes::Lane;
 use super::queue::{InFlight, Point, Queue};
 use super::{Device, Gpu, Shared, driver_error};
-use crate::plan::Role;
+use crate::plan::{Role, Step as _};
 use crate::{Error, Profile, Span, Stage, Track};
 use ash::vk;
 use parking_lot::Mutex;
@@ -197,14 +197,20 @@ impl Shared {
         }
     }
 
-    /// How many stamps a lane of a queue needs for so many operations: none if nobody is interested.
-    pub(super) fn stamps_for(&self, role: Role, operations: usize) -> u32 {
+    /// How many stamps a lane of a queue needs for operations: none if nobody is interested.
+    pub(super) fn stamps_for<'a, 'b: 'a>(&self, role: Role, operations: impl Iterator<Item = &'a Op<'b>>) -> u32 {
         let on = self.profiler.on.load(Relaxed) && self.settings.limits.tick > 0.0 && self.queues.of(role).stamps;
-        if on { 2 * operations as u32 } else { 0 }
+        if on { 2 * operations.map(|op| op.extent().parts().count() as u32).sum::<u32>() } else { 0 }
     }
 
-    /// Stamps the beginning and the end of an operation that `record` records.
-    pub(super) fn stamped<T>(&self, lane: &mut Lane, wanted: bool, op: &Op, record: impl FnOnce(&Lane) -> T) -> T {
+    /// Stamps the beginning and the end of what `record` records.
+    pub(super) fn stamped<T>(
+        &self,
+        lane: &mut Lane,
+        wanted: bool,
+        describe: impl FnOnce() -> (Stage, &'static str, u64),
+        record: impl FnOnce(&Lane) -> T,
+    ) -> T {
         let Some(next) = lane.stamps.as_ref().filter(|_| wanted).map(|stamps| 2 * stamps.spans.len() as u32) else {
             return record(lane);
         };
@@ -212,7 +218,7 @@ impl Shared {
         let recorded = record(lane);
         self.stamp(lane, next + 1, vk::PipelineStageFlags::BOTTOM_OF_PIPE);
         if let Some(stamps) = &mut lane.stamps {
-            stamps.spans.push(op.describe());
+            stamps.spans.push(describe());
         }
         recorded
     }

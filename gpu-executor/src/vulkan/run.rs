@@ -12,7 +12,7 @@ use super::share::{Compute, Cutting};
 use super::threads::{Entering, Threads, Towards};
 use super::{Program, Shared, count};
 use crate::job::{Job, SLOTS, Slot};
-use crate::plan::{self, Role};
+use crate::plan::{self, Role, Weight};
 use crate::{Error, Share, Stage};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -165,6 +165,8 @@ struct Stream<'a> {
     program: &'a Program,
     bound: Vec<Bound>,
     staged: bool,
+    /// See [`Job::cost`].
+    cost: u64,
     /// The first elements, which the device computes as far as the CPU has not come to them.
     elements: usize,
     /// Elements in a chunk, but for the last.
@@ -228,6 +230,7 @@ impl<'a> Stream<'a> {
                 program,
                 bound: bound.clone(),
                 staged,
+                cost: job.cost,
                 elements,
                 chunk,
                 most,
@@ -357,18 +360,22 @@ impl<'a> Stream<'a> {
         let shared = &*self.program.made.shared;
         let _timed = shared.timed(Stage::Submit, 0);
         let Chunk { range, compute, buffers, lanes, gathered, until, .. } = chunk;
-        let (ops, roles) = self.ops(buffers, range, params, *compute);
+        let ops = self.ops(buffers, range, params);
         if self.short {
             let together = shared.submit_gathered(&ops)?;
             *until = Some(together.end);
             *gathered = Some(together);
             return Ok(());
         }
-        let submissions = plan::submissions(&ops, &roles);
+        // A job of one chunk has nothing to overlap, and waiting for another queue takes time.
+        let submissions = plan::plan(&ops, |role| match role {
+            Role::Upload | Role::Download if self.most > 1 => shared.queues.role(role),
+            _ => *compute,
+        });
         debug_assert_eq!(plan::find_hazard_across(&ops, &submissions), None);
         let mut ends: Vec<Point> = Vec::with_capacity(submissions.len());
         for submission in &submissions {
-            let lane = shared.recorded_as(submission.queue, &ops, &submission.commands)?;
+            let lane = shared.recorded_as(&ops, submission)?;
             let after: Vec<Point> = submission.after.iter().map(|&earlier| ends[earlier]).collect();
             let (end, lane) = shared.submitted(lane, &after)?;
             lanes.push(lane);
@@ -378,16 +385,8 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// What a chunk takes, and which queue does it: copies in, one launch, copies out, the CPU's reading.
-    fn ops<'b>(
-        &'b self,
-        buffers: &'b [Buffers],
-        range: &Range<usize>,
-        params: &'b [u32],
-        compute: Role,
-    ) -> (Vec<Op<'b>>, Vec<Role>) {
-        // A job of one chunk has nothing to overlap, and waiting for another queue takes time.
-        let role = |role| if self.most > 1 { self.program.made.shared.queues.role(role) } else { compute };
+    /// What a chunk takes: copies in, one launch, copies out, the CPU's reading.
+    fn ops<'b>(&'b self, buffers: &'b [Buffers], range: &Range<usize>, params: &'b [u32]) -> Vec<Op<'b>> {
         let elements = range.len();
         let mut slots = vec![None; SLOTS];
         let (mut before, mut after, mut read) = (Vec::new(), Vec::new(), Vec::new());
@@ -410,15 +409,12 @@ impl<'a> Stream<'a> {
                 read.push(Op::ReadBack { of: host });
             }
         }
-        let mut roles = vec![role(Role::Upload); before.len()];
-        roles.push(compute);
-        let out = if after.is_empty() { compute } else { role(Role::Download) };
-        roles.resize(roles.len() + after.len() + read.len(), out);
         let mut ops = before;
-        ops.push(Op::Launch { program: self.program, slots: slots.into(), elements: elements as u32, params });
+        let (slots, weight) = (slots.into(), Weight::of(self.cost));
+        ops.push(Op::Launch { program: self.program, slots, elements: elements as u32, weight, params });
         ops.append(&mut after);
         ops.append(&mut read);
-        (ops, roles)
+        ops
     }
 
     /// Waits for the first chunk under way and hands its results over.
