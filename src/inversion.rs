@@ -201,14 +201,14 @@ pub(crate) fn first_zero(word: u32) -> Option<usize> {
 pub(crate) struct Inversion {
     pub(crate) field: Field,
     pub(crate) zeros: Zeros,
-    /// The most invocations of a launch, if not what suits the device.
+    /// How many invocations share the elements, if not as many as suit the device.
     pub(crate) invocations: Option<usize>,
 }
 
 /// Multiplications per element, or about, an invocation's inversion included.
 pub(crate) const COST: u64 = 4;
 
-/// The most invocations of a launch, which each have as many elements as it takes: enough to keep a device busy, and no more, since
+/// How many invocations share the elements of a vector, unless each had more than [`MOST_EACH`]: enough to keep a device busy, and no more, since
 /// each inverts. On the H200, which has room for 384 on each of its 132 parts, 2^22 Fq elements take 615 us with 2^15, 569 with
 /// 384 * 132, 643 with 2^16, 675 with 2^17; as many Fr elements 381 with 11 * 2^12, 350 with 3 * 2^14, 378 with 7 * 2^13, 344 with 2^16,
 /// 377 with 576 * 132. Others were not measured.
@@ -223,7 +223,8 @@ const fn invocations(kind: DeviceKind, field: Field) -> usize {
     }
 }
 
-/// The most elements of an invocation: its inversion is nothing beside them, and a launch that is cut has invocations in each part.
+/// The most elements of an invocation: its inversion is nothing beside them, and where launches are cut each part has invocations enough. Of an
+/// eighth of a [`chunk`](crate::Options::chunk_elements), if there is one, so that it holds a few.
 const MOST_EACH: usize = 1 << 12;
 
 /// The second parameter is the first invocation.
@@ -286,7 +287,7 @@ impl Task for Inversion {
         let device = lowering.vulkan.device();
         let length = (a.bytes() / element as u64) as usize;
         let invocations = self.invocations.unwrap_or_else(|| invocations(device.info().kind, self.field));
-        let each = length.div_ceil(invocations).min(MOST_EACH);
+        let each = length.div_ceil(invocations).min(MOST_EACH).min((device.chunk_elements() / 8).max(1));
         let count = length.div_ceil(each) as u32;
         let slots = [Some((a.clone(), false)), None, found.map(|found| (found, true)), Some((out.clone(), true))];
         let weight = Weight { elements: each as u32, cost: COST };

@@ -277,8 +277,9 @@ impl Options {
         self
     }
 
-    /// The most elements processed at once; longer vectors are processed in chunks. By default, as many as the device's
-    /// largest buffer and the memory limit allow.
+    /// The most elements in one dispatch; longer vectors from host memory are processed in chunks, recorded operations on longer vectors in
+    /// several dispatches, which may run side by side. Some of these need more to be of use, such as a workgroup's elements. By default, as many
+    /// as the device's largest buffer and the memory limit allow, and as take the slowest device of its kind some seconds.
     ///
     /// ```
     /// # use bls12_field_gpu::*;

@@ -257,7 +257,7 @@ impl Step {
         Ok(wrong)
     }
 
-    /// Adds the step to a device's work; a costly operation on a long vector as several launches.
+    /// Adds the step to a device's work.
     fn add_to(self, lowered: &mut Lowered, backend: &Backend, vulkan: &Vulkan) -> Result<(), Error> {
         match self {
             Step::Write { bytes, to: Memory::Device(to), .. } => lowered.batch.upload(&to, bytes),

@@ -140,6 +140,22 @@ proptest! {
     }
 }
 
+/// Which launch 100 elements at a time.
+static CUT: LazyLock<Vec<Watched>> =
+    LazyLock::new(|| Width::ALL.map(|width| Watched::new(Options::new().width(width).chunk_elements(100))).into());
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(6))]
+
+    #[test]
+    fn and_so_they_are_if_launches_are_cut(steps in prop::collection::vec(step(), 1..20), length in 101usize..700) {
+        for backend in &*CUT {
+            agrees::<Fr>(backend, length, &steps);
+            agrees::<Fq>(backend, length, &steps);
+        }
+    }
+}
+
 /// The formulations that the device can run.
 fn usable() -> impl Iterator<Item = (Formulation, Backend)> {
     Formulation::ALL.into_iter().filter_map(|formulation| {
@@ -351,7 +367,7 @@ fn a_long_expression_takes_no_more_memory_than_a_short_one() {
 /// More of them than a kernel has parameters.
 #[test]
 fn any_number_of_rotations() {
-    for backend in &engines(Validation::On) {
+    for backend in engines(Validation::On).iter().chain(&*CUT) {
         for (length, count) in [(1usize, 40usize), (2, 9), (63, 16), (700, 40)] {
             let a = numbers::<Fr>(length, 1);
             let (x, scalar) = (backend.upload(&a).unwrap(), Fr::from(5u64));

@@ -146,11 +146,14 @@ fn every_formulation_inverts() {
 /// Launches of few elements, cut where they may be: each finds its own zeros, the first of all of them counts.
 #[test]
 fn long_vectors_are_cut_into_launches() {
-    let backend = unwatched(Options::new().chunk_elements(100));
-    let mut a: Vec<Fr> = (1..1000u64).map(Fr::from).collect();
-    check(&backend, &a);
-    (a[350], a[998]) = (Fr::from(0u64), Fr::from(0u64));
-    check(&backend, &a);
+    // One or two elements to an invocation, and as many as an eighth of a launch.
+    for (chunk, length) in [(100, 1000), (64, 8000)] {
+        let backend = unwatched(Options::new().chunk_elements(chunk));
+        let mut a: Vec<Fr> = (1..=length as u64).map(Fr::from).collect();
+        check(&backend, &a);
+        (a[length - 650], a[length - 2]) = (Fr::from(0u64), Fr::from(0u64));
+        check(&backend, &a);
+    }
 }
 
 #[test]

@@ -190,19 +190,25 @@ fn a_call_in_chunks_and_a_recording_leave_their_spans() {
 
         let vector = backend.upload(&a).unwrap();
         vector.download().unwrap();
-        let (profile, stamps) = profiled(&backend, || {
+        let recorded = || {
             let mut recording = backend.record();
             let product = recording.mul(&vector, &vector).unwrap();
             let sum = recording.add(&product, &vector).unwrap();
             let download = recording.download(&sum).unwrap();
             drop(recording.submit().unwrap().wait().unwrap().take(&download).unwrap());
-        });
+        };
+        recorded();
+        let (profile, stamps) = profiled(&backend, recorded);
         for stage in [Stage::Submit, Stage::Wait, Stage::CopyOut] {
             assert!(!of(&profile, stage).is_empty(), "{stage:?}");
         }
         if stamps {
-            let names: BTreeSet<&str> = of(&profile, Stage::Compute).iter().map(|span| span.name).collect();
+            let computed = of(&profile, Stage::Compute);
+            let names: BTreeSet<&str> = computed.iter().map(|span| span.name).collect();
             assert!(names.len() == 2, "{names:?}");
+            // Each is cut, and all that it touches is told.
+            assert_eq!(computed.len(), 2 * a.len().div_ceil(2000));
+            assert_eq!(computed.iter().map(|span| span.bytes).sum::<u64>(), (2 * 3 * 32 * a.len()) as u64);
             assert!(!of(&profile, Stage::Download).is_empty());
         }
     }

@@ -8,7 +8,8 @@ mod support;
 use ark_bls12_381::{Fq, Fr};
 use ark_ff::{AdditiveGroup as _, Field as _, PrimeField as _};
 use bls12_field_gpu::{
-    CallClass, Error, ErrorKind, Faults, Operation, Options, Recording, Scan, Validation, Vector, Verify, Zeros,
+    CallClass, DeviceKind, Engine, Error, ErrorKind, Faults, Operation, Options, Recording, Scan, Validation, Vector,
+    Verify, Width, Zeros,
 };
 use std::time::Duration;
 use support::{Watched, cpu, engines, numbers};
@@ -197,7 +198,10 @@ fn costly_operations_on_long_vectors_are_cut_into_launches() {
     let one = recording.mul(&inverse, &vector).unwrap();
     let before = backend.stats().device;
     recording.submit().unwrap().wait().unwrap();
-    assert!(backend.stats().device.dispatches - before.dispatches > 4);
+    let Engine::Vulkan { device, .. } = backend.engine() else { panic!("{}", backend.engine()) };
+    // A quick one takes all of it at once.
+    let least = if device.kind == DeviceKind::Software { 5 } else { 2 };
+    assert!(backend.stats().device.dispatches - before.dispatches >= least);
     let ones = one.download().unwrap();
     assert!(a.iter().zip(&ones).all(|(a, one)| if *a == Fr::from(0u64) { *one == *a } else { *one == Fr::ONE }));
 }
@@ -309,6 +313,42 @@ fn threads_record_and_submit_at_once() {
     });
 }
 
+/// Parts of a launch go side by side, whether kernels reach their slots by addresses or by descriptors, and so they do if the same is submitted
+/// again.
+#[test]
+fn launches_are_cut_into_parts_without_barriers() {
+    let (a, kept) = (numbers::<Fr>(3000, 1), (0..3000u32).map(|i| i % 3 == 0).collect::<Vec<bool>>());
+    let sum: Fr = a.iter().sum();
+    for width in Width::ALL {
+        let backend = Watched::validated(
+            Options::new().width(width).chunk_elements(1024).verify(Verify::Off),
+            Validation::Synchronization,
+        );
+        let (x, y) = (backend.upload(&a).unwrap(), backend.zeros::<Fr>(3000).unwrap());
+        let flags = backend.upload_mask(&kept).unwrap();
+        let round = || {
+            let mut recording = backend.record();
+            recording.add_into(&x, &x, &y).unwrap();
+            let doubled = recording.sum(&y).unwrap();
+            let few = recording.compact(&y, &flags).unwrap();
+            let before = backend.stats().device;
+            recording.submit().unwrap().wait().unwrap();
+            let after = backend.stats().device;
+            assert_eq!(doubled.download().unwrap(), [sum.double()]);
+            assert_eq!(few.0.download().unwrap()[999], a[2997].double());
+            [after.dispatches - before.dispatches, after.barriers - before.barriers, after.repeats - before.repeats]
+        };
+        // With self-tests.
+        round();
+        let counted = [round(), round(), round(), round()];
+        // Three parts of the additions, one and one of the sum, three of the counts, one of the offsets, three of what is moved.
+        assert!(counted.iter().all(|[dispatches, ..]| *dispatches == counted[0][0]), "{counted:?}");
+        assert!(counted.iter().all(|[_, barriers, _]| *barriers == counted[0][1] && *barriers <= 4), "{counted:?}");
+        assert_eq!(counted[3][2], 1, "{counted:?}");
+        assert!(counted[0][0] >= 10, "{counted:?}");
+    }
+}
+
 /// What is submitted again, from the same memory, is not recorded again; where memory went and came back, it is.
 #[test]
 fn what_repeats_is_not_recorded_again() {
@@ -322,6 +362,10 @@ fn what_repeats_is_not_recorded_again() {
     let (a, b) = (numbers::<Fr>(64, 1), numbers::<Fr>(64, 2));
     let sums: Vec<Fr> = a.iter().zip(&b).map(|(a, b)| *a + b).collect();
     let (x, y, z) = (backend.upload(&a).unwrap(), backend.upload(&b).unwrap(), backend.zeros::<Fr>(64).unwrap());
+    // With its self-test.
+    let mut recording = backend.record();
+    recording.add_into(&x, &y, &z).unwrap();
+    recording.submit().unwrap().wait().unwrap();
     let resident = || {
         let mut recording = backend.record();
         recording.zero(&z).unwrap();
@@ -349,7 +393,7 @@ fn what_repeats_is_not_recorded_again() {
     };
     for work in [&hosted as &dyn Fn(), &resident, &long, &|| scaled(5)] {
         // Until the pool gives it the same memory each time, and its command buffers are known to come again.
-        (0..5).for_each(|_| work());
+        (0..10).for_each(|_| work());
         assert_eq!(records(work), 0);
         backend.trim();
         assert!(records(work) > 0);

@@ -6,7 +6,7 @@
 //   KERNEL_COMPACT  moves the workgroup's elements a whose flags b are set to r from c[g] on, where c is what KERNEL_OFFSETS made and
 //                   params[1] its last place; and as many zeros as there are other flags to where they go behind all elements
 //
-// Of KERNEL_COUNT and KERNEL_COMPACT params[0] is g of the launch's first workgroup. Time and addresses depend on flags, not on elements.
+// Of KERNEL_COMPACT params[0] is g of the launch's first workgroup. Time and addresses depend on flags, not on elements.
 #version 460
 #extension GL_EXT_control_flow_attributes : require
 #if INT64

@@ -27,9 +27,9 @@ layout(constant_id = 1) const bool FINDS_ZEROS = false;
 
 // The vector's elements.
 #define LENGTH push.params[0]
-// The number of the launch's first invocation, of push.count.
+// How many invocations are before the launch's, if it is a part. It has push.count.
 #define START push.params[1]
-// The number of invocations that have elements, in all launches.
+// How many there are in all parts.
 #define STRIDE push.params[2]
 
 // Every factor is an `op_right`: with c = R / R', each multiplication leaves a factor c more than Montgomery's would. The product of

@@ -27,7 +27,8 @@ pub struct Kernel {
     pub slots: Vec<SlotUse>,
     /// How the elements of a launch are shared out among workgroups.
     pub shape: Shape,
-    /// How a launch is cut, where the device should not be kept as long as all of it would.
+    /// How a launch is cut, where the device should not be kept as long as all of it would. Jobs take what is cut
+    /// [anywhere](Parts::ANYWHERE).
     pub parts: Parts,
     /// Invocations per workgroup; `None` leaves it to the device.
     pub workgroup_size: Option<u32>,
@@ -45,7 +46,7 @@ pub enum SlotUse {
     Reads(usize),
     /// Writes this many bytes per element.
     Writes(usize),
-    /// Writes this many bytes per workgroup that has elements.
+    /// Writes this many bytes per workgroup that has elements, of [`Shape::Groups`].
     WritesPerGroup(usize),
     /// Reads this many bytes per so many elements.
     ReadsPer(usize, NonZeroU32),
@@ -101,17 +102,23 @@ impl Parts {
     pub(crate) fn refused(&self, slots: &[SlotUse], shape: Shape) -> Option<&'static str> {
         let whole = |per: NonZeroU32| self.unit.get().is_multiple_of(per.get());
         let most = max_params(slots.len());
-        let fits = |start: &Start| whole(start.per) && start.param < most && start.modulo.is_none_or(|modulo| modulo < most);
+        let begins = |param: usize| self.starts.iter().any(|start| start.param == param);
+        let fits = |start: &Start| {
+            let modulo = start.modulo.is_none_or(|modulo| modulo < most && !begins(modulo));
+            modulo && start.param < most && whole(start.per)
+        };
         let slot = |slot: &SlotUse| match (*slot, shape) {
-            (SlotUse::ReadsPer(_, per), _) | (SlotUse::WritesPerGroup(_), Shape::Groups(per)) => whole(per),
-            // How many there are in a part is not known here.
+            (SlotUse::ReadsPer(width, per), _) | (SlotUse::WritesPerGroup(width), Shape::Groups(per)) => {
+                width.is_multiple_of(4) && whole(per)
+            }
             (SlotUse::WritesPerGroup(_), Shape::Invocations) => false,
+            (SlotUse::Reads(width) | SlotUse::Writes(width), _) => width.is_multiple_of(4),
             _ => true,
         };
         if !self.starts.iter().all(fits) {
             Some("a parameter that says where a part begins is none, or cannot say it")
         } else if !slots.iter().all(slot) {
-            Some("parts begin within what a slot has for several elements")
+            Some("parts begin within a word, or within what a slot has for several elements")
         } else {
             None
         }
@@ -395,7 +402,8 @@ mod tests {
         assert_eq!(parts.refused(&slots[..4], group), None);
         assert!(Parts::ANYWHERE.refused(&slots[..4], group).is_some());
         assert!(parts.refused(&slots[..2], Shape::Invocations).is_some());
-        for wrong in [start(0, 3, None), start(23, 1, None), start(0, 1, Some(23))] {
+        assert!(parts.refused(&[SlotUse::Reads(2)], group).is_some());
+        for wrong in [start(0, 3, None), start(23, 1, None), start(0, 1, Some(23)), start(1, 1, Some(1))] {
             let parts = Parts { unit: n(10), starts: Box::leak(Box::new([wrong])) };
             assert!(parts.refused(&slots[..4], group).is_some(), "{wrong:?}");
         }

@@ -10,7 +10,7 @@
 //! A pure planner ([`plan`](mod@plan)) turns a list of copies and launches into submissions to queues with the fewest barriers in them and
 //! the waits between them: within a submission, steps that do not depend on one another go side by side, and so do the parts of a launch
 //! that is more than the device should do at once ([`Parts`]). A separate checker proves the plan free of hazards and complete (in debug
-//! builds, for every submission, and that it would notice each barrier missing). Each queue has one timeline semaphore, which its
+//! builds, for every submission; of short ones also that it would notice each barrier missing). Each queue has one timeline semaphore, which its
 //! submissions signal with their numbers.
 //!
 //! A [`Job`] goes through the device in chunks, up to four of them under way, each with buffers of its own: while the device

@@ -15,7 +15,7 @@ pub struct Options {
     pub workgroup_size: Option<u32>,
     /// Where compiled pipelines are kept from one process to the next.
     pub cache: CacheDirectory,
-    /// The most elements in one chunk; `None` leaves it to the device's limits.
+    /// The most elements in one chunk, and in one dispatch, if they can be cut like that; `None` leaves it to the device's limits.
     pub chunk_elements: Option<usize>,
     /// The most bytes of buffers that kernels work on, over all jobs at once; `None` takes three quarters of the largest
     /// device-local heap. Jobs that find no room wait for others to finish.

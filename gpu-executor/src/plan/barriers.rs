@@ -383,7 +383,10 @@ pub(crate) mod tests {
             bytes: start..start + length,
             write,
         });
-        let extent = prop_oneof![3 => Just(Extent::default()), 1 => (1u32..10, 1u32..10).prop_map(|(elements, most)| Extent { elements, most })];
+        let extent = prop_oneof![3 => Just(Extent::default()), 1 => (1u32..10, 1u32..4, 1u32..4).prop_map(|(elements, units, unit)| {
+            let unit = std::num::NonZeroU32::new(unit).unwrap();
+            Extent { elements, most: units * unit.get(), unit }
+        })];
         (stage(), role(), extent, prop::collection::vec(access, 0..4)).prop_map(|(stage, role, extent, accesses)| Owned {
             stage,
             role,

@@ -1,8 +1,8 @@
 //! Whether a plan is right: a checker that is deliberately dumb, and knows nothing of how plans are made.
 
-use super::barriers::{Barrier, Command, Step, conflict};
+use super::barriers::{Barrier, Command, Stage, Step, conflict};
 use super::chunks::Extent;
-use super::queues::Submission;
+use super::queues::{Role, Submission};
 use std::ops::Range;
 
 /// Two steps that may run at once though one writes what the other touches.
@@ -18,7 +18,8 @@ pub struct Hazard {
 /// recorded first must run first, with a barrier between them from its stage to the other's. Deliberately dumb, and knows nothing of how
 /// they were ordered.
 ///
-/// A step of which an element is left out, or runs twice, or more of which run at once than may, shows up as that step's hazard with itself.
+/// A step of which an element is left out, or runs twice, or more of which run at once than its extent says, or a part of which begins where
+/// none may, shows up as that step's hazard with itself.
 pub fn find_hazard(steps: &[impl Step], commands: &[Command]) -> Option<Hazard> {
     let mut positions: Vec<Vec<usize>> = vec![Vec::new(); steps.len()];
     for (position, command) in commands.iter().enumerate() {
@@ -32,10 +33,10 @@ pub fn find_hazard(steps: &[impl Step], commands: &[Command]) -> Option<Hazard> 
         let part = |position: &usize| if let Command::Run(_, part) = &commands[*position] { part.clone() } else { 0..0 };
         let mut parts: Vec<Range<u32>> = positions.iter().map(part).collect();
         parts.sort_by_key(|part| part.start);
-        let Extent { elements, most } = steps[step].extent();
+        let Extent { elements, most, unit } = steps[step].extent();
         let mut end = 0;
         for part in parts {
-            if part.start != end || part.is_empty() || part.len() > most.max(1) as usize {
+            if part.start != end || part.start % unit != 0 || part.is_empty() || part.len() > most as usize {
                 return Some(Hazard { first: step, second: step });
             }
             end = part.end;
@@ -73,9 +74,10 @@ pub fn every_barrier_matters(steps: &[impl Step], commands: &[Command]) -> bool 
 }
 
 /// Proves a list of submissions free of hazards, or shows one: within a submission as [`find_hazard`] does; between two steps
-/// of different submissions that conflict there must be a chain of waits. Deliberately dumb, and knows nothing of how
+/// of different submissions that conflict there must be a chain of waits. And each step must be on the queue that `queue` says, or, if the CPU
+/// reads, on that of the step before it: else it shows up as its own hazard. Deliberately dumb, and knows nothing of how
 /// [`plan`](super::plan) works.
-pub fn find_hazard_across<S: Step>(steps: &[S], submissions: &[Submission]) -> Option<Hazard> {
+pub fn find_hazard_across<S: Step>(steps: &[S], queue: impl Fn(Role) -> Role, submissions: &[Submission]) -> Option<Hazard> {
     let mut all: Vec<(usize, usize)> =
         submissions.iter().enumerate().flat_map(|(number, s)| s.steps().map(move |step| (number, step))).collect();
     // Each step once, in one submission: whether all of its parts are there is seen in that one.
@@ -86,6 +88,17 @@ pub fn find_hazard_across<S: Step>(steps: &[S], submissions: &[Submission]) -> O
     for index in 0..steps.len().max(all.len()) {
         if sorted.get(index).map(|(_, step)| *step) != Some(index) {
             return Some(Hazard { first: index, second: index });
+        }
+    }
+    for &(number, step) in &all {
+        let expected = match (steps[step].stage(), step.checked_sub(1)) {
+            (Stage::Host, Some(before)) => {
+                all[before].0 == number || submissions[all[before].0].queue == submissions[number].queue
+            }
+            _ => queue(steps[step].role()) == submissions[number].queue,
+        };
+        if !expected {
+            return Some(Hazard { first: step, second: step });
         }
     }
     for submission in submissions {
@@ -124,8 +137,14 @@ pub fn find_hazard_across<S: Step>(steps: &[S], submissions: &[Submission]) -> O
 mod tests {
     use super::super::barriers::ordered;
     use super::super::barriers::tests::Owned;
-    use super::super::{Access, Role, Stage, Stages, plan};
+    use super::super::{Access, Stages, plan};
     use super::*;
+    use std::num::NonZeroU32;
+
+    /// Every queue is there.
+    fn own(role: Role) -> Role {
+        role
+    }
 
     fn run(step: usize) -> Command {
         Command::Run(step, 0..1)
@@ -152,7 +171,12 @@ mod tests {
     #[test]
     fn the_checker_sees_parts_that_are_missing_repeated_or_too_long() {
         let accesses = vec![Access { buffer: 0, bytes: 0..4, write: true }];
-        let long = Owned { stage: Stage::Compute, role: Role::Compute, extent: Extent { elements: 10, most: 4 }, accesses };
+        let long = Owned {
+            stage: Stage::Compute,
+            role: Role::Compute,
+            extent: Extent { elements: 10, most: 4, unit: NonZeroU32::new(2).unwrap() },
+            accesses,
+        };
         let part = |part: Range<u32>| Command::Run(0, part);
         let alone = |parts: &[Range<u32>]| {
             let commands: Vec<Command> = parts.iter().cloned().map(part).collect();
@@ -160,9 +184,15 @@ mod tests {
         };
         assert_eq!(ordered(std::slice::from_ref(&long)), [part(0..4), part(4..8), part(8..10)]);
         assert_eq!(alone(&[8..10, 0..4, 4..8]), None);
-        for wrong in
-            [&[0..4, 4..8][..], &[0..4, 4..8, 9..10], &[0..4, 3..7, 7..10], &[0..5, 5..8, 8..10], &[0..4, 4..8, 8..11], &[]]
-        {
+        for wrong in [
+            &[0..4, 4..8][..],
+            &[0..4, 4..8, 9..10],
+            &[0..4, 3..7, 7..10],
+            &[0..5, 5..8, 8..10],
+            &[0..4, 4..8, 8..11],
+            &[0..4, 4..7, 7..10],
+            &[],
+        ] {
             assert_eq!(alone(wrong), Some(Hazard { first: 0, second: 0 }), "{wrong:?}");
         }
         // A barrier that only a part of a step is before orders nothing.
@@ -193,22 +223,25 @@ mod tests {
         let touch = |role, write| Owned {
             stage: Stage::Transfer,
             role,
-            extent: Extent { elements: 3, most: 2 },
+            extent: Extent { elements: 3, most: 2, ..Extent::default() },
             accesses: accesses(write),
         };
         let steps = [touch(Role::Upload, true), touch(Role::Compute, false), touch(Role::Compute, true)];
-        let good = plan(&steps, |role| role);
+        let good = plan(&steps, own);
         assert_eq!(good.len(), 2);
-        assert_eq!(find_hazard_across(&steps, &good), None);
-        assert_eq!(find_hazard_across(&steps, &good[..1]), Some(Hazard { first: 1, second: 1 }));
+        assert_eq!(find_hazard_across(&steps, own, &good), None);
+        assert_eq!(find_hazard_across(&steps, own, &good[..1]), Some(Hazard { first: 1, second: 1 }));
         let mut no_wait = good.clone();
         no_wait[1].after.clear();
-        assert_eq!(find_hazard_across(&steps, &no_wait), Some(Hazard { first: 0, second: 1 }));
+        assert_eq!(find_hazard_across(&steps, own, &no_wait), Some(Hazard { first: 0, second: 1 }));
         let mut no_barrier = good.clone();
         no_barrier[1].commands.retain(|command| command.step().is_some());
-        assert_eq!(find_hazard_across(&steps, &no_barrier), Some(Hazard { first: 1, second: 2 }));
+        assert_eq!(find_hazard_across(&steps, own, &no_barrier), Some(Hazard { first: 1, second: 2 }));
+        let mut another = good.clone();
+        another[1].queue = Role::Upload;
+        assert_eq!(find_hazard_across(&steps, own, &another), Some(Hazard { first: 1, second: 1 }));
         let mut no_end = good;
         no_end[0].commands.pop();
-        assert_eq!(find_hazard_across(&steps, &no_end), Some(Hazard { first: 0, second: 0 }));
+        assert_eq!(find_hazard_across(&steps, own, &no_end), Some(Hazard { first: 0, second: 0 }));
     }
 }

@@ -1,4 +1,5 @@
 use crate::Error;
+use std::num::NonZeroU32;
 use std::ops::Range;
 
 /// What limits a chunk.
@@ -8,14 +9,29 @@ pub struct Bounds {
     pub buffer: u64,
     /// The most bytes of all of a chunk's vectors together.
     pub memory: u64,
-    /// The most elements.
+    /// What limits the dispatch that it is.
+    pub dispatch: Dispatch,
+}
+
+/// What limits a dispatch.
+#[derive(Clone, Copy, Debug)]
+pub struct Dispatch {
+    /// The most elements of a vector.
     pub elements: usize,
-    /// The most work (elements times cost) in one dispatch.
+    /// The most work: such elements times their cost.
     pub work: u64,
-    /// The most workgroups of one dispatch, and their size.
+    /// The most workgroups.
     pub workgroups: u64,
     /// Invocations per workgroup.
     pub workgroup_size: u32,
+}
+
+impl Dispatch {
+    /// The most elements of a vector, if each takes an invocation of this cost.
+    fn most(&self, cost: u64) -> u64 {
+        let invocations = self.workgroups.saturating_mul(self.workgroup_size.into()).min(u32::MAX.into());
+        (self.work / cost.max(1)).min(self.elements as u64).clamp(1, invocations.max(1))
+    }
 }
 
 /// How much of a step there is: so many elements, of which so many at most are done at once.
@@ -23,22 +39,31 @@ pub struct Bounds {
 pub struct Extent {
     /// Elements, at least one.
     pub elements: u32,
-    /// The most of a part.
+    /// The most of a part, at least one.
     pub most: u32,
+    /// A part begins at a multiple of so many.
+    pub unit: NonZeroU32,
 }
 
 impl Default for Extent {
     /// What cannot be cut.
     fn default() -> Self {
-        Self { elements: 1, most: 1 }
+        Self { elements: 1, most: 1, unit: NonZeroU32::MIN }
     }
 }
 
 impl Extent {
+    /// That of a launch on elements of this weight: of as many as a dispatch should have, whole units, one of these at least.
+    pub fn of_launch(elements: u32, weight: Weight, unit: NonZeroU32, dispatch: &Dispatch) -> Self {
+        let most = (dispatch.most(weight.cost) / u64::from(weight.elements.max(1))) as u32;
+        Self { elements, most: (most / unit).max(1) * unit.get(), unit }
+    }
+
     /// The parts that it is cut into, in order: as few as may be.
     pub fn parts(self) -> impl Iterator<Item = Range<u32>> {
-        let Self { elements, most } = self;
-        (0..elements).step_by(most.max(1) as usize).map(move |start| start..elements.min(start.saturating_add(most)))
+        let Self { elements, most, .. } = self;
+        let most = most.max(1);
+        (0..elements).step_by(most as usize).map(move |start| start..elements.min(start.saturating_add(most)))
     }
 }
 
@@ -56,14 +81,6 @@ impl Weight {
     pub const fn of(cost: u64) -> Self {
         Self { elements: 1, cost }
     }
-}
-
-/// How many elements of this weight one launch should have, a multiple of `unit`: one `unit` at least.
-pub fn elements_per_launch(weight: Weight, unit: u32, bounds: &Bounds) -> u32 {
-    let threads = bounds.workgroups.saturating_mul(bounds.workgroup_size.into()).min(u32::MAX.into());
-    let most = (bounds.work / weight.cost.max(1)).clamp(1, threads).min(bounds.elements as u64);
-    let most = (most / u64::from(weight.elements.max(1))) as u32;
-    (most / unit.max(1)).max(1) * unit.max(1)
 }
 
 /// The size a buffer for `bytes` bytes is made with, so that buffers can be reused for jobs of similar size: the next of
@@ -89,9 +106,7 @@ pub fn buffer_size(bytes: u64, largest: u64) -> u64 {
 pub fn elements_per_chunk(elements: usize, widths: &[usize], cost: u64, bounds: &Bounds) -> Result<usize, Error> {
     let footprint = |count: u64| widths.iter().filter(|&&w| w > 0).map(|&w| size_class(w as u64 * count)).sum::<u64>();
     let largest = |count: u64| widths.iter().map(|&w| size_class(w as u64 * count)).max().unwrap_or(0);
-    let threads = bounds.workgroups.saturating_mul(bounds.workgroup_size.into()).min(u32::MAX.into());
-    let mut count =
-        (elements as u64).min(bounds.elements as u64).min((bounds.work / cost.max(1)).max(1)).min(threads).max(1);
+    let mut count = (elements as u64).min(bounds.dispatch.most(cost)).max(1);
     // Size classes are at most an eighth, or 4 KiB, above the size: a few rounds suffice.
     while footprint(count) > bounds.memory || largest(count) > bounds.buffer {
         if count == 1 {
@@ -104,7 +119,7 @@ pub fn elements_per_chunk(elements: usize, widths: &[usize], cost: u64, bounds: 
         count -= count.div_ceil(8);
     }
     // Whole workgroups, where there are several.
-    let size = u64::from(bounds.workgroup_size);
+    let size = u64::from(bounds.dispatch.workgroup_size);
     if count < elements as u64 && count > size { Ok((count - count % size) as usize) } else { Ok(count as usize) }
 }
 
@@ -129,14 +144,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn bounds() -> Bounds {
-        Bounds {
-            buffer: 1 << 27,
-            memory: 1 << 30,
-            elements: usize::MAX,
-            work: u64::MAX,
-            workgroups: 65535,
-            workgroup_size: 64,
-        }
+        Bounds { buffer: 1 << 27, memory: 1 << 30, dispatch: dispatch() }
+    }
+
+    fn dispatch() -> Dispatch {
+        Dispatch { elements: usize::MAX, work: u64::MAX, workgroups: 65535, workgroup_size: 64 }
     }
 
     #[test]
@@ -153,7 +165,8 @@ mod tests {
 
     #[test]
     fn a_heavy_element_still_gets_a_chunk() {
-        assert_eq!(elements_per_chunk(10, &[48], 1 << 40, &Bounds { work: 1 << 30, ..bounds() }).unwrap(), 1);
+        let heavy = Bounds { dispatch: Dispatch { work: 1 << 30, ..dispatch() }, ..bounds() };
+        assert_eq!(elements_per_chunk(10, &[48], 1 << 40, &heavy).unwrap(), 1);
     }
 
     proptest! {
@@ -161,30 +174,35 @@ mod tests {
         fn chunks_keep_every_limit(elements in 1usize..1 << 28, width in 1usize..20, slots in 1usize..5, cost in 1u64..1000,
                                    buffer in 4096u64..1 << 30, memory in 16384u64..1 << 32, size in 1u32..1024) {
             let widths = vec![4 * width; slots];
-            let bounds = Bounds { buffer, memory, work: 1 << 30, workgroup_size: size, ..bounds() };
+            let bounds = Bounds { buffer, memory, dispatch: Dispatch { work: 1 << 30, workgroup_size: size, ..dispatch() } };
             let count = elements_per_chunk(elements, &widths, cost, &bounds).unwrap();
             prop_assert!(count >= 1 && count <= elements);
             let bytes = size_class((4 * width * count) as u64);
             prop_assert!(bytes <= buffer && bytes * slots as u64 <= memory);
-            prop_assert!(count as u64 * cost <= bounds.work);
+            prop_assert!(count as u64 * cost <= 1 << 30);
             prop_assert!((count as u64).div_ceil(size.into()) <= 65535);
         }
 
         #[test]
-        fn launches_keep_every_limit(elements in 1u32..1000, cost in 0u64..1000, unit in 1u32..300, most in 1usize..100_000) {
-            let weight = Weight { elements, cost };
-            let count = elements_per_launch(weight, unit, &Bounds { elements: most, work: 1 << 16, ..bounds() });
-            prop_assert!(count.is_multiple_of(unit));
+        fn launches_keep_every_limit(elements in 1u32..1000, cost in 0u64..1000, unit in 1u32..300, limit in 1usize..100_000) {
+            let (weight, unit) = (Weight { elements, cost }, NonZeroU32::new(unit).unwrap());
+            let limits = Dispatch { elements: limit, work: 1 << 16, ..dispatch() };
+            let most = Extent::of_launch(7, weight, unit, &limits).most;
+            prop_assert!(most.is_multiple_of(unit.get()));
             let worth = |count: u32| u64::from(count) * u64::from(elements);
             // No part is shorter than a unit, whatever that is worth; and none could have a unit more.
-            prop_assert!(count == unit || worth(count) * cost <= 1 << 16 && worth(count) <= most as u64);
-            let more = worth(count + unit);
-            prop_assert!(more * cost.max(1) > 1 << 16 || more > most as u64);
+            prop_assert!(most == unit.get() || worth(most) * cost <= 1 << 16 && worth(most) <= limit as u64);
+            let more = worth(most + unit.get());
+            prop_assert!(more * cost.max(1) > 1 << 16 || more > limit as u64);
+            // What is cut into chunks is not cut again.
+            let chunk = elements_per_chunk(100_000, &[], cost, &Bounds { dispatch: limits, ..bounds() }).unwrap();
+            let again = Extent::of_launch(chunk as u32, Weight::of(cost), NonZeroU32::MIN, &limits);
+            prop_assert_eq!(again.parts().count(), 1);
         }
 
         #[test]
         fn parts_are_all_of_it(elements in 1u32..10_000, most in 1u32..3000) {
-            let parts: Vec<Range<u32>> = Extent { elements, most }.parts().collect();
+            let parts: Vec<Range<u32>> = Extent { elements, most, ..Extent::default() }.parts().collect();
             prop_assert_eq!(parts.len() as u32, elements.div_ceil(most));
             prop_assert!(parts.iter().flat_map(Clone::clone).eq(0..elements));
         }

@@ -9,7 +9,5 @@ mod queues;
 
 pub use barriers::{Access, Barrier, Command, Stage, Stages, Step};
 pub use check::{Hazard, every_barrier_matters, find_hazard, find_hazard_across};
-pub use chunks::{
-    Bounds, Extent, Weight, buffer_size, elements_per_chunk, elements_per_launch, ranges, size_class, workgroups,
-};
+pub use chunks::{Bounds, Dispatch, Extent, Weight, buffer_size, elements_per_chunk, ranges, size_class, workgroups};
 pub use queues::{Role, Submission, plan};

@@ -196,9 +196,12 @@ impl Batch {
                     if params.len() > max_params(uses.len()) {
                         return malformed(name, "too many parameters");
                     }
-                    let given = |start: &Start| params.len() > start.param.max(start.modulo.unwrap_or(0));
+                    let given = |start: &Start| {
+                        let begins = params.get(start.param);
+                        begins.is_some() && start.modulo.is_none_or(|modulo| begins < params.get(modulo))
+                    };
                     if !parts.starts.iter().all(given) {
-                        return malformed(name, "no parameter says where it begins");
+                        return malformed(name, "no parameter says where it begins, or that is not below its modulus");
                     }
                     let workgroups = program.workgroups(*elements);
                     let suits = |(slot, needed): (&Option<(Region, bool)>, &SlotUse)| match slot {
@@ -236,6 +239,11 @@ impl Batch {
 }
 
 impl Device {
+    /// The most elements in a dispatch, if they can be cut like that: [`Options::chunk_elements`](crate::Options::chunk_elements).
+    pub fn chunk_elements(&self) -> usize {
+        self.shared.settings.chunk_elements
+    }
+
     /// How much memory a batch takes beside the regions that it was given: bytes of its constants, where regions lie, and of
     /// host memory to stage what is written and fetched.
     pub fn batch_required(&self, batch: &Batch) -> (u64, u64) {

@@ -67,6 +67,14 @@ pub(super) fn footprint(widths: &[usize; SLOTS], chunk: usize) -> u64 {
 }
 
 impl Shared {
+    /// What limits a dispatch in workgroups of this size: the device, [`Options::chunk_elements`](crate::Options::chunk_elements), and what no
+    /// display or watchdog should wait for.
+    pub(super) fn dispatch(&self, workgroup_size: u32) -> plan::Dispatch {
+        let settings = &self.settings;
+        let workgroups = settings.limits.workgroups.map(u64::from).iter().product();
+        plan::Dispatch { elements: settings.chunk_elements, work: settings.work, workgroups, workgroup_size }
+    }
+
     /// How many elements a chunk of a job has, and how many chunks are under way at a time; at most `most_elements` in a chunk, and
     /// as many as `wanted` where limits allow.
     pub(super) fn chunks(
@@ -89,10 +97,10 @@ impl Shared {
         let bounds = |memory| plan::Bounds {
             buffer: settings.limits.buffer.min(CHUNK_BYTES),
             memory,
-            elements: settings.chunk_elements.min(most_elements).min(wanted.unwrap_or(fine).max(1)),
-            work: settings.work,
-            workgroups: settings.limits.workgroups.map(u64::from).iter().product(),
-            workgroup_size,
+            dispatch: plan::Dispatch {
+                elements: settings.chunk_elements.min(most_elements).min(wanted.unwrap_or(fine).max(1)),
+                ..self.dispatch(workgroup_size)
+            },
         };
         let bytes = widths.iter().sum::<usize>().saturating_mul(elements);
         let place = if staged { Place::Device } else { Place::Host };

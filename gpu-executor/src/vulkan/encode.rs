@@ -5,7 +5,7 @@ use super::memory::{Buffer, Place};
 use super::{Made, Program, Shared};
 use crate::Stage as Profiled;
 use crate::job::{MAX_SLOTS, SLOTS, push_constants};
-use crate::plan::{self, Access, Barrier, Bounds, Command, Extent, Role, Stage, Stages, Step, Weight};
+use crate::plan::{self, Access, Barrier, Command, Extent, Role, Stage, Stages, Step, Weight};
 use crate::{Error, Reach};
 use ash::vk;
 use ash::vk::Handle as _;
@@ -107,19 +107,19 @@ impl Step for Op<'_> {
 }
 
 impl Op<'_> {
-    /// Appends what tells what is recorded for the operation from what is recorded for any other, as long as no buffer is destroyed. (But for
-    /// its weight: what is cut in other ways does the same.)
+    /// Appends what tells what is recorded for the operation from what is recorded for any other, as long as no buffer is destroyed.
     pub(super) fn tell(&self, words: &mut Vec<u64>) {
         match self {
             Op::Copy { from, to } => [&[0], &from.words()[..], &to.words()].into_iter().for_each(|part| words.extend(part)),
             Op::Zero { to } => [&[1], &to.words()[..]].into_iter().for_each(|part| words.extend(part)),
-            Op::Launch { program, slots, elements, params, .. } => {
-                let workgroups = program.workgroups(*elements);
+            Op::Launch { program, slots, elements, weight, params } => {
+                // How it is cut, and what parts have of the slots, is told by the most of a part and the kernel's form.
                 words.extend([
                     2,
                     program.made.pipeline.as_raw(),
+                    program.made.form,
                     (*elements).into(),
-                    workgroups.into(),
+                    program.extent(*elements, *weight).most.into(),
                     params.len() as u64,
                 ]);
                 words.extend(params.iter().copied().map(u64::from));
@@ -151,8 +151,10 @@ impl Op<'_> {
             Op::Zero { to } => (Profiled::Upload, "zero", to.bytes),
             Op::Launch { program, slots, elements, .. } => {
                 let bytes: u64 = slots.iter().flatten().map(|(span, _)| span.bytes).sum();
-                let share = bytes as f64 * part.len() as f64 / f64::from(*elements);
-                (Profiled::Compute, program.made.name, share.round() as u64)
+                // Of a part that begins where the last one ended, so that those of all parts are these.
+                let before =
+                    |element: u32| (u128::from(bytes) * u128::from(element) / u128::from((*elements).max(1))) as u64;
+                (Profiled::Compute, program.made.name, before(part.end) - before(part.start))
             }
             Op::ReadBack { .. } => (Profiled::Download, "barrier", 0),
         }
@@ -283,20 +285,9 @@ impl Program {
         self.made.shape.workgroups(elements, self.made.workgroup_size)
     }
 
-    /// How a launch on `elements` elements of this weight is cut: by what the device's limits allow, what
-    /// [`Options::chunk_elements`](crate::Options::chunk_elements) says, and what no display or watchdog should wait for.
     fn extent(&self, elements: u32, weight: Weight) -> Extent {
         let Made { shared, workgroup_size, parts, .. } = &*self.made;
-        let settings = &shared.settings;
-        let bounds = Bounds {
-            buffer: u64::MAX,
-            memory: u64::MAX,
-            elements: settings.chunk_elements,
-            work: settings.work,
-            workgroups: settings.limits.workgroups.map(u64::from).iter().product(),
-            workgroup_size: *workgroup_size,
-        };
-        Extent { elements, most: plan::elements_per_launch(weight, parts.unit.get(), &bounds) }
+        Extent::of_launch(elements, weight, parts.unit, &shared.dispatch(*workgroup_size))
     }
 }
 

@@ -12,14 +12,13 @@ use super::encode::Op;
 use super::profiler::Stamps;
 use super::{Gpu, Shared, count, driver_error};
 use crate::Error;
-use crate::plan::{self, Command, Role, Step, Submission};
+use crate::plan::{self, Role, Step, Submission};
 use ash::vk;
 use foldhash::fast::FixedState;
 use parking_lot::Mutex;
 use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::hash::BuildHasher as _;
-use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A command pool with its one command buffer. The pool is reset before the buffer is recorded anew.
@@ -180,21 +179,21 @@ impl Shared {
     fn plan_and_record<'a, O: Borrow<Op<'a>> + Step>(&self, lane: &mut Lane, ops: &[O], stamps: u32) -> Result<(), Error> {
         let role = lane.role;
         let planned = plan::plan(ops, |_| role);
-        debug_assert_eq!(plan::find_hazard_across(ops, &planned), None);
+        debug_assert_eq!(plan::find_hazard_across(ops, |_| role, &planned), None);
         debug_assert!(planned.len() <= 1);
         let commands = planned.into_iter().next().map_or(Vec::new(), |submission| submission.commands);
-        // Takes the cube of the number of operations.
-        debug_assert!(commands.len() > 64 || plan::every_barrier_matters(ops, &commands));
+        // Takes the cube of the number of operations, times how often they are cut.
+        debug_assert!(ops.len() > 32 || commands.len() > 1024 || plan::every_barrier_matters(ops, &commands));
         self.record(lane, ops, &commands, stamps)
     }
 
-    /// A lane of a queue whose command buffer does what a submission of those among the operations is.
+    /// A lane of a submission's queue whose command buffer does what the submission has of these operations.
     pub(super) fn recorded_as(&self, ops: &[Op], submission: &Submission) -> Result<Lane, Error> {
         let Submission { queue, commands, .. } = submission;
-        // Each once, however many parts it has.
-        let first =
-            |command: &Command| if let Command::Run(step, Range { start: 0, .. }) = command { Some(*step) } else { None };
-        let run = commands.iter().filter_map(first).map(|step| &ops[step]);
+        let mut steps: Vec<usize> = submission.steps().collect();
+        // Those of several parts once.
+        steps.dedup();
+        let run = steps.iter().map(|&step| &ops[step]);
         self.found_or_recorded(*queue, (run, true), |lane, stamps| self.record(lane, ops, commands, stamps))
     }
 

@@ -33,6 +33,7 @@ pub use batch::{Batch, Ticket};
 use budget::Budget;
 #[cfg(feature = "test-faults")]
 pub use faults::{CallClass, Failure, Faults, Injection};
+use foldhash::fast::FixedState;
 use instance::Instance;
 pub use instance::ValidationLog;
 use memory::{Memory, Place};
@@ -48,6 +49,7 @@ pub use run::{Landed, Ran, Watch};
 use select::{Candidate, Limits};
 pub use select::{DeviceInfo, DeviceKind, survey};
 use std::fmt;
+use std::hash::BuildHasher as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -75,6 +77,8 @@ struct Made {
     slots: Vec<SlotUse>,
     shape: Shape,
     parts: Parts,
+    /// A hash of slots, shape and parts: what is recorded for a launch beside its pipeline.
+    form: u64,
     pipeline: vk::Pipeline,
     layout: vk::PipelineLayout,
     workgroup_size: u32,
@@ -326,7 +330,12 @@ impl Device {
     /// - of [`Shape::Invocations`], invocation i reads and writes bytes i * width to (i + 1) * width of each slot, and nothing for
     ///   i at or beyond the number of elements;
     /// - of [`Shape::Groups`], workgroup g reads these bytes for i from g * group to (g + 1) * group, below the number of elements,
-    ///   and writes bytes g * width to (g + 1) * width, and nothing where there is no such i.
+    ///   and writes bytes g * width to (g + 1) * width, and nothing where there is no such i;
+    /// - of [`SlotUse::ReadsPer`] it reads, for element i, bytes i / per * width to (i / per + 1) * width.
+    ///
+    /// It may be launched in [`Parts`](Kernel::parts), side by side, each on fewer elements, with its parts of the slots and with the parameters
+    /// that [`Parts::starts`] names changed as [`Start`](crate::Start) says: together these do what one launch does. So no workgroup waits for
+    /// another.
     ///
     /// # Errors
     /// [`Error::WorkgroupSize`], [`Error::Lost`], or what the driver answered.
@@ -356,6 +365,7 @@ impl Device {
             slots: kernel.slots.clone(),
             shape: kernel.shape,
             parts: kernel.parts,
+            form: FixedState::default().hash_one((&kernel.slots, kernel.shape, kernel.parts)),
             pipeline,
             layout,
             workgroup_size,

@@ -13,7 +13,7 @@ use super::threads::{Entering, Threads, Towards};
 use super::{Program, Shared, count};
 use crate::job::{Job, SLOTS, Slot};
 use crate::plan::{self, Role, Weight};
-use crate::{Error, Share, Stage};
+use crate::{Error, Parts, Share, Stage};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -69,6 +69,11 @@ impl Program {
     /// the driver answered, and then what the job's output slices hold is unspecified.
     pub fn run<W: Watch>(&self, mut job: Job, watch: &W) -> Result<Ran, W::Error> {
         let widths = job.widths(self.made.name, &self.made.slots)?;
+        if self.made.parts != Parts::ANYWHERE {
+            // Its chunks would all have the same parameters.
+            let reason = "it is told where a launch begins, or is not cut anywhere".into();
+            return Err(Error::MalformedJob { kernel: self.made.name, reason }.into());
+        }
         if job.elements == 0 {
             return Ok(Ran::default());
         }
@@ -368,11 +373,12 @@ impl<'a> Stream<'a> {
             return Ok(());
         }
         // A job of one chunk has nothing to overlap, and waiting for another queue takes time.
-        let submissions = plan::plan(&ops, |role| match role {
+        let queue = |role| match role {
             Role::Upload | Role::Download if self.most > 1 => shared.queues.role(role),
             _ => *compute,
-        });
-        debug_assert_eq!(plan::find_hazard_across(&ops, &submissions), None);
+        };
+        let submissions = plan::plan(&ops, queue);
+        debug_assert_eq!(plan::find_hazard_across(&ops, queue, &submissions), None);
         let mut ends: Vec<Point> = Vec::with_capacity(submissions.len());
         for submission in &submissions {
             let lane = shared.recorded_as(&ops, submission)?;
