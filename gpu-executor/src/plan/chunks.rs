@@ -27,6 +27,13 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
+    /// Whether it may have so many elements of a vector.
+    fn allows(&self, elements: u64, cost: u64) -> bool {
+        elements <= self.elements as u64
+            && elements <= u64::from(u32::MAX).min(self.workgroups.saturating_mul(self.workgroup_size.into()))
+            && elements.checked_mul(cost).is_some_and(|work| work <= self.work)
+    }
+
     /// The most elements of a vector, if each takes an invocation of this cost.
     fn most(&self, cost: u64) -> u64 {
         let invocations = self.workgroups.saturating_mul(self.workgroup_size.into()).min(u32::MAX.into());
@@ -55,6 +62,10 @@ impl Default for Extent {
 impl Extent {
     /// That of a launch on elements of this weight: of as many as a dispatch should have, whole units, one of these at least.
     pub fn of_launch(elements: u32, weight: Weight, unit: NonZeroU32, dispatch: &Dispatch) -> Self {
+        // Nearly always, and asked of every launch: without a division.
+        if dispatch.allows(u64::from(elements) * u64::from(weight.elements), weight.cost) {
+            return Self { elements, most: elements, unit };
+        }
         let most = (dispatch.most(weight.cost) / u64::from(weight.elements.max(1))) as u32;
         Self { elements, most: (most / unit).max(1) * unit.get(), unit }
     }
@@ -187,9 +198,12 @@ mod tests {
         fn launches_keep_every_limit(elements in 1u32..1000, cost in 0u64..1000, unit in 1u32..300, limit in 1usize..100_000) {
             let (weight, unit) = (Weight { elements, cost }, NonZeroU32::new(unit).unwrap());
             let limits = Dispatch { elements: limit, work: 1 << 16, ..dispatch() };
-            let most = Extent::of_launch(7, weight, unit, &limits).most;
+            let most = Extent::of_launch(u32::MAX, weight, unit, &limits).most;
             prop_assert!(most.is_multiple_of(unit.get()));
             let worth = |count: u32| u64::from(count) * u64::from(elements);
+            let parts = |count: u32| Extent::of_launch(count, weight, unit, &limits).parts().count();
+            // What one part may have is one.
+            prop_assert_eq!((parts(most), parts(most + unit.get())), (1, 2));
             // No part is shorter than a unit, whatever that is worth; and none could have a unit more.
             prop_assert!(most == unit.get() || worth(most) * cost <= 1 << 16 && worth(most) <= limit as u64);
             let more = worth(most + unit.get());
