@@ -8,8 +8,8 @@ mod support;
 use ark_bls12_381::{Fq, Fr};
 use ark_ff::{AdditiveGroup as _, Field as _, PrimeField as _};
 use bls12_field_gpu::{
-    CallClass, DeviceKind, Engine, Error, ErrorKind, Faults, Operation, Options, Recording, Scan, Validation, Vector,
-    Verify, Width, Zeros,
+    CallClass, DeviceKind, Engine, Error, ErrorKind, Failure, Faults, Injection, Operation, Options, Recording, Scan,
+    Validation, Vector, Verify, Width, Zeros,
 };
 use std::time::Duration;
 use support::{Watched, cpu, engines, numbers};
@@ -311,6 +311,43 @@ fn threads_record_and_submit_at_once() {
             });
         }
     });
+}
+
+/// Submissions that only read the same memory do not wait for each other; what is written later waits for those that still read it, and what
+/// reads that for the writing.
+#[test]
+fn readers_do_not_wait_for_readers() {
+    let faults = Faults::default();
+    let options = Options::new().verify(Verify::Off).vulkan_faults(&faults);
+    let backend = Watched::validated(options, Validation::Synchronization);
+    let a = numbers::<Fr>(1000, 1);
+    let (key, short) = (backend.upload(&a).unwrap(), backend.zeros::<Fr>(1).unwrap());
+    let round = || {
+        let mut readers = [backend.record(), backend.record()];
+        let read = [readers[0].square(&key).unwrap(), readers[1].neg(&key).unwrap()];
+        let mut writer = backend.record();
+        writer.copy_into(&short, &key.slice(7..8).unwrap()).unwrap();
+        let mut last = backend.record();
+        let again = last.neg(&key).unwrap();
+        let [first, second] = readers;
+        let waited = [first, second, writer, last].map(|recording| {
+            let before = backend.stats().device.waits;
+            drop(recording.submit().unwrap());
+            backend.stats().device.waits - before
+        });
+        (waited, read, again)
+    };
+    let (_, [squares, opposites], again) = round();
+    assert_eq!(squares.download().unwrap(), a.iter().map(|a| a.square()).collect::<Vec<_>>());
+    let expected: Vec<Fr> = a.iter().map(|a| -*a).collect();
+    assert_eq!(opposites.download().unwrap(), expected);
+    let again = again.download().unwrap();
+    assert_eq!(again[7], Fr::from(0u64));
+    assert!(again[..7] == expected[..7] && again[8..] == expected[8..]);
+    // Nothing is seen to finish from now on.
+    faults.inject(Injection { class: CallClass::Wait, at: 0, times: 1, failure: Failure::Hang });
+    let (waited, ..) = round();
+    assert_eq!(waited, [0, 0, 1, 1]);
 }
 
 /// Parts of a launch go side by side, whether kernels reach their slots by addresses or by descriptors, and so they do if the same is submitted

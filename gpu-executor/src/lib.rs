@@ -22,7 +22,7 @@
 //! a [`Share`] the CPU computes the end meanwhile, on the helpers that copy, when there is nothing to copy.
 //!
 //! A [`Batch`] of work on [`Region`]s is one submission to the compute queue. It waits, on the device, for the last unfinished one
-//! that touched one of them. Memory goes back to the pool when the number of its last use has passed; nobody waits for idle. Each
+//! that wrote what it touches, or touched what it writes; those that only read the same memory go side by side. Memory goes back to the pool when the number of its last use has passed; nobody waits for idle. Each
 //! queue is behind a mutex that is held only for `vkQueueSubmit`.
 //!
 //! Calling threads and helpers share nothing else without a lock but counters, the marks by which a batch lists memory once, the number of

@@ -1,6 +1,7 @@
 //! Where the time went.
 
 use serde_json::{Value, json};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -108,21 +109,48 @@ impl Profile {
         self.spans.iter().filter(move |span| span.stage == stage)
     }
 
-    /// The profile as a trace in the Trace Event Format: threads and queues one below the other, spans in them.
+    /// On which row of its track each span is: the first in which it crosses no other, but for lying within it. Viewers show no others.
+    fn rows(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.spans.len()).collect();
+        order.sort_by_key(|&span| (self.spans[span].start, Reverse(self.spans[span].end)));
+        // Of each row of a track, the ends of those spans that the next one may lie within.
+        let mut open: BTreeMap<&Track, Vec<Vec<Duration>>> = BTreeMap::new();
+        let mut rows = vec![0; order.len()];
+        for index in order {
+            let span = &self.spans[index];
+            let of_track = open.entry(&span.track).or_default();
+            let fits = |ends: &mut Vec<Duration>| {
+                while ends.pop_if(|end| *end <= span.start).is_some() {}
+                ends.last().is_none_or(|end| span.end <= *end)
+            };
+            rows[index] = of_track.iter_mut().position(fits).unwrap_or_else(|| {
+                of_track.push(Vec::new());
+                of_track.len() - 1
+            });
+            of_track[rows[index]].push(span.end);
+        }
+        rows
+    }
+
+    /// The profile as a trace in the Trace Event Format: threads and queues one below the other, spans in them; those of a queue that overlap in
+    /// several rows.
     pub fn trace(&self) -> String {
-        let mut tracks: BTreeMap<&Track, usize> = self.spans.iter().map(|span| (&span.track, 0)).collect();
+        let rows = self.rows();
+        let mut tracks: BTreeMap<(&Track, usize), usize> =
+            self.spans.iter().zip(&rows).map(|(span, row)| ((&span.track, *row), 0)).collect();
         tracks.values_mut().enumerate().for_each(|(number, id)| *id = number + 1);
         let micros = |time: Duration| time.as_nanos() as f64 / 1e3;
-        let names = tracks.iter().map(|(track, id)| {
+        let names = tracks.iter().map(|((track, row), id)| {
             let name = match track {
                 Track::Thread(name) => format!("thread {name}"),
                 Track::Queue(name) => format!("queue: {name}"),
             };
+            let name = if *row == 0 { name } else { format!("{name} ({})", row + 1) };
             json!({ "name": "thread_name", "ph": "M", "pid": 1, "tid": id, "args": { "name": name } })
         });
-        let spans = self.spans.iter().map(|span| {
+        let spans = self.spans.iter().zip(&rows).map(|(span, row)| {
             json!({
-                "name": span.name, "cat": span.stage.name(), "ph": "X", "pid": 1, "tid": tracks[&span.track],
+                "name": span.name, "cat": span.stage.name(), "ph": "X", "pid": 1, "tid": tracks[&(&span.track, *row)],
                 "ts": micros(span.start), "dur": micros(span.end.saturating_sub(span.start)),
                 "args": { "bytes": span.bytes },
             })
@@ -186,13 +214,19 @@ mod tests {
     }
 
     #[test]
-    fn the_trace_is_json_with_a_track_per_thread_and_queue() {
+    fn the_trace_is_json_with_a_track_per_thread_and_queue_and_rows_for_what_crosses() {
         let trace: Value = serde_json::from_str(&profile().trace()).unwrap();
         let events = trace["traceEvents"].as_array().unwrap();
-        assert_eq!(events.iter().filter(|event| event["ph"] == "M").count(), 2);
+        assert_eq!(events.iter().filter(|event| event["ph"] == "M").count(), 3);
         let spans: Vec<&Value> = events.iter().filter(|event| event["ph"] == "X").collect();
         assert_eq!(spans.len(), 4);
         assert_eq!((&spans[0]["ts"], &spans[0]["dur"]), (&json!(10_000.0), &json!(10_000.0)));
         assert_ne!(spans[0]["tid"], spans[1]["tid"]);
+        // From 10 to 20 and from 18 to 30; then the first row is free again.
+        assert_ne!(spans[0]["tid"], spans[2]["tid"]);
+        assert_eq!(spans[0]["tid"], spans[3]["tid"]);
+        // One within the other shares its row.
+        let nested = vec![span(Stage::CopyIn, 0, 30, 0), span(Stage::CopyIn, 10, 30, 0), span(Stage::CopyIn, 30, 40, 0)];
+        assert_eq!(Profile { spans: nested }.rows(), [0; 3]);
     }
 }

@@ -135,40 +135,52 @@ impl Batch {
         self.work.push(Work::Download { from: from.clone() });
     }
 
-    fn regions(&self) -> impl Iterator<Item = &Region> {
+    /// All regions, and whether they are written.
+    fn regions(&self) -> impl Iterator<Item = (&Region, bool)> {
         let of_work = self.work.iter().flat_map(|work| {
-            let (one, other, slots) = match work {
-                Work::Upload { to, .. } | Work::Zero { to } => (Some(to), None, &[][..]),
+            let (read, written, slots) = match work {
+                Work::Upload { to, .. } | Work::Zero { to } => (None, Some(to), &[][..]),
                 Work::Copy { from, to } => (Some(from), Some(to), &[][..]),
                 Work::Launch { slots, .. } => (None, None, &slots[..]),
                 Work::Download { from } => (Some(from), None, &[][..]),
             };
-            one.into_iter().chain(other).chain(slots.iter().flatten().map(|(region, _)| region))
+            let slots = slots.iter().flatten().map(|(region, write)| (region, *write));
+            read.map(|region| (region, false)).into_iter().chain(written.map(|region| (region, true))).chain(slots)
         });
-        of_work.chain(self.constants.iter().map(|(to, _)| to))
+        of_work.chain(self.constants.iter().map(|(to, _)| (to, true)))
     }
 
-    /// All memory that the work touches, what is touched first at the end; each once, unless another thread lists it, too, for a batch
-    /// of its own. In that order it goes back to the pool, which is a stack: the same recording, made again, takes the same memory for the
-    /// same things, and its command buffer is found.
-    fn memory(&self) -> Vec<Arc<Held>> {
+    /// All memory that the work touches, what is touched first at the end, and that which it writes; each once, unless another thread lists
+    /// it, too, for a batch of its own. In that order it goes back to the pool, which is a stack: the same recording, made again, takes the
+    /// same memory for the same things, and its command buffer is found.
+    fn memory(&self) -> (Vec<Arc<Held>>, Vec<&Held>) {
         static BATCHES: AtomicU64 = AtomicU64::new(0);
         let number = 1 + BATCHES.fetch_add(1, Relaxed);
-        let mut memory = Vec::new();
-        for held in self.regions().map(|region| &region.memory.held) {
-            if held.listed.load(Relaxed) != number {
-                held.listed.store(number, Relaxed);
-                memory.push(held.clone());
+        let (mut touched, mut written) = (Vec::new(), Vec::new());
+        for (region, write) in self.regions() {
+            let held = &region.memory.held;
+            let is_new = |listed: &AtomicU64| {
+                let new = listed.load(Relaxed) != number;
+                if new {
+                    listed.store(number, Relaxed);
+                }
+                new
+            };
+            if is_new(&held.listed[0]) {
+                touched.push(held.clone());
+            }
+            if write && is_new(&held.listed[1]) {
+                written.push(&**held);
             }
         }
-        memory.reverse();
-        memory
+        touched.reverse();
+        (touched, written)
     }
 
     /// Whether the work makes sense: lengths that match and are not 0, regions of this device, no copy onto itself.
     fn check(&self, shared: &Arc<Shared>) -> Result<(), Error> {
         let malformed = |kernel, reason: &str| Err(Error::MalformedJob { kernel, reason: reason.into() });
-        if self.regions().any(|region| !Arc::ptr_eq(&region.memory.shared, shared)) {
+        if self.regions().any(|(region, _)| !Arc::ptr_eq(&region.memory.shared, shared)) {
             return malformed("batch", "a region belongs to another device");
         }
         if self.constants.iter().any(|(region, _)| region.bytes() == 0) {
@@ -260,8 +272,8 @@ impl Device {
         (constants, staged.chain(downloads).map(|bytes| self.region_required(bytes)).sum())
     }
 
-    /// Submits a batch: one command buffer, one submission. Batches that touch the same regions run in the order in which
-    /// they are submitted.
+    /// Submits a batch: one command buffer, one submission. Of batches of which one writes what the other touches, the one submitted first
+    /// runs first; others may run side by side.
     ///
     /// # Errors
     /// [`Error::MalformedJob`] before anything is done; [`Error::OutOfMemory`] for staging memory; [`Error::Lost`].
@@ -345,9 +357,8 @@ impl Device {
         ops.append(&mut read_backs);
         let lane = shared.recorded(Role::Compute, &ops)?;
         drop(ops);
-        let held = batch.memory();
-        let last_uses: Vec<&AtomicU64> = held.iter().map(|held| &held.last_use).collect();
-        let until = match shared.submit_in_order(&lane, &last_uses) {
+        let (held, written) = batch.memory();
+        let until = match shared.submit_in_order(&lane, &held, &written) {
             Ok(until) => until,
             Err(error) => {
                 shared.keep_unsubmitted(lane);

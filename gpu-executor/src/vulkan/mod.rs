@@ -133,6 +133,7 @@ struct Settings {
 #[derive(Default)]
 struct Counters {
     submits: AtomicU64,
+    waits: AtomicU64,
     dispatches: AtomicU64,
     barriers: AtomicU64,
     repeats: AtomicU64,
@@ -151,7 +152,9 @@ struct Counters {
 pub struct Stats {
     /// Calls of `vkQueueSubmit`.
     pub submits: u64,
-    /// Dispatches: one per chunk.
+    /// Semaphores that submissions waited for on the device: for earlier ones that had not finished.
+    pub waits: u64,
+    /// Dispatches: one for each chunk of a call, and for each part of a recorded operation.
     pub dispatches: u64,
     /// Pipeline barriers.
     pub barriers: u64,
@@ -301,6 +304,7 @@ impl Device {
         let c = &self.shared.counters;
         Stats {
             submits: c.submits.load(Relaxed),
+            waits: c.waits.load(Relaxed),
             dispatches: c.dispatches.load(Relaxed),
             barriers: c.barriers.load(Relaxed),
             repeats: c.repeats.load(Relaxed),

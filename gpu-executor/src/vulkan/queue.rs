@@ -180,16 +180,18 @@ impl Shared {
         }
     }
 
-    /// Submits a recorded lane of the compute queue that touches memory last used at these timeline values, and sets them to its
-    /// own. On the device it waits for the latest of them: that, not a barrier, orders submissions.
-    pub(super) fn submit_in_order(&self, lane: &Lane, last_uses: &[&AtomicU64]) -> Result<Point, Error> {
+    /// Submits a recorded lane of the compute queue that touches some memory, and writes some of that. On the device it waits for the last
+    /// submission that wrote any of it, or touched what it writes, and for all before that one: that, not a barrier, orders submissions.
+    pub(super) fn submit_in_order(&self, lane: &Lane, touched: &[Arc<Held>], written: &[&Held]) -> Result<Point, Error> {
         let queue = &self.queues.compute;
         let mut state = queue.state.lock();
-        let latest = last_uses.iter().map(|last_use| last_use.load(Relaxed)).max().unwrap_or(0);
-        let after = [Point { role: Role::Compute, value: latest }];
+        let wrote = touched.iter().map(|held| &held.last_write);
+        let latest = wrote.chain(written.iter().map(|held| &held.last_use)).map(|value| value.load(Relaxed)).max();
+        let after = [Point { role: Role::Compute, value: latest.unwrap_or(0) }];
         let value = self.submit_locked(queue, &mut state, lane, &after)?;
         // Under the queue's lock, so that they never go back.
-        last_uses.iter().for_each(|last_use| last_use.store(value, Relaxed));
+        touched.iter().for_each(|held| held.last_use.store(value, Relaxed));
+        written.iter().for_each(|held| held.last_write.store(value, Relaxed));
         Ok(Point { role: Role::Compute, value })
     }
 
@@ -223,6 +225,7 @@ impl Shared {
         submitted.map_err(|result| self.noting_loss(driver_error("vkQueueSubmit")(result)))?;
         state.submitted = value;
         count(&self.counters.submits, 1);
+        count(&self.counters.waits, waits.len() as u64);
         Ok(value)
     }
 

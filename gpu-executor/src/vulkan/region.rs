@@ -34,10 +34,12 @@ pub(super) struct Held {
     device: Weak<Shared>,
     /// Taken out when it goes back to the pool; a placeholder has none.
     buffer: Option<Buffer>,
-    /// The timeline value of the last submission that touched it: the next one that does waits for it, on the device.
+    /// The timeline value of the last submission that touched it: the next one that writes it waits for that, on the device.
     pub(super) last_use: AtomicU64,
-    /// The number of the last batch that was found to touch it.
-    pub(super) listed: AtomicU64,
+    /// That of the last one that wrote it: the next one that reads it waits for that.
+    pub(super) last_write: AtomicU64,
+    /// The numbers of the last batches that were found to touch it and to write it.
+    pub(super) listed: [AtomicU64; 2],
 }
 
 impl Held {
@@ -124,8 +126,13 @@ impl Device {
     }
 
     fn region(&self, buffer: Option<Buffer>, bytes: u64, constants: bool) -> Region {
-        let held =
-            Held { device: Arc::downgrade(&self.shared), buffer, last_use: AtomicU64::new(0), listed: AtomicU64::new(0) };
+        let held = Held {
+            device: Arc::downgrade(&self.shared),
+            buffer,
+            last_use: AtomicU64::new(0),
+            last_write: AtomicU64::new(0),
+            listed: Default::default(),
+        };
         let memory = Allocated { held: Arc::new(held), shared: self.shared.clone(), constants };
         Region { memory: Arc::new(memory), range: 0..bytes }
     }
