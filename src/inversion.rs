@@ -223,8 +223,8 @@ const fn invocations(kind: DeviceKind, field: Field) -> usize {
     }
 }
 
-/// The most elements of an invocation: its inversion is nothing beside them, and where launches are cut each part has invocations enough. Of an
-/// eighth of a [`chunk`](crate::Options::chunk_elements), if there is one, so that it holds a few.
+/// The most elements of an invocation: its inversion is nothing beside them, and where launches are cut each part has invocations enough. At most an
+/// eighth of a [`chunk`](crate::Options::chunk_elements), if there is one, so that a part has a few.
 const MOST_EACH: usize = 1 << 12;
 
 /// The second parameter is the first invocation.
