@@ -222,7 +222,8 @@ impl Backend {
         &self.shared.verdicts
     }
 
-    /// Gives the memory that is kept for reuse, up to 2 GiB of device and host memory, back to the driver.
+    /// Gives the memory that is kept for reuse back to the driver: up to 2 GiB of host memory, and as much of the device's, or a quarter of
+    /// [its limit](crate::Options::device_memory) if that is more.
     ///
     /// ```
     /// bls12_field_gpu::backend()?.trim();

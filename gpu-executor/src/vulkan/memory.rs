@@ -118,14 +118,20 @@ impl Used {
 struct Idle {
     /// By place and size: the buffers, and when one of them was last taken or given back.
     buffers: HashMap<(Place, u64), (Vec<Buffer>, u64)>,
-    bytes: u64,
+    /// By place.
+    bytes: [u64; 2],
     /// How often any was.
     turn: u64,
 }
 
-/// The most bytes of idle buffers that are kept for reuse: a few jobs' worth of the largest chunks, staging included. Of more, those go
-/// whose size was asked for the longest ago. Chosen, not measured.
-const KEEP: u64 = 2 << 30;
+/// The most bytes of idle buffers at a place that are kept for reuse, if so many are the limit: a few jobs' worth of the largest chunks; of
+/// the device's memory, if that is more, a quarter of the limit, since the vectors of a proof come and go together. Of more, those go whose size
+/// was asked for the longest ago. Chosen, not measured.
+fn keep(place: Place, limit: u64) -> u64 {
+    const KEEP: u64 = 2 << 30;
+    let most = if place == Place::Device { KEEP.max(limit / 4) } else { KEEP };
+    most.min(limit.saturating_mul(2))
+}
 
 /// Buffers above this have memory of their own; smaller ones share blocks.
 const SHARED: u64 = 4 << 20;
@@ -230,14 +236,14 @@ impl Memory {
             if let Some((buffers, last)) = buffers.get_mut(&(place, size)) {
                 *last = *turn;
                 if let Some(buffer) = buffers.pop() {
-                    *bytes -= size;
+                    bytes[place as usize] -= size;
                     return Ok(Buffer { dirty: true, ..buffer });
                 }
             }
         }
         // Idle buffers of other sizes must not push the total over the limit.
         let used = self.used();
-        if used.saturating_add(self.idle.lock().bytes) > self.limit {
+        if used.saturating_add(self.idle.lock().bytes.iter().sum()) > self.limit {
             self.trim(gpu);
         }
         match self.create(gpu, place, size) {
@@ -257,16 +263,19 @@ impl Memory {
             let Idle { buffers, bytes, turn } = &mut *self.idle.lock();
             for buffer in back {
                 *turn += 1;
-                *bytes += buffer.size;
+                bytes[buffer.place as usize] += buffer.size;
                 let (same, last) = buffers.entry((buffer.place, buffer.size)).or_default();
                 *last = *turn;
                 same.push(buffer);
             }
-            while *bytes > KEEP.min(self.limit.saturating_mul(2)) {
-                let some = buffers.values_mut().filter(|(buffers, _)| !buffers.is_empty());
-                let Some(oldest) = some.min_by_key(|(_, last)| *last).and_then(|(buffers, _)| buffers.pop()) else { break };
-                *bytes -= oldest.size;
-                spare.push(oldest);
+            for place in [Place::Device, Place::Host] {
+                while bytes[place as usize] > keep(place, self.limit) {
+                    let here = buffers.iter_mut().filter(|((at, _), (some, _))| *at == place && !some.is_empty());
+                    let oldest = here.map(|(_, sized)| sized).min_by_key(|(_, last)| *last);
+                    let Some(oldest) = oldest.and_then(|(buffers, _)| buffers.pop()) else { break };
+                    bytes[place as usize] -= oldest.size;
+                    spare.push(oldest);
+                }
             }
         }
         spare.into_iter().for_each(|buffer| self.destroy(gpu, buffer));
@@ -429,5 +438,19 @@ impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         self.memory.used.lock().jobs -= self.bytes;
         self.memory.released.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_a_part_of_the_limit() {
+        const GIB: u64 = 1 << 30;
+        let kept = |limit| [Place::Device, Place::Host].map(|place| keep(place, limit));
+        assert_eq!(kept(112 * GIB), [28 * GIB, 2 * GIB]);
+        assert_eq!(kept(6 * GIB), [2 * GIB; 2]);
+        assert_eq!(kept(1 << 20), [2 << 20; 2]);
     }
 }
