@@ -304,8 +304,8 @@ impl Lowering<'_> {
         let name = shader.name;
         let made = gpu_executor::Kernel { name, spirv, reach, slots, shape, parts, workgroup_size, constants };
         // SAFETY: the kernel is one of field-kernels', valid by spirv-val, which CI runs. The tasks that launch it give it the slots,
-        // lengths and parameters that its source asks for, those of starts among them, and no workgroup of it waits for another. A device without 64-bit integers is given the 32-bit variant only, one
-        // without doubles none in doubles.
+        // lengths and parameters that its source asks for, those of starts among them, and no workgroup of it waits for another. A
+        // device without 64-bit integers is given the 32-bit variant only, one without doubles none in doubles.
         let program = unsafe { self.vulkan.device().prepare(&made) }?;
         self.vulkan.specialized.lock().insert(which.clone(), program.clone());
         Ok(program)

@@ -301,9 +301,10 @@ impl Vulkan {
         let mut kernel = self.element_wise(shader, field, &slots, (false, false), groups);
         kernel.spirv = spirv.into();
         kernel.parts.starts = ROTATIONS.get(..piece.rotations.len()).unwrap_or(&ROTATIONS);
-        // SAFETY: the module is made of the functions of expression.comp, which are valid by spirv-val, and calls of them by their
-        // own types; they keep to the slots told, guard every invocation by the number of elements, and use constant 0 for the
-        // workgroup size; what they rotate they read where the parameters of `ROTATIONS` say. Formulations are given to devices that have what they take.
+        // SAFETY: the module is made of the functions of expression.comp, which are valid by spirv-val, and calls of them by their own
+        // types; they keep to the slots told, guard every invocation by the number of elements, and use constant 0 for the workgroup
+        // size; what they rotate they read where the parameters of `ROTATIONS` say. Formulations are given to devices that have what
+        // they take.
         let program = unsafe { self.device().prepare(&kernel) }?;
         self.expressions.lock().insert(key, program.clone());
         Ok(piece.program.get_or_init(|| program).clone())

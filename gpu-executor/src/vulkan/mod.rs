@@ -21,6 +21,7 @@ mod region;
 mod run;
 mod select;
 mod share;
+mod stats;
 mod threads;
 mod waiter;
 mod wipe;
@@ -48,11 +49,13 @@ pub use region::Region;
 pub use run::{Landed, Ran, Watch};
 use select::{Candidate, Limits};
 pub use select::{DeviceInfo, DeviceKind, survey};
+pub use stats::Stats;
+use stats::{Counters, count};
 use std::fmt;
 use std::hash::BuildHasher as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 pub use threads::Threads;
 use waiter::Waiter;
@@ -128,56 +131,6 @@ struct Settings {
     omit_barriers: bool,
     #[cfg(feature = "test-faults")]
     faults: Option<Faults>,
-}
-
-#[derive(Default)]
-struct Counters {
-    submits: AtomicU64,
-    waits: AtomicU64,
-    dispatches: AtomicU64,
-    barriers: AtomicU64,
-    repeats: AtomicU64,
-    uploaded: AtomicU64,
-    downloaded: AtomicU64,
-    allocations: AtomicU64,
-    descriptor_updates: AtomicU64,
-    pipeline_builds: AtomicU64,
-    pipeline_hits: AtomicU64,
-    pipeline_cache_hits: AtomicU64,
-}
-
-/// What a device has done since it was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Calls of `vkQueueSubmit`.
-    pub submits: u64,
-    /// Semaphores that submissions waited for on the device: for earlier ones that had not finished.
-    pub waits: u64,
-    /// Dispatches: one for each chunk of a call, and for each part of a recorded operation.
-    pub dispatches: u64,
-    /// Pipeline barriers.
-    pub barriers: u64,
-    /// Command buffers that were found, having been recorded for an earlier submission of the same work.
-    pub repeats: u64,
-    /// Bytes copied from the caller's slices into memory that the device sees.
-    pub bytes_uploaded: u64,
-    /// Bytes copied back.
-    pub bytes_downloaded: u64,
-    /// Buffers made, rather than reused.
-    pub allocations: u64,
-    /// Descriptor sets written: one per buffer, when a kernel first reaches it by descriptor.
-    pub descriptor_updates: u64,
-    /// Pipelines made.
-    pub pipeline_builds: u64,
-    /// Pipelines found in memory.
-    pub pipeline_hits: u64,
-    /// Pipelines that the driver found in the cache from disk when they were made (as far as it tells).
-    pub pipeline_cache_hits: u64,
-}
-
-fn count(counter: &AtomicU64, by: u64) {
-    counter.fetch_add(by, Relaxed);
 }
 
 /// Maps what `call` can answer. Memory exhaustion and device loss have errors of their own everywhere.
@@ -297,25 +250,6 @@ impl Device {
     /// Whether the device is lost: every job on it answers [`Error::Lost`].
     pub fn is_lost(&self) -> bool {
         self.shared.lost.load(Relaxed)
-    }
-
-    /// What the device has done so far.
-    pub fn stats(&self) -> Stats {
-        let c = &self.shared.counters;
-        Stats {
-            submits: c.submits.load(Relaxed),
-            waits: c.waits.load(Relaxed),
-            dispatches: c.dispatches.load(Relaxed),
-            barriers: c.barriers.load(Relaxed),
-            repeats: c.repeats.load(Relaxed),
-            bytes_uploaded: c.uploaded.load(Relaxed),
-            bytes_downloaded: c.downloaded.load(Relaxed),
-            allocations: c.allocations.load(Relaxed),
-            descriptor_updates: c.descriptor_updates.load(Relaxed),
-            pipeline_builds: c.pipeline_builds.load(Relaxed),
-            pipeline_hits: c.pipeline_hits.load(Relaxed),
-            pipeline_cache_hits: c.pipeline_cache_hits.load(Relaxed),
-        }
     }
 
     /// What the validation layer said; empty, too, when it is off.
